@@ -1,0 +1,121 @@
+"""The program: its list of commands, and the one function that turns whatever happens into an exit code.
+
+Exit codes: 0 done (also when the reader of stdout went away), 1 an expected failure, 2 wrong usage, 130 interrupted,
+143 terminated. An error is one line on stderr, ``charrnn: WHAT: reason; what to do``.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+import charrnn
+from charrnn.cli import corpus, eval, info, options, sample, train
+from charrnn.cli.console import ReaderGone, complain
+from charrnn.errors import CharrnnError, SettingError
+
+
+class ExitCode(IntEnum):
+    """What the shell is told."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+app = typer.Typer(
+    help="Train a small recurrent network on a text, and write new text in its style.",
+    epilog="Start with: charrnn train TEXT.txt, then: charrnn sample --temp 0.8",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("eval")(eval.evaluate)
+app.command("info")(info.info)
+app.add_typer(corpus.app, name="corpus")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"charrnn {charrnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _charrnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train a small recurrent network on a text, and write new text in its style."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code; nothing but a defect of ours leaves as an exception."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(argv)
+    finally:
+        failed = _let_go_of_stdout()
+    return code or failed
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        result = app(sys.argv[1:] if argv is None else list(argv), prog_name="charrnn", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "charrnn"
+        reason = error.format_message().rstrip(".")
+        complain(f"{reason}; see {command} --help")
+        return error.exit_code
+    except SettingError as error:
+        complain(f"{options.flag(error.subject)}: {error.reason}; {error.advice}")
+        return ExitCode.USAGE
+    except CharrnnError as error:
+        complain(str(error))
+        return ExitCode.FAILED
+    except ReaderGone:
+        return ExitCode.DONE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except SystemExit as end:  # ours when terminated; Typer's own, with a 1, when the reader of a help text is gone
+        return ExitCode.TERMINATED if end.code == ExitCode.TERMINATED else ExitCode.DONE
+    except OSError as error:
+        complain(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; nothing more was done")
+        return ExitCode.FAILED
+    except MemoryError:
+        complain("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
+        return ExitCode.FAILED
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    sys.exit(ExitCode.TERMINATED)
+
+
+def _let_go_of_stdout() -> int:
+    """Flushes what a help text may have left, while an error can still be told in our own way."""
+    if sys.stdout is None:
+        return ExitCode.DONE
+    try:
+        sys.stdout.flush()
+        return ExitCode.DONE
+    except BrokenPipeError:
+        failed = ExitCode.DONE
+    except OSError as error:
+        complain(f"stdout: cannot be written ({(error.strerror or str(error)).lower()}); redirect it elsewhere")
+        failed = ExitCode.FAILED
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return failed

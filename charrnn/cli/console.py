@@ -1,0 +1,120 @@
+"""The two ways out of the program: data to stdout, everything for people to stderr.
+
+The only module that knows about terminals, colour, quiet and progress bars. stdout gets bytes as they are made,
+UTF-8 under any locale, and never an escape sequence; what goes to stderr is best effort and can fail without harm.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Never
+
+from charrnn.errors import FileError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class ReaderGone(Exception):
+    """Whoever read our stdout has had enough, as ``head`` does; the program ends in silence and success."""
+
+
+def emit(text: str) -> None:
+    """Writes data to stdout at once.
+
+    Raises:
+        ReaderGone: nobody reads any more.
+        FileError: stdout is closed or its disk is full.
+    """
+    if sys.stdout is None:
+        raise FileError("stdout", "is closed", "redirect it to a file or a pipe")
+    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    try:
+        sys.stdout.flush()
+        while data:  # past Python's buffers: nothing is left for exit to lose
+            data = data[os.write(sys.stdout.fileno(), data) :]
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
+        raise FileError("stdout", reason, "make room or redirect it elsewhere") from None
+
+
+def printable(text: str) -> str:
+    """One line without control characters, whatever a path or a model put in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def complain(message: str) -> None:
+    """One line on stderr that even ``--quiet`` lets through: an error."""
+    _say(f"charrnn: {printable(message)}")
+
+
+class Console:
+    """What a person sees.
+
+    Args:
+        quiet: show nothing but errors.
+
+    Attributes:
+        lively: whether stderr is a terminal that can animate a bar.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.lively = terminal and not quiet
+        self._colour = self.lively and not os.environ.get("NO_COLOR")
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line for people, in a Rich style where colours are wanted."""
+        if self.quiet:
+            return
+        if not self._colour or not style:
+            _say(text)
+            return
+        from rich.console import Console as RichConsole  # half of the start-up time of a silent command
+
+        rich = RichConsole(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        with _above_the_bar():
+            rich.print(text, style=style)
+
+    def passage(self, text: str) -> None:
+        """A sample of text in a margin, clear of any control character a model may have learned."""
+        for line in text.split("\n"):
+            self.line("  | " + printable(line), style="dim")
+
+    @contextmanager
+    def bar(self, *, total: float, unit: str = "", layout: str | None = None) -> "Iterator[tqdm[Never]]":
+        """A progress bar that is gone when done, and that is only there on a lively terminal."""
+        from tqdm import tqdm
+
+        with tqdm(
+            total=total, unit=unit, unit_scale=True, bar_format=layout, file=sys.stderr, disable=not self.lively,
+            leave=False, dynamic_ncols=True,
+        ) as bar:  # fmt: skip
+            yield bar
+
+
+def _say(text: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        with _above_the_bar():
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+    except OSError:  # nobody to tell
+        pass
+
+
+@contextmanager
+def _above_the_bar() -> Iterator[None]:
+    """Keeps a line and the bar, if there is one, from running into each other."""
+    if "tqdm" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield

@@ -1,0 +1,66 @@
+"""``charrnn info``: what is this model file."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from charrnn.cli import options
+from charrnn.cli.console import emit, printable
+from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from charrnn.checkpoint import Checkpoint
+
+
+def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> None:
+    """Show what a model is, how it was trained and which characters it knows."""
+    from charrnn import checkpoint
+
+    path = checkpoint.find(model)
+    loaded = checkpoint.load(path)
+    size = path.stat().st_size
+    if json_:
+        facts = {
+            "file": str(path),
+            "bytes": size,
+            "parameters": loaded.model.parameters(len(loaded.vocabulary)),
+            "model": asdict(loaded.model),
+            "vocabulary": loaded.vocabulary.characters,
+            "training": loaded.training,
+        }
+        emit(json.dumps(facts) + "\n")
+        return
+    for name, value in _facts(path, size, loaded):
+        emit(f"{name:<12}{value}\n")
+
+
+def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
+    model, record = loaded.model, loaded.training
+    corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
+    inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
+    quality = "not measured" if nats is None else f"{bits(nats):.4f} bits per character ({nats:.4f} nats)"
+    return [
+        ("file", f"{path}, {size:,} bytes"),
+        ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
+        ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
+        ("vocabulary", f"{len(loaded.vocabulary):,} characters: {printable(loaded.vocabulary.characters)}"),
+        ("corpus", f"{corpus['name']}, {corpus['characters']:,} characters, sha256 {corpus['sha256']}"),
+        (
+            "validation",
+            f"{quality}, last {corpus['validation_characters']:,} characters, at step {record['best_step']:,}",
+        ),
+        ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
+        ("repeat", _command(loaded)),
+        ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
+    ]
+
+
+def _command(loaded: "Checkpoint") -> str:
+    """The command that makes this very model again, on the same text and a machine of the same kind."""
+    settings = {**asdict(loaded.model), **loaded.training["settings"]}
+    chosen = {
+        name: value for name, value in settings.items() if value is not None and name not in options.WITHOUT_OPTION
+    }
+    return "charrnn train CORPUS " + " ".join(f"{options.flag(name)} {value}" for name, value in chosen.items())

@@ -1,0 +1,165 @@
+"""Every setting: its meaning, its default and the check of its value.
+
+Three frozen dataclasses that are written into the model file as they stand. Building one checks it, so a wrong
+value is refused before a file is touched or torch is imported. Knows nothing about the shell: an error names the
+field, and ``cli/options.py`` knows what the field is called there.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from charrnn.errors import SettingError
+
+Cell = Literal["lstm", "gru", "rnn"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+Unknown = Literal["error", "skip"]
+
+GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
+
+
+def _refuse(field: str, value: object, need: str) -> None:
+    raise SettingError(field, f"cannot be {value}", f"give {need}")
+
+
+def _whole(field: str, value: object, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        _refuse(field, value, f"a whole number, {at_least} or more")
+
+
+def _number(field: str, value: object, low: float, high: float, need: str, *, open_low: bool = False) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]
+        _refuse(field, value, need)
+
+
+def _choice(field: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        _refuse(field, value, "one of " + ", ".join(get_args(choices)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a network.
+
+    Raises:
+        SettingError: a value out of range.
+    """
+
+    cell: Cell = "lstm"
+    layers: int = 2  # L, stacked: layer l reads the hidden state of layer l-1
+    hidden: int = 256  # H, units of each layer
+    embedding: int = 0  # E, size of the learned vector of a character; 0 feeds it one-hot
+    dropout: float = 0.0  # share of activations silenced between layers and before the output, in training
+
+    def __post_init__(self) -> None:
+        _choice("cell", self.cell, Cell)
+        _whole("layers", self.layers, 1)
+        _whole("hidden", self.hidden, 1)
+        _whole("embedding", self.embedding, 0)
+        _number("dropout", self.dropout, 0, 0.95, "a share from 0 to 0.95")
+
+    def tensor_shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of this network, for a vocabulary of V characters.
+
+        ``embedding`` is (V, E); each layer has ``weight_ih`` (G*H, inputs), ``weight_hh`` (G*H, H) and two biases
+        (G*H,), with G gates; ``output.weight`` is (V, H).
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.embedding:
+            shapes["embedding.weight"] = (vocabulary_size, self.embedding)
+        inputs, rows = self.embedding or vocabulary_size, GATES[self.cell] * self.hidden
+        for layer in range(self.layers):
+            shapes[f"layers.{layer}.weight_ih"] = (rows, inputs)
+            shapes[f"layers.{layer}.weight_hh"] = (rows, self.hidden)
+            shapes[f"layers.{layer}.bias_ih"] = (rows,)
+            shapes[f"layers.{layer}.bias_hh"] = (rows,)
+            inputs = self.hidden
+        shapes["output.weight"] = (vocabulary_size, self.hidden)
+        shapes["output.bias"] = (vocabulary_size,)
+        return shapes
+
+    def parameters(self, vocabulary_size: int) -> int:
+        """How many numbers the network learns."""
+        return sum(math.prod(shape) for shape in self.tensor_shapes(vocabulary_size).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained; of the three budgets at most one is given.
+
+    Raises:
+        SettingError: a value out of range, or two budgets at once.
+    """
+
+    seq_length: int = 64  # T, time steps of a chunk: how far back a gradient flows
+    batch_size: int = 64  # B, contiguous streams read side by side
+    learning_rate: float = 6e-3  # the schedule's peak
+    warmup: float = 0.02  # share of the budget in which the learning rate rises to its peak
+    weight_decay: float = 0.01  # AdamW's, decoupled from the gradient
+    clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
+    validation: float = 0.1  # share of the text, at its end, that is only ever used to measure
+    epochs: float | None = None  # budget in passes over the training text
+    steps: int | None = None  # budget in optimizer steps
+    minutes: float | None = None  # budget by the clock, evaluations included
+    evaluations: int = 20  # how many times the validation text is measured, spread evenly
+    patience: int = 5  # evaluations without a better one after which the run ends early; 0 never ends it
+    seed: int = 0  # of the first weights and of dropout
+    device: Device = "auto"
+    precision: Precision = "auto"  # of the matrix products; weights and sums stay fp32
+    threads: int = 0  # CPU threads; 0 takes what the machine has
+
+    def __post_init__(self) -> None:
+        _whole("seq_length", self.seq_length, 1)
+        _whole("batch_size", self.batch_size, 1)
+        _number("learning_rate", self.learning_rate, 0, 10, "a number above 0, at most 10", open_low=True)
+        _number("warmup", self.warmup, 0, 1, "a share from 0 to 1")
+        _number("weight_decay", self.weight_decay, 0, 1, "a number from 0 to 1")
+        _number("clip", self.clip, 0, math.inf, "a finite number, 0 or more")
+        _number("validation", self.validation, 0, 0.9, "a share from 0 to 0.9")
+        if self.epochs is not None:
+            _number("epochs", self.epochs, 0, 1e9, "a number above 0", open_low=True)
+        if self.steps is not None:
+            _whole("steps", self.steps, 1)
+        if self.minutes is not None:
+            _number("minutes", self.minutes, 0, 1e7, "a number above 0", open_low=True)
+        _whole("evaluations", self.evaluations, 1)
+        _whole("patience", self.patience, 0)
+        _whole("seed", self.seed, 0)
+        if self.seed >= 2**63:
+            _refuse("seed", self.seed, "a whole number below 2**63")
+        _choice("device", self.device, Device)
+        _choice("precision", self.precision, Precision)
+        _whole("threads", self.threads, 0)
+        budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise SettingError(budgets[1], f"given together with {budgets[0]}", "give one budget")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How the next character is chosen, and when to stop.
+
+    Raises:
+        SettingError: a value out of range.
+    """
+
+    length: int = 1000  # new characters, the prompt not counted; 0 never stops
+    temperature: float = 1.0  # divides the logits: below 1 plays safe, above 1 takes risks, 0 is greedy
+    top_k: int = 0  # keep the K likeliest characters; 0 keeps all
+    top_p: float = 1.0  # keep the likeliest characters that together reach this probability
+    min_p: float = 0.0  # drop characters less likely than this share of the likeliest
+    seed: int | None = None  # None: a fresh one each time
+    stop: str = ""  # end before this string would be written
+    unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
+
+    def __post_init__(self) -> None:
+        _whole("length", self.length, 0)
+        _number("temperature", self.temperature, 0, math.inf, "a finite number, 0 (greedy) or more")
+        _whole("top_k", self.top_k, 0)
+        _number("top_p", self.top_p, 0, 1, "a probability above 0, at most 1", open_low=True)
+        _number("min_p", self.min_p, 0, 1, "a probability from 0 to 1")
+        if self.seed is not None:
+            _whole("seed", self.seed, 0)
+        _choice("unknown", self.unknown, Unknown)

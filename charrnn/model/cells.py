@@ -1,0 +1,83 @@
+"""The recurrent cells: their equations, their first weights, and what computes them.
+
+x_t is the input, h_t the hidden state, c_t the cell state, * the elementwise product, s the logistic function; W_x
+and W_h stand for the rows of ``weight_ih`` and ``weight_hh`` that belong to a gate, b for the sum of the two biases.
+
+RNN (Elman 1990)
+    h_t = tanh(W_x x_t + W_h h_{t-1} + b)
+
+LSTM (Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber & Cummins 2000); rows in the order i, f, g, o
+    i, f, o = s(W_x x_t + W_h h_{t-1} + b)     input, forget and output gate, each with rows of its own
+    g       = tanh(W_x x_t + W_h h_{t-1} + b)  candidate
+    c_t     = f * c_{t-1} + i * g
+    h_t     = o * tanh(c_t)
+
+GRU (Cho et al. 2014, in the form that cuDNN and torch compute); rows in the order r, u, n
+    r, u = s(W_x x_t + W_h h_{t-1} + b)        reset and update gate
+    n    = tanh(W_x x_t + b_x + r * (W_h h_{t-1} + b_h))
+    h_t  = (1 - u) * n + u * h_{t-1}
+  The reset gate acts after the matrix product. Lecture notes often print tanh(W_x x_t + W_h (r * h_{t-1})), which is
+  another function, and some of them swap u and 1 - u.
+
+Knows nothing about stacking, characters or training.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from charrnn.config import GATES, Cell
+
+LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
+
+_STOCK: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_FORGET_GATE = 1  # its place among the LSTM's blocks of rows
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of one cell, over all T steps at once.
+
+    Args:
+        cell: "lstm", "gru" or "rnn".
+        inputs: size of x_t.
+        hidden: H, size of h_t.
+    """
+
+    def __init__(self, cell: Cell, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.hidden = hidden
+        self.stock = _STOCK[cell](inputs, hidden)  # oneDNN's or cuDNN's kernel where there is one
+
+    def initialize(self, input_scale: float, generator: torch.Generator) -> None:
+        """Draws the first weights.
+
+        The recurrent matrix of each gate is orthogonal (Saxe et al. 2014), so that a state neither fades nor grows.
+        Inputs are scaled to move a gate by about one standard deviation: torch's own 1/sqrt(H) leaves a one-hot
+        character almost unheard, and costs 0.1 nats after a minute of training. An LSTM's forget gate starts open,
+        with bias 1 (Gers et al. 2000; Jozefowicz et al. 2015).
+
+        Args:
+            input_scale: the root mean square norm of x_t.
+            generator: where the randomness comes from.
+        """
+        stock = self.stock
+        nn.init.normal_(cast(Tensor, stock.weight_ih_l0), std=1 / input_scale, generator=generator)
+        for block in cast(Tensor, stock.weight_hh_l0).detach().chunk(GATES[self.cell]):
+            nn.init.orthogonal_(block, generator=generator)
+        nn.init.zeros_(cast(Tensor, stock.bias_ih_l0))
+        nn.init.zeros_(cast(Tensor, stock.bias_hh_l0))
+        if self.cell == "lstm":
+            cast(Tensor, stock.bias_ih_l0).detach().chunk(GATES[self.cell])[_FORGET_GATE].fill_(1)
+
+    def zero_state(self, batch_size: int, like: Tensor) -> LayerState:
+        """The state before the first character, for B streams, on the device of ``like``."""
+        return tuple(like.new_zeros(batch_size, self.hidden) for _ in range(2 if self.cell == "lstm" else 1))
+
+    def forward(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Runs T steps: inputs (T, B, inputs) and the state before them, to outputs (T, B, H) and the state after."""
+        held = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
+        outputs, after = self.stock(inputs, held if len(held) > 1 else held[0])
+        return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))

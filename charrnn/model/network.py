@@ -1,0 +1,103 @@
+"""The network: ids and a state in, logits and the next state out.
+
+The legend of shapes for the whole package: T time steps, B streams, V characters in the vocabulary, H hidden units,
+L layers, E embedding size (0 = one-hot). Time comes first: ids (T, B), logits (T, B, V). Knows nothing about text,
+files or training.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from charrnn.config import ModelConfig
+from charrnn.model.cells import LayerState, RecurrentLayer
+
+State = tuple[LayerState, ...]  # one entry per layer; passed in, passed out, never kept
+
+
+class CharRNN(nn.Module):
+    """A stack of recurrent layers between characters and a distribution over the next character.
+
+    Args:
+        config: cell, layers, hidden, embedding, dropout.
+        vocabulary_size: V.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding) if config.embedding else None
+        sizes = [config.embedding or vocabulary_size, *[config.hidden] * config.layers]
+        self._stack = [RecurrentLayer(config.cell, inputs, config.hidden) for inputs in sizes[: config.layers]]
+        self.layers = nn.ModuleList(self._stack)
+        self.output = nn.Linear(config.hidden, vocabulary_size)
+
+    def initialize(self, seed: int) -> None:
+        """Draws the first weights; the same seed gives the same ones."""
+        generator = torch.Generator().manual_seed(seed)
+        input_scale = 1.0  # the norm of a one-hot vector
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, generator=generator)
+            input_scale = self.config.embedding**0.5
+        for layer in self._stack:
+            layer.initialize(input_scale, generator)
+            input_scale = (2 * self.config.hidden) ** 0.5  # a hidden state seldom fills its range
+        nn.init.xavier_uniform_(self.output.weight, generator=generator)
+        nn.init.zeros_(self.output.bias)
+
+    def zero_state(self, batch_size: int) -> State:
+        """The state of B streams before their first character."""
+        return tuple(layer.zero_state(batch_size, self.output.weight) for layer in self._stack)
+
+    def forward(self, ids: Tensor, state: State, dropout: torch.Generator | None = None) -> tuple[Tensor, State]:
+        """Reads T characters of B streams.
+
+        Args:
+            ids: (T, B), integers below V.
+            state: the state before them.
+            dropout: the source of dropout's randomness while training; None silences nothing.
+
+        Returns:
+            Logits of the next character (T, B, V), and the state after the last one.
+        """
+        if self.embedding is not None:
+            hidden = self.embedding(ids)  # (T, B, E)
+        else:
+            hidden = functional.one_hot(ids, self.vocabulary_size).to(self.output.weight.dtype)  # (T, B, V)
+        after = []
+        for layer, before in zip(self._stack, state, strict=True):
+            hidden, layer_state = layer(hidden, before)  # (T, B, H)
+            after.append(layer_state)
+            if dropout is not None and self.config.dropout:
+                hidden = _drop(hidden, self.config.dropout, dropout)
+        return self.output(hidden), tuple(after)
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the weights under their plain names, as `ModelConfig.tensor_shapes` lists them."""
+        return {
+            _plain(name): value.detach().float().cpu().numpy().copy() for name, value in self.state_dict().items()
+        }
+
+    def load_tensors(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes over weights that `tensors` gave."""
+        self.load_state_dict({name: torch.from_numpy(tensors[_plain(name)]) for name in self.state_dict()})
+
+
+def detach(state: State) -> State:
+    """The same state without the graph that made it: gradients end here, values go on."""
+    return tuple(tuple(part.detach() for part in layer) for layer in state)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".stock.", ".").removesuffix("_l0")
+
+
+def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Dropout (Srivastava et al. 2014; between layers only: Zaremba et al. 2014) its state savable."""
+    keep = torch.empty_like(values).bernoulli_(1 - share, generator=generator)
+    return values * keep.mul_(1 / (1 - share))

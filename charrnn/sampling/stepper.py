@@ -1,0 +1,121 @@
+"""The network of ``model/network.py`` in NumPy, one character at a time, without torch.
+
+What does not depend on the state is done once, in the constructor: layer 0 looks a character's share of the gates up
+in a table instead of multiplying; and as s(z) = (1 + tanh(z / 2)) / 2, the rows of all sigmoid gates are halved
+(exactly, in binary) and put first, so that one tanh serves every gate. The equations stand in ``model/cells.py``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.config import GATES, Cell, ModelConfig
+
+Array = NDArray[np.float32]
+LayerState = tuple[Array, ...]  # (h,), or (h, c) for an LSTM; each (H,)
+State = tuple[LayerState, ...]  # one entry per layer; passed in, passed out, never kept
+
+_ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 1, 3, 2), "gru": (0, 1, 2), "rnn": (0,)}  # sigmoid gates first
+_SIGMOIDS: dict[Cell, int] = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of them
+
+
+@dataclass(frozen=True)
+class _Layer:
+    recurrent: Array  # (G*H, H)
+    recurrent_bias: Array  # (G*H,)
+    above: Array  # (rows, H): the input weights of the next layer, or the output layer's
+    above_bias: Array  # (rows,)
+
+
+class Stepper:
+    """Reads one character and gives the logits of the next.
+
+    Args:
+        config: the network's shape.
+        tensors: its weights, as a model file holds them.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Array]) -> None:
+        self._states = 2 if config.cell == "lstm" else 1
+        self._hidden = config.hidden
+        self._cell = _CELLS[config.cell]
+
+        def gates(layer: int, name: str) -> Array:
+            return _arrange(config.cell, tensors[f"layers.{layer}.{name}"])
+
+        first = gates(0, "weight_ih").T  # (V or E, G*H)
+        embedded = tensors["embedding.weight"] @ first if config.embedding else first
+        self._columns: Array = np.ascontiguousarray(embedded + gates(0, "bias_ih"))  # (V, G*H)
+        self._layers = []
+        for layer in range(config.layers):
+            if layer + 1 < config.layers:
+                above = gates(layer + 1, "weight_ih"), gates(layer + 1, "bias_ih")
+            else:
+                above = tensors["output.weight"], tensors["output.bias"]
+            self._layers.append(_Layer(gates(layer, "weight_hh"), gates(layer, "bias_hh"), *above))
+
+    def zero_state(self) -> State:
+        """The state before the first character."""
+        zeros = np.zeros(self._hidden, dtype=np.float32)
+        return tuple((zeros,) * self._states for _ in self._layers)
+
+    def step(self, index: int, state: State) -> tuple[Array, State]:
+        """Reads the character with this id: logits of the next (V,), and the state after it."""
+        signal = self._columns[index]
+        after = []
+        for layer, before in zip(self._layers, state, strict=True):
+            echo = layer.recurrent.dot(before[0])
+            echo += layer.recurrent_bias
+            now = self._cell(signal, echo, before)
+            signal = layer.above.dot(now[0])
+            signal += layer.above_bias
+            after.append(now)
+        return signal, tuple(after)
+
+
+def _arrange(cell: Cell, rows: Array) -> Array:
+    """The blocks of a weight matrix or a bias in our order of gates, those of sigmoid gates halved."""
+    blocks = np.split(rows, GATES[cell])
+    halved = [blocks[gate] * np.float32(0.5) for gate in _ORDER[cell][: _SIGMOIDS[cell]]]
+    return np.concatenate([*halved, *(blocks[gate] for gate in _ORDER[cell][_SIGMOIDS[cell] :])])
+
+
+def _rnn(signal: Array, echo: Array, before: LayerState) -> LayerState:
+    echo += signal
+    return (np.tanh(echo, out=echo),)
+
+
+def _lstm(signal: Array, echo: Array, before: LayerState) -> LayerState:
+    size = len(before[0])
+    echo += signal
+    np.tanh(echo, out=echo)
+    gates = echo[: 3 * size]  # input, forget, output
+    gates *= np.float32(0.5)
+    gates += np.float32(0.5)
+    cell = gates[size : 2 * size] * before[1]
+    gates[:size] *= echo[3 * size :]  # the candidate
+    cell += gates[:size]
+    hidden = np.tanh(cell)
+    hidden *= gates[2 * size :]
+    return hidden, cell
+
+
+def _gru(signal: Array, echo: Array, before: LayerState) -> LayerState:
+    size = len(before[0])
+    gates = signal[: 2 * size] + echo[: 2 * size]  # reset, update
+    np.tanh(gates, out=gates)
+    gates *= np.float32(0.5)
+    gates += np.float32(0.5)
+    candidate = echo[2 * size :]
+    candidate *= gates[:size]
+    candidate += signal[2 * size :]
+    np.tanh(candidate, out=candidate)
+    hidden = before[0] - candidate
+    hidden *= gates[size:]
+    hidden += candidate
+    return (hidden,)
+
+
+_CELLS: dict[Cell, Callable[[Array, Array, LayerState], LayerState]] = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}

@@ -1,0 +1,1 @@
+"""From a text to a trained model: the plan, the machine, the loop."""

@@ -1,0 +1,184 @@
+"""What the tool does when told nothing: from a text's size, a machine's pace and a budget to every setting.
+
+The decisions are made in one order, each from those before it: split, budget, size, batch, chunk, learning rate,
+steps, dropout, evaluations. A setting that is given replaces its own decision and the later ones follow from it.
+The plan is made once, before the first step, and written into the model file. Needs no torch: the pace of the machine
+is a function that the caller hands in (``machine.py`` measures it; `typical_pace` is a guess for looking ahead).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from charrnn.config import ModelConfig, Precision, TrainConfig
+from charrnn.units import count, duration
+
+DEFAULT_SECONDS = 280.0  # of training without a budget: with the evaluations about five minutes
+MOST_EPOCHS = 60  # without a budget; a small text is learned by then
+LEAST_STEPS = 400  # without a budget; a tiny text needs that many to be learned by heart
+LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
+CHARACTERS_PER_PARAMETER = 10  # a network is as large as the budget can show it this many characters per parameter
+REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
+ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a network trains on a machine."""
+
+    seconds_per_step: float
+    precision: Precision
+    note: str = ""  # anything that a person should know, such as why bf16 is not used
+
+
+Clock = Callable[[ModelConfig, TrainConfig, int], Pace]  # the last one is V, the size of the vocabulary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every setting of a run, decided."""
+
+    model: ModelConfig
+    train: TrainConfig  # device and precision resolved; with epochs or no budget, `steps` says how many
+    steps: int  # the budget in steps; with a budget in minutes what they are expected to be
+    seconds: float  # expected, evaluations left out
+    characters: int  # of the text
+    validation_characters: int
+    distinct: int  # V
+    notes: tuple[str, ...]  # what a person should know: settings that were cut to fit a small text
+
+    @property
+    def summary(self) -> str:
+        """The plan in one line."""
+        model, train = self.model, self.train
+        size = model.parameters(self.distinct)
+        sizes = f"{model.layers} x {model.hidden} {model.cell.upper()}, {count(size)} parameters"
+        epochs = (
+            self.steps * train.seq_length * train.batch_size / max(1, self.characters - self.validation_characters)
+        )
+        budget = (
+            f"{self.steps:,} steps, {epochs:.1f} epochs" if train.minutes is None else f"about {epochs:.1f} epochs"
+        )
+        return (
+            f"{sizes}; B {train.batch_size}, T {train.seq_length}, dropout {model.dropout:g}, "
+            f"lr {train.learning_rate:.2g}, {train.precision} on {train.device}; {budget}, {duration(self.seconds)}"
+        )
+
+
+def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: Clock) -> Plan:
+    """Decides every setting.
+
+    Args:
+        characters: length of the text, 2 or more.
+        distinct: how many different characters it has (V).
+        given: the settings that the user chose, by their names in ModelConfig and TrainConfig.
+        clock: the pace of this machine.
+
+    Raises:
+        SettingError: a given value out of range.
+    """
+    notes: list[str] = []
+    share = given.get("validation", TrainConfig.validation)
+    seconds = 60 * given["minutes"] if given.get("minutes") else DEFAULT_SECONDS
+    validation, note = _split(characters, share)
+    notes += note
+
+    wishes = {name: value for name, value in given.items() if name in TrainConfig.__dataclass_fields__}
+    train = TrainConfig(**wishes)
+    pairs = characters - validation - 1
+    batch, length = _fit(pairs, train, given)
+    if asked := [
+        name for name, value in (("batch_size", batch), ("seq_length", length)) if given.get(name, value) > value
+    ]:
+        notes.append(
+            f"{' and '.join(asked)} cut to B {batch}, T {length}, all that {characters:,} characters can fill"
+        )
+    train = replace(train, batch_size=batch, seq_length=length)
+
+    model = _model(pairs, distinct, given, train, seconds, clock)
+    if "learning_rate" not in given:
+        train = replace(train, learning_rate=_learning_rate(model))
+    pace = clock(model, train, distinct)
+    train = replace(train, precision=pace.precision)
+    notes += [pace.note] if pace.note else []
+
+    chunks = math.ceil(math.ceil(pairs / batch) / length)  # steps of an epoch
+    if train.steps is not None:
+        steps = train.steps
+    elif train.epochs is not None:
+        steps = max(1, round(train.epochs * chunks))
+    elif train.minutes is not None:
+        steps = max(1, int(seconds / pace.seconds_per_step))
+    else:
+        steps = max(1, min(int(seconds / pace.seconds_per_step), max(LEAST_STEPS, MOST_EPOCHS * chunks)))
+        train = replace(train, steps=steps)
+    if "dropout" not in given:
+        model = replace(model, dropout=_dropout(steps / chunks))
+    if "evaluations" not in given:
+        train = replace(train, evaluations=_evaluations(steps * batch * length, validation))
+    return Plan(model, train, steps, steps * pace.seconds_per_step, characters, validation, distinct, tuple(notes))
+
+
+def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+    """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
+    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32")
+
+
+def _split(characters: int, share: float) -> tuple[int, list[str]]:
+    """Characters to measure on, and what to say about it."""
+    validation = int(characters * share)
+    if validation < LEAST_VALIDATION and share > 0:
+        return 0, [
+            f"{validation} characters are too few to measure on: all {characters:,} are trained on, unmeasured"
+        ]
+    return validation, []
+
+
+def _fit(pairs: int, train: TrainConfig, given: Mapping[str, Any]) -> tuple[int, int]:
+    """B and T that the text can fill."""
+    batch, length = train.batch_size, train.seq_length
+    if "batch_size" not in given:
+        batch = max(1, min(batch, pairs // (4 * length)))  # short streams would start from nothing too often
+    batch = min(batch, pairs)
+    stream = math.ceil(pairs / batch)
+    if "seq_length" not in given:
+        length = math.ceil(stream / math.ceil(stream / length))  # equal chunks, hardly any padding
+    return batch, min(length, stream)
+
+
+def _model(
+    pairs: int, distinct: int, given: Mapping[str, Any], train: TrainConfig, seconds: float, clock: Clock
+) -> ModelConfig:
+    """As large a network as the budget can train and the text can fill."""
+    wishes = {name: value for name, value in given.items() if name in ModelConfig.__dataclass_fields__}
+    model = ModelConfig(**wishes)
+    if "embedding" not in given:
+        model = replace(model, embedding=0 if distinct <= ONE_HOT_UP_TO else 128)
+    if "hidden" in given:
+        return model
+    reference = replace(model, layers=REFERENCE.layers, hidden=REFERENCE.hidden)
+    pace = clock(reference, train, distinct)
+    work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * reference.parameters(distinct)
+    allowed = min(
+        math.sqrt(work / CHARACTERS_PER_PARAMETER), 20_000 + 4 * pairs
+    )  # characters x parameters is constant
+    sizes = [hidden for hidden in range(64, 1025, 32)]
+    fitting = [size for size in sizes if replace(model, hidden=size).parameters(distinct) <= allowed]
+    return replace(model, hidden=fitting[-1] if fitting else sizes[0])
+
+
+def _learning_rate(model: ModelConfig) -> float:
+    """Smaller for wider networks; the plain RNN, with no gates to tame it, gets a quarter."""
+    rate = min(0.01, 1.6 / model.hidden)
+    return {"lstm": rate, "gru": rate / 2, "rnn": rate / 4}[model.cell]
+
+
+def _dropout(epochs: float) -> float:
+    """The more often a text is read, the more it must be kept from being learned by heart."""
+    return next((share for most, share in ((5, 0.0), (10, 0.1), (20, 0.2), (35, 0.3)) if epochs <= most), 0.4)
+
+
+def _evaluations(characters: int, validation: int) -> int:
+    """As many as cost a few per cent of the training, forward passes being a third of its work."""
+    return max(5, min(25, characters // (8 * max(1, validation))))
