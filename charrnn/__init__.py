@@ -1,3 +1,35 @@
-"""Train a small recurrent network on a text, character by character, and write new text in its style."""
+"""Train a small recurrent network on a text, character by character, and write new text in its style.
 
-__version__ = "0.1.0"
+The names below are loaded when they are first used, so importing charrnn costs nothing; torch comes in with `train`
+and `score` alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from charrnn.version import __version__
+
+_HOMES = {
+    "CharrnnError": "charrnn.errors",
+    "Model": "charrnn.library",
+    "Score": "charrnn.library",
+    "load": "charrnn.library",
+    "sample": "charrnn.library",
+    "score": "charrnn.library",
+    "train": "charrnn.library",
+}
+__all__ = ["CharrnnError", "Model", "Score", "__version__", "load", "sample", "score", "train"]
+
+if TYPE_CHECKING:
+    from charrnn.errors import CharrnnError
+    from charrnn.library import Model, Score, load, sample, score, train
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

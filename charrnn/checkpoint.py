@@ -16,8 +16,6 @@ import hashlib
 import json
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from charrnn import files
 from charrnn.config import ModelConfig
 from charrnn.errors import CharrnnError, FileError, ModelFileError
 from charrnn.text.vocabulary import Vocabulary
@@ -72,7 +71,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    write_whole(path, to_bytes(checkpoint))
+    files.write_whole(path, to_bytes(checkpoint))
 
 
 def load(path: Path) -> Checkpoint:
@@ -127,14 +126,20 @@ def find(name: str | None) -> Path:
 
 
 def place(name: str) -> Path:
-    """Where a model called ``name`` is written: a bare name goes to ``./checkpoints``, a path stays one."""
+    """Where a model called ``name`` is written: a bare name goes to ``./checkpoints``, a path stays one.
+
+    Raises:
+        FileError: it names a folder, or nothing at all.
+    """
+    if os.path.basename(name) in ("", ".", ".."):
+        raise FileError(name or "''", "is no name for a file", "give the model one with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
         return FOLDER / (name + SUFFIX)
     return Path(name) if name.endswith(SUFFIX) else Path(name + SUFFIX)
 
 
-def check_writable(path: Path, *, replace: bool) -> None:
-    """Makes sure, before hours are spent, that a model can be saved at ``path``; makes its folder.
+def check_free(path: Path, *, replace: bool) -> None:
+    """Makes sure, before hours are spent, that a model can be saved at ``path``; leaves nothing behind.
 
     Raises:
         ModelFileError: it exists and ``replace`` is False.
@@ -142,64 +147,7 @@ def check_writable(path: Path, *, replace: bool) -> None:
     """
     if path.exists() and not replace:
         _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
-    target = _target(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader, a crash or a full disk never meets half of it; the mode follows the umask.
-
-    Raises:
-        FileError: it cannot be written; what was there before is untouched.
-    """
-    target = _target(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _target(path: Path) -> Path:
-    """The regular file behind ``path``, which may be a symbolic link and may not exist yet."""
-    target = path.resolve()
-    try:
-        if not stat.S_ISREG(target.stat().st_mode):
-            raise FileError(str(path), "is not a regular file", "name a file that can be replaced")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    return target
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there, and a rename is durable without
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> FileError:
-    reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
-    return FileError(str(path), reason, "choose another place with -o")
+    files.check_writable(path)
 
 
 def _read(path: Path) -> bytes:

@@ -4,7 +4,6 @@ Exit codes: 0 done (also when the reader of stdout went away), 1 an expected fai
 143 terminated. An error is one line on stderr, ``charrnn: WHAT: reason; what to do``.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-import charrnn
 from charrnn.cli import corpus, eval, info, options, sample, train
-from charrnn.cli.console import ReaderGone, complain
+from charrnn.cli.console import ReaderGone, complain, let_go
 from charrnn.errors import CharrnnError, SettingError
+from charrnn.version import __version__
 
 
 class ExitCode(IntEnum):
@@ -34,7 +33,6 @@ app = typer.Typer(
     help="Train a small recurrent network on a text, and write new text in its style.",
     epilog="Start with: charrnn train TEXT.txt, then: charrnn sample --temp 0.8",
     context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,7 +46,7 @@ app.add_typer(corpus.app, name="corpus")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"charrnn {charrnn.__version__}")
+        typer.echo(f"charrnn {__version__}")
         raise typer.Exit
 
 
@@ -64,11 +62,13 @@ def _charrnn(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; nothing but a defect of ours leaves as an exception."""
     signal.signal(signal.SIGTERM, _terminate)
+    if sys.stdout is None:  # how Python says that it was closed before we began
+        complain("stdout: is closed; redirect it to a file or a pipe")
+        return ExitCode.FAILED
     try:
-        code = _run(argv)
+        return _run(argv)
     finally:
-        failed = _let_go_of_stdout()
-    return code or failed
+        let_go()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -103,19 +103,3 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
     sys.exit(ExitCode.TERMINATED)
-
-
-def _let_go_of_stdout() -> int:
-    """Flushes what a help text may have left, while an error can still be told in our own way."""
-    if sys.stdout is None:
-        return ExitCode.DONE
-    try:
-        sys.stdout.flush()
-        return ExitCode.DONE
-    except BrokenPipeError:
-        failed = ExitCode.DONE
-    except OSError as error:
-        complain(f"stdout: cannot be written ({(error.strerror or str(error)).lower()}); redirect it elsewhere")
-        failed = ExitCode.FAILED
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return failed

@@ -25,10 +25,8 @@ def emit(text: str) -> None:
 
     Raises:
         ReaderGone: nobody reads any more.
-        FileError: stdout is closed or its disk is full.
+        FileError: its disk is full, or it cannot be written for another reason.
     """
-    if sys.stdout is None:
-        raise FileError("stdout", "is closed", "redirect it to a file or a pipe")
     data = memoryview(text.encode("utf-8", "surrogateescape"))
     try:
         sys.stdout.flush()
@@ -51,6 +49,17 @@ def complain(message: str) -> None:
     _say(f"charrnn: {printable(message)}")
 
 
+def let_go() -> None:
+    """Sends nowhere what a stream cannot get rid of, or Python would try again at exit and make the exit code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Console:
     """What a person sees.
 
@@ -68,9 +77,10 @@ class Console:
         self._colour = self.lively and not os.environ.get("NO_COLOR")
 
     def line(self, text: str, style: str = "") -> None:
-        """One line for people, in a Rich style where colours are wanted."""
+        """One line for people, clear of control characters, in a Rich style where colours are wanted."""
         if self.quiet:
             return
+        text = printable(text)
         if not self._colour or not style:
             _say(text)
             return
@@ -81,18 +91,21 @@ class Console:
             rich.print(text, style=style)
 
     def passage(self, text: str) -> None:
-        """A sample of text in a margin, clear of any control character a model may have learned."""
+        """A sample of text in a margin."""
         for line in text.split("\n"):
-            self.line("  | " + printable(line), style="dim")
+            self.line("  | " + line, style="dim")
 
     @contextmanager
-    def bar(self, *, total: float, unit: str = "", layout: str | None = None) -> "Iterator[tqdm[Never]]":
-        """A progress bar that is gone when done, and that is only there on a lively terminal."""
+    def bar(self, *, total: float, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}") -> "Iterator[tqdm[Never]]":
+        """A progress bar that is gone when done, and that is only there on a lively terminal.
+
+        The cursor waits at its left: at the right edge, the ``^C`` that a terminal writes would break the line.
+        """
         from tqdm import tqdm
 
         with tqdm(
-            total=total, unit=unit, unit_scale=True, bar_format=layout, file=sys.stderr, disable=not self.lively,
-            leave=False, dynamic_ncols=True,
+            total=total, unit=unit, unit_scale=True, bar_format=layout + "\r", leave=False, dynamic_ncols=True,
+            file=sys.stderr, disable=not self.lively,
         ) as bar:  # fmt: skip
             yield bar
 

@@ -8,6 +8,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import Console, emit
+from charrnn.errors import FileError, SettingError
 
 if TYPE_CHECKING:
     from charrnn.text.catalogue import Remote
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 RARE = 10  # characters seen fewer times than this are rare
 SHOWN = 12  # of them by name
 
-app = typer.Typer(
-    help="Named texts to train on; is this text fit to train on.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Named texts to train on; is this text fit to train on.", rich_markup_mode=None)
 
 
 @app.command("list")
@@ -43,15 +42,28 @@ def list_(json_: options.Json = False) -> None:
         emit(f"{entry['name']:<17} {where}  {entry['about']} ({entry['licence']})\n")
 
 
+def _known(name: str) -> str:
+    """A name that is in the catalogue; another one is wrong usage."""
+    from charrnn.text import catalogue
+
+    try:
+        catalogue.find(name)
+    except SettingError as error:
+        raise typer.BadParameter(f"{error.reason}; {error.advice}") from None
+    return name
+
+
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `charrnn corpus list`.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="One of `charrnn corpus list`.", show_default=False, callback=_known),
+    ],
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write corpora/NAME.txt and print that path."""
-    from charrnn.checkpoint import write_whole
-    from charrnn.errors import FileError
+    from charrnn import files
     from charrnn.text import catalogue
 
     entry = catalogue.find(name)
@@ -64,9 +76,10 @@ def get(
     if path.exists() and not there and not force:
         raise FileError(str(path), f"is not {entry.name} as we know it", "move it away or add --force to replace it")
     if not there:
+        files.check_writable(path)  # before anything is fetched
         if isinstance(entry, catalogue.Remote):
             data = _download(entry, Console(quiet=quiet))
-        write_whole(path, data)
+        files.write_whole(path, data)
     emit(f"{path}\n")
 
 
@@ -98,7 +111,7 @@ def check(
     corpus = Corpus.of(source)
     counts = Counter(source.text)
     rare = sorted((character for character in counts if counts[character] < RARE), key=lambda c: (counts[c], c))
-    plan = make_plan(len(corpus.ids), len(corpus.vocabulary), {}, typical_pace)
+    plan = make_plan(len(corpus.ids), len(corpus.vocabulary), {"device": "cpu"}, typical_pace)
     if json_:
         facts = {
             "files": list(source.files),

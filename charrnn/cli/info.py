@@ -33,7 +33,7 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         emit(json.dumps(facts) + "\n")
         return
     for name, value in _facts(path, size, loaded):
-        emit(f"{name:<12}{value}\n")
+        emit(f"{name:<12}{printable(value)}\n")
 
 
 def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
@@ -45,7 +45,7 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
         ("file", f"{path}, {size:,} bytes"),
         ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
         ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
-        ("vocabulary", f"{len(loaded.vocabulary):,} characters: {printable(loaded.vocabulary.characters)}"),
+        ("vocabulary", f"{len(loaded.vocabulary):,} characters: {loaded.vocabulary.characters}"),
         ("corpus", f"{corpus['name']}, {corpus['characters']:,} characters, sha256 {corpus['sha256']}"),
         (
             "validation",

@@ -29,7 +29,7 @@ Model = Annotated[
 ]
 ModelOrNewest = Annotated[str | None, typer.Argument(metavar="MODEL", help=NEWEST, show_default=False)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for a program.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace what exists.")]
 Unknown = Annotated[
     str | None,

@@ -113,7 +113,7 @@ def train(
 
     console = Console(quiet=quiet)
     path = checkpoint.place(out if out is not None else sources.name_of(corpus))
-    checkpoint.check_writable(path, replace=force)
+    checkpoint.check_free(path, replace=force)
     text = Corpus.of(sources.read(corpus))
     console.line(
         f"{text.name}: {len(text.ids):,} characters, {len(text.vocabulary)} distinct -> {path}", style="bold"

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from charrnn.config import SampleConfig
 
+COLDEST = 1e-250  # temperature; any fp32 logit below the largest has no chance by then, and float64 no overflow yet
+
 
 class Sampler:
     """Chooses ids from logits; one uniform random number each, none when greedy.
@@ -19,6 +21,7 @@ class Sampler:
 
     def __init__(self, config: SampleConfig) -> None:
         self._config = config
+        self._temperature = max(config.temperature, COLDEST)
         self._random = np.random.default_rng(config.seed)
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
 
@@ -26,19 +29,23 @@ class Sampler:
         """An id drawn from the distribution that `distribution` gives; the likeliest one at temperature 0."""
         if self._config.temperature == 0:
             return int(logits.argmax())
-        cumulative = self.distribution(logits).cumsum()
+        cumulative = np.add.accumulate(self._weights(logits))
         drawn = int(cumulative.searchsorted(self._random.random() * cumulative[-1], side="right"))
         # the product above may round up to the total, beyond the last character that has a probability
         return drawn if drawn < len(cumulative) else int(cumulative.searchsorted(cumulative[-1]))
 
     def distribution(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """The probabilities (V,) of the ids, after temperature (above 0) and filters."""
-        with np.errstate(over="ignore", under="ignore"):  # a tiny temperature sends all but the likeliest to 0
-            scaled = (logits.astype(np.float64) - logits.max()) / self._config.temperature
-            weights = np.exp(scaled)
-        if self._filters:
-            weights = self._filter(weights / weights.sum())
+        weights = self._weights(logits)
         return np.asarray(weights / weights.sum())
+
+    def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What the probabilities are proportional to: a choice needs no sum of 1."""
+        weights = logits.astype(np.float64)
+        weights -= weights[weights.argmax()]
+        weights /= self._temperature
+        np.exp(weights, out=weights)
+        return self._filter(weights / weights.sum()) if self._filters else weights
 
     def _filter(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         config = self._config

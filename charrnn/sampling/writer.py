@@ -28,7 +28,8 @@ def write(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt
             before the first character.
     """
     ids = vocabulary.encode(prompt or start(vocabulary), "the prompt")
-    return _held_back(_characters(stepper, vocabulary, config, ids.tolist()), config.stop)
+    characters = _characters(stepper, vocabulary, config, ids.tolist())
+    return _held_back(characters, config.stop) if config.stop else characters
 
 
 def _characters(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt: list[int]) -> Iterator[str]:
@@ -45,9 +46,6 @@ def _characters(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, 
 
 def _held_back(characters: Iterator[str], stop: str) -> Iterator[str]:
     """Passes text on, but for what may yet turn out to be the beginning of ``stop``."""
-    if not stop:
-        yield from characters
-        return
     held = ""
     for character in characters:
         held += character

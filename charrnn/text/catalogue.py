@@ -64,28 +64,34 @@ def download(entry: Remote) -> Iterator[bytes]:
     retry = "check the connection and try again"
     try:
         with urllib.request.urlopen(entry.url, timeout=TIMEOUT_SECONDS) as response:
-            while piece := response.read(PIECE):
+            while size <= entry.size and (piece := response.read1(PIECE)):
                 digest.update(piece)
                 size += len(piece)
-                if size > entry.size:
-                    break
                 yield piece
     except urllib.error.HTTPError as error:
+        error.close()
         raise DownloadError(entry.url, f"the server answers {error.code} {error.reason}", "try again later") from None
-    except urllib.error.URLError as error:
-        raise DownloadError(entry.url, f"cannot be reached ({error.reason})", retry) from None
-    except (OSError, http.client.HTTPException) as error:
-        reason = f"broke off after {size:,} of {entry.size:,} bytes ({error})"
-        raise DownloadError(entry.url, reason, retry) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a proxy with a senseless address
+        what = f"broke off after {size:,} of {entry.size:,} bytes" if size else "cannot be reached"
+        raise DownloadError(entry.url, f"{what} ({_cause(error)})", retry) from None
     if size < entry.size:
         raise DownloadError(entry.url, f"broke off after {size:,} of {entry.size:,} bytes", retry)
     if digest.hexdigest() != entry.sha256:
-        raise DownloadError(entry.url, "is not the text it used to be (its SHA-256 differs)", "it is not kept")
+        reason = "is not the text it used to be (its SHA-256 differs) and was not kept"
+        raise DownloadError(entry.url, reason, "look there before you use it")
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong below a connection, in a few words."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+        return "the answer is not valid HTTP"
+    return (getattr(cause, "strerror", None) or str(cause)).lower()
 
 
 def matches(entry: Remote, data: bytes) -> bool:
     """Whether these bytes are the corpus."""
-    return len(data) == entry.size and hashlib.sha256(data).hexdigest() == entry.sha256
+    return hashlib.sha256(data).hexdigest() == entry.sha256
 
 
 def _hello() -> str:
@@ -126,8 +132,8 @@ CATALOGUE: tuple[Made | Remote, ...] = (
     ),
     Remote(
         "names",
-        "32,000 given names, one per line",
-        "public domain (US Social Security Administration)",
+        "32,000 given names of the US Social Security Administration, one per line",
+        "public domain",
         "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
         228_145,
         "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",

@@ -3,6 +3,9 @@
 Knows nothing about vocabularies; `read` gives back plain text and what was noticed on the way.
 """
 
+import codecs
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +15,10 @@ from charrnn.errors import CorpusError
 
 STDIN = "-"
 GUESSED_ON = 1 << 16  # bytes that the guess at a foreign encoding reads
+LIKELY = (  # the encodings that it chooses among, all known to iconv; of equally good ones the first
+    "cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258",
+    "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ def read(paths: Sequence[str]) -> Source:
 
 def name_of(paths: Sequence[str]) -> str:
     """What a model trained on these is called, unless told otherwise."""
-    return "stdin" if paths[0] == STDIN else Path(paths[0]).resolve().stem
+    path = Path(paths[0]).resolve()
+    return "stdin" if paths[0] == STDIN else path.name if path.is_dir() else path.stem
 
 
 def decode(data: bytes, name: str) -> str:
@@ -71,9 +79,7 @@ def decode(data: bytes, name: str) -> str:
 
 
 def _files(path: str) -> list[str]:
-    if path == STDIN:
-        return [path]
-    if not Path(path).is_dir():
+    if path == STDIN or not os.path.isdir(path):  # Path("") would be the current directory
         return [path]
     found = sorted(str(file) for file in Path(path).rglob("*.txt") if file.is_file())
     if not found:
@@ -89,7 +95,8 @@ def read_bytes(path: str) -> bytes:
     """
     try:
         if path != STDIN:
-            return Path(path).read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         if sys.stdin is None:
             raise CorpusError(STDIN, "stdin is closed", "pipe a text in or name a file")
         return sys.stdin.buffer.read()
@@ -98,16 +105,36 @@ def read_bytes(path: str) -> bytes:
 
 
 def _advice(data: bytes, offset: int, name: str) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    """What to do about bytes that are not UTF-8, from how those around the first wrong one look."""
+    sample, file = data[max(0, offset - GUESSED_ON // 2) : offset + GUESSED_ON // 2], shlex.quote(name)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         guess: str | None = "utf-16"
     elif b"\0" in data[:GUESSED_ON]:
         return "it looks like a binary file; give a text"
+    elif _is_damaged(sample):
+        return f"it looks like damaged UTF-8, so try without the wrong bytes: iconv -c -f utf-8 -t utf-8 {file}"
     else:
-        from charset_normalizer import from_bytes  # only a text that is refused pays for this import
-
-        sample = data[max(0, offset - GUESSED_ON // 2) : offset + GUESSED_ON // 2]
-        best = from_bytes(sample).best()
-        guess = best.encoding if best else None
+        guess = _guess(sample)
     if guess is None:
         return "it looks like no encoding we know; give a text in UTF-8"
-    return f"it looks like {guess}, so try: iconv -f {guess.replace('_', '-')} -t utf-8 {name}"
+    return f"it looks like {guess}, so try: iconv -f {guess} -t utf-8 {file}"
+
+
+def _is_damaged(sample: bytes) -> bool:
+    """Whether this is UTF-8 but for a few bytes, as after a cut in the middle of a character."""
+    text = sample.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    right = sum(not character.isascii() for character in text) - wrong
+    return wrong * 10 <= right
+
+
+def _guess(sample: bytes) -> str | None:
+    """The likeliest encoding of these bytes by the name that iconv has for it, or None."""
+    from charset_normalizer import from_bytes  # only a text that is refused pays for this import
+
+    telling = b"\n".join(line for line in sample.splitlines() if not line.isascii())
+    matches = from_bytes(telling, cp_isolation=list(LIKELY), threshold=0.5)
+    scores = [(match.chaos, match.coherence, match.multi_byte_usage) for match in matches]
+    best = [match for match, score in zip(matches, scores, strict=True) if score == scores[0]]
+    name = min((name for match in best for name in match.could_be_from_charset), key=LIKELY.index, default=None)
+    return name.replace("_", "-") if name else None

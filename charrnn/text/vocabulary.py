@@ -45,7 +45,7 @@ class Vocabulary:
         return len(self.characters)
 
     def __contains__(self, character: object) -> bool:
-        return isinstance(character, str) and character in self.characters
+        return isinstance(character, str) and len(character) == 1 and character in self.characters
 
     def encode(self, text: str, name: str = "the text") -> NDArray[np.unsignedinteger]:
         """Ids of the characters of a text, in the narrowest unsigned integer type that holds the vocabulary.

@@ -38,7 +38,6 @@ class Machine:
         self.threads = config.threads or _cores()
         self._precision = config.precision
         torch.set_num_threads(self.threads)
-        torch.set_flush_denormal(True)  # a state that fades to nothing must not slow the processor down
 
     def pace(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int) -> Pace:
         """Races the precisions that come into question on this very network, for a moment."""

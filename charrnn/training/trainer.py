@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 
-import charrnn
 from charrnn.checkpoint import Checkpoint, Tensors
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.errors import TrainingError
@@ -22,6 +21,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.text.streams import Streams
 from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Plan
+from charrnn.version import __version__
 
 QUICK = 1e-2  # tolerance of the evaluations along the way: they rank, the closing one is exact
 
@@ -108,6 +108,13 @@ class Trainer:
         Raises:
             TrainingError: the loss is no finite number any more.
         """
+        torch.set_flush_denormal(True)  # averages that fade to nothing must not slow the processor down
+        try:
+            yield from self._run()
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _run(self) -> Iterator[Event]:
         config, streams = self._config, self._streams
         started = time.monotonic()
         step, evaluations, losses, since_best = 0, 0, [], 0
@@ -183,7 +190,7 @@ class Trainer:
             "settings": asdict(self._config),
             "best_step": self._best_step,
             "validation_nats": self._closing_nats,
-            "charrnn": charrnn.__version__,
+            "charrnn": __version__,
             "torch": torch.__version__,
         }
 

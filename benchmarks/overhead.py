@@ -1,0 +1,134 @@
+"""What the trainer adds to an optimizer step: everything that ``charrnn train`` does between two evaluations.
+
+Timed in turn, some steps each, on the same kind of network at the planned B, T and precision:
+
+- trainer: `Trainer.run` as ``charrnn train`` consumes it, with its progress bar drawn into memory: cutting chunks,
+  the schedule, the loss for the reader, the finite check, the events, the smoothing;
+- bare: forward, loss, backward, clip and AdamW step on one fixed batch in a plain loop.
+
+Dropout is off on both sides. No evaluation falls into the run.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numpy as np
+import torch
+from side_by_side import Laps, describe_machine, median, ratio, table
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from charrnn.cli.console import Console
+from charrnn.cli.train import _watch
+from charrnn.model.network import CharRNN
+from charrnn.text.corpus import Corpus
+from charrnn.text.sources import read
+from charrnn.training.learner import autocast
+from charrnn.training.machine import plan_here
+from charrnn.training.plan import Plan
+from charrnn.training.trainer import Event, Finished, Trainer
+
+CHARACTERS = 500_000
+DISTINCT = 65
+HEADER = ("ms per step", "B", "T", "trainer", "bare", "trainer / bare")
+
+
+class InTurn(Trainer):
+    """A trainer that stops the clock every few steps to let a bare loop have its turn.
+
+    Args:
+        corpus: the text.
+        plan: every setting, with more steps than are measured.
+        steps: of a lap.
+        rounds: laps of each side that count, after one that doesn't.
+    """
+
+    def __init__(self, corpus: Corpus, plan: Plan, steps: int, rounds: int) -> None:
+        super().__init__(corpus, plan)
+        self.laps: Laps = {"trainer": [], "bare": []}
+        self._turn = steps, rounds
+        self._bare_step = bare_loop(plan)
+
+    def run(self) -> Iterator[Event]:
+        """Yields the events of so many laps, timing them together with what the listener does about them."""
+        steps, rounds = self._turn
+        events = super().run()
+        for counted in [False] + [True] * rounds:
+            started = time.perf_counter()
+            for _ in range(steps):
+                yield next(events)
+            between = time.perf_counter()
+            for _ in range(steps):
+                self._bare_step()
+            if counted:
+                self.laps["trainer"].append(between - started)
+                self.laps["bare"].append(time.perf_counter() - between)
+        yield Finished("stopped", steps * (rounds + 1), 0, 0.0, None, 0.0, 0.0)
+
+
+def bare_loop(plan: Plan) -> Callable[[], None]:
+    """A step of the plan's network on one fixed batch."""
+    config = plan.train
+    network = CharRNN(plan.model, plan.distinct).to(config.device)
+    network.initialize(seed=0)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
+    ids = np.random.default_rng(0).integers(plan.distinct, size=(config.seq_length + 1, config.batch_size))
+    inputs, targets = (torch.from_numpy(part).to(config.device) for part in (ids[:-1], ids[1:]))
+    state = network.zero_state(config.batch_size)
+
+    def step() -> None:
+        with autocast(config.device, config.precision):
+            logits, _ = network(inputs, state)
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+
+    return step
+
+
+def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:
+    """One row of the table."""
+    given = {"layers": 2, "hidden": hidden, "dropout": 0.0, "steps": 100 * steps * rounds, "device": "cpu"}
+    plan = plan_here(len(corpus.ids), len(corpus.vocabulary), {**given, "evaluations": 1})
+    trainer = InTurn(corpus, plan, steps, rounds)
+    with redirect_stderr(io.StringIO()):
+        console = Console()
+        console.lively = True
+        _watch(trainer, corpus, plan, path, console)
+    laps, train = trainer.laps, plan.train
+    milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
+    name = f"2x{hidden} LSTM, {train.precision}"
+    return [name, train.batch_size, train.seq_length, *milliseconds, ratio(laps, "trainer", "bare")]
+
+
+def main() -> None:
+    """Measures both networks and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=25, help="of which the median is quoted (25)")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    arguments = parser.parse_args()
+    sizes, characters, steps, rounds = (128, 256), CHARACTERS, 10, arguments.rounds
+    if arguments.quick:
+        sizes, characters, steps, rounds = (16,), 5_000, 2, 3
+    with tempfile.TemporaryDirectory() as folder:
+        text = np.random.default_rng(0).integers(ord("!"), ord("!") + DISTINCT, size=characters, dtype=np.uint8)
+        file = Path(folder, "random.txt")
+        file.write_bytes(text.tobytes())
+        corpus = Corpus.of(read([str(file)]))
+        rows = [measure(corpus, Path(folder, "model.safetensors"), hidden, steps, rounds) for hidden in sizes]
+    print(describe_machine(threads=torch.get_num_threads(), rounds=rounds, steps_of_a_round=steps), "\n")
+    print(table(HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()

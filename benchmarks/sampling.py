@@ -1,0 +1,148 @@
+"""One character of one stream: microseconds of our loop, of its parts, and of the ways it competes with.
+
+Timed in turn on the same network, V = 65, two layers of 128, 256 and 512 units, LSTM and GRU:
+
+- loop: `charrnn.sampling.writer.write` at temperature 0.8, all that ``charrnn sample`` does but writing to stdout;
+- stepper: the network alone, without the choice of a character;
+- module: what a PyTorch char-rnn does: one stacked nn.LSTM or nn.GRU stepped one character at a time under
+  inference_mode, the output layer, softmax, multinomial;
+- cells: the same with nn.LSTMCell or nn.GRUCell, one per layer: the fastest that torch's own modules can do;
+- products: the matrix-vector products of a character in NumPy and nothing else, so that each weight that a character
+  needs is read once: the recurrent matrix of layer 0, both matrices of the layers above, the output matrix.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from side_by_side import alternate, describe_machine, median, ratio, table, use_threads
+from torch import nn
+
+from charrnn.config import Cell, ModelConfig, SampleConfig
+from charrnn.model.network import CharRNN
+from charrnn.sampling.stepper import Stepper
+from charrnn.sampling.writer import write
+from charrnn.text.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
+TEMPERATURE = 0.8
+MODULES = {"lstm": nn.LSTM, "gru": nn.GRU}
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
+HEADER = (
+    "us per character", "loop", "stepper", "module", "cells", "products",
+    "module / loop", "cells / loop", "loop / products",
+)  # fmt: skip
+
+
+class Module:
+    """A network as PyTorch programs sample from it, with the weights of ours."""
+
+    def __init__(self, network: CharRNN) -> None:
+        config = network.config
+        self._output = network.output
+        self._stack = MODULES[config.cell](len(VOCABULARY), config.hidden, config.layers)
+        for name, weight in network.tensors().items():
+            if name.startswith("layers."):
+                _, layer, tensor = name.split(".")
+                getattr(self._stack, f"{tensor}_l{layer}").data.copy_(torch.from_numpy(weight))
+
+    def step(self, index: int, state: Any) -> tuple[torch.Tensor, Any]:
+        """Logits (1, V) of the next character, and the state after this one; the state before the first is None."""
+        hidden, state = self._stack(_one_hot(index), state)
+        return self._output(hidden), state
+
+    @torch.inference_mode()
+    def write(self, length: int) -> str:
+        """A text of so many characters."""
+        index, state, text = 0, None, []
+        for _ in range(length):
+            logits, state = self.step(index, state)
+            index = int(torch.multinomial(torch.softmax(logits / TEMPERATURE, -1), 1))
+            text.append(VOCABULARY.characters[index])
+        return "".join(text)
+
+
+class Cells(Module):
+    """The same with a module per layer that takes a single step."""
+
+    def __init__(self, network: CharRNN) -> None:
+        super().__init__(network)
+        self._cells = []
+        for layer in range(network.config.layers):
+            inputs = network.config.hidden if layer else len(VOCABULARY)
+            cell = CELLS[network.config.cell](inputs, network.config.hidden)
+            for name, weight in cell.named_parameters():
+                weight.data.copy_(getattr(self._stack, f"{name}_l{layer}"))
+            self._cells.append(cell)
+
+    def step(self, index: int, state: Any) -> tuple[torch.Tensor, Any]:
+        """As a `Module` does."""
+        signal, after = _one_hot(index), []
+        for cell, before in zip(self._cells, state or [None] * len(self._cells), strict=True):
+            after.append(cell(signal, before))
+            signal = after[-1][0] if isinstance(after[-1], tuple) else after[-1]
+        return self._output(signal), after
+
+
+def _one_hot(index: int) -> torch.Tensor:
+    return nn.functional.one_hot(torch.tensor([index]), len(VOCABULARY)).float()  # (1, V)
+
+
+def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str | float]:
+    """One row of the table.
+
+    Raises:
+        SystemExit: the contestants do not compute the same logits.
+    """
+    network = CharRNN(ModelConfig(cell=cell, hidden=hidden), len(VOCABULARY))
+    network.initialize(seed=0)
+    tensors = network.tensors()
+    stepper, module, cells = Stepper(network.config, tensors), Module(network), Cells(network)
+    ours = stepper.step(0, stepper.zero_state())[0]
+    for rival in (module, cells):
+        if not np.allclose(ours, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
+            raise SystemExit("the stepper and torch disagree")
+    matrices = [tensor for name, tensor in tensors.items() if "weight" in name and name != "layers.0.weight_ih"]
+    vector = np.ones(hidden, dtype=np.float32)
+    config = SampleConfig(length=characters, temperature=TEMPERATURE, seed=0)
+
+    def step() -> None:
+        state = stepper.zero_state()
+        for index in range(characters):
+            _, state = stepper.step(index % len(VOCABULARY), state)
+
+    def multiply() -> None:
+        for _ in range(characters):
+            for matrix in matrices:
+                matrix.dot(vector)
+
+    contestants = {
+        "loop": lambda: "".join(write(stepper, VOCABULARY, config)),
+        "stepper": step,
+        "module": lambda: module.write(characters),
+        "cells": lambda: cells.write(characters),
+        "products": multiply,
+    }
+    laps = alternate(contestants, rounds)
+    microseconds = [median(laps, name, per=characters / 1e6) for name in contestants]
+    ratios = [ratio(laps, *pair) for pair in (("module", "loop"), ("cells", "loop"), ("loop", "products"))]
+    return [f"2x{hidden} {cell.upper()}", *microseconds, *ratios]
+
+
+def main() -> None:
+    """Measures every network and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="of torch and of NumPy's BLAS alike (1)")
+    parser.add_argument("--rounds", type=int, default=11, help="of which the median is quoted (11)")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    sizes, characters, rounds = ((16,), 20, 3) if arguments.quick else ((128, 256, 512), 200, arguments.rounds)
+    print(describe_machine(threads_of_torch_and_BLAS=arguments.threads, rounds=rounds, characters=characters), "\n")
+    print(table(HEADER, [measure(cell, hidden, characters, rounds) for cell in MODULES for hidden in sizes]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Seconds of whole processes, from the start to the exit: how long a person or a pipe waits.
+
+Timed in turn: ``python -c pass`` and ``python -c 'import numpy'`` as the floor, ``charrnn --help``, ``charrnn sample
+-n 200`` with a 2x256 LSTM, and the same sampling in a process that has imported torch first. Every one is a fresh
+process that finds its files in the system's cache, started as ``python -m charrnn``. The model has random weights:
+the seconds do not depend on what it learned.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from side_by_side import alternate, describe_machine, median, ratio, table
+
+from charrnn import checkpoint
+from charrnn.config import ModelConfig
+from charrnn.text.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
+CHARACTERS = 200
+WITH_TORCH = "import torch; from charrnn.__main__ import main; main()"
+HELP, SAMPLE, SAMPLE_WITH_TORCH = "charrnn --help", f"charrnn sample -n {CHARACTERS}", "the same with torch imported"
+
+
+def save_model(path: Path, hidden: int) -> None:
+    """An untrained model of two layers."""
+    config = ModelConfig(layers=2, hidden=hidden)
+    random = np.random.default_rng(0)
+    tensors = {
+        name: (random.standard_normal(shape) / hidden**0.5).astype(np.float32)
+        for name, shape in config.tensor_shapes(len(VOCABULARY)).items()
+    }
+    checkpoint.save(path, checkpoint.Checkpoint(config, VOCABULARY, tensors, training={}))
+
+
+def run(*arguments: str) -> str:
+    """What a Python process with these arguments writes to stdout; it must succeed."""
+    done = subprocess.run([sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode()
+
+
+def measure(model: Path, rounds: int) -> list[list[str | float]]:
+    """The rows of the table.
+
+    Raises:
+        SystemExit: sampling with and without torch wrote different texts.
+    """
+    sampling = "sample", str(model), "-n", str(CHARACTERS), "--seed", "0"
+    commands = {
+        "python -c pass": ("-c", "pass"),
+        "python -c 'import numpy'": ("-c", "import numpy"),
+        HELP: ("-m", "charrnn", "--help"),
+        SAMPLE: ("-m", "charrnn", *sampling),
+        SAMPLE_WITH_TORCH: ("-c", WITH_TORCH, *sampling),
+    }
+    texts = {name: run(*commands[name]) for name in (SAMPLE, SAMPLE_WITH_TORCH)}
+    if len(texts[SAMPLE]) != CHARACTERS or texts[SAMPLE] != texts[SAMPLE_WITH_TORCH]:
+        raise SystemExit("the two ways to sample disagree")
+    laps = alternate({name: lambda command=command: run(*command) for name, command in commands.items()}, rounds)
+    return [[name, median(laps, name), ratio(laps, name, SAMPLE)] for name in commands]
+
+
+def main() -> None:
+    """Makes a model in a temporary folder, times the processes, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="of which the median is quoted (15)")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    arguments = parser.parse_args()
+    rounds, hidden = (1, 16) if arguments.quick else (arguments.rounds, 256)
+    print(describe_machine(model=f"2x{hidden} LSTM", rounds=rounds), "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "model.safetensors")
+        save_model(model, hidden)
+        print(table(("process", "seconds", "/ sample"), measure(model, rounds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""charrnn for people who write Python: load, sample, train and score.
+
+    import charrnn
+
+    model = charrnn.train(open("corpus.txt").read(), minutes=1)
+    text = model.sample(prompt="ROMEO:", temperature=0.8, length=200)
+    model.save("romeo.safetensors")
+
+The same pieces as behind the command line, without files and terminals. Settings are the fields of `ModelConfig`,
+`TrainConfig` and `SampleConfig`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import SampleConfig
+from charrnn.errors import CorpusError
+from charrnn.sampling.stepper import Stepper
+from charrnn.sampling.writer import write
+from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from charrnn.training.trainer import Event
+
+    Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text."""
+
+    characters: int  # predicted; a text of n characters has n-1 predictions
+    nats: float  # mean per character
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits."""
+        return bits(self.nats)
+
+
+class Model:
+    """A trained model.
+
+    Args:
+        contents: what a model file holds.
+
+    Attributes:
+        contents: the shape, the vocabulary, the weights and the training record.
+    """
+
+    def __init__(self, contents: Checkpoint) -> None:
+        self.contents = contents
+        self._stepper = Stepper(contents.model, contents.tensors)
+
+    def sample(self, prompt: str = "", **settings: Any) -> str:
+        """New text that continues the prompt, without the prompt; `stream` says more."""
+        return "".join(self.stream(prompt, **settings))
+
+    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
+        """Yields new text as it is made, a character at a time; needs no torch.
+
+        Args:
+            prompt: what to continue.
+            settings: fields of `SampleConfig`: length, temperature, top_k, top_p, min_p, seed, stop, unknown.
+
+        Raises:
+            SettingError: a setting out of range.
+            UnknownCharacterError: the prompt holds characters that the model never saw.
+        """
+        config = SampleConfig(**settings)
+        vocabulary = self.contents.vocabulary
+        if config.unknown == "skip":
+            prompt, _ = vocabulary.split_unknown(prompt)
+        return write(self._stepper, vocabulary, config, prompt)
+
+    def score(self, text: str) -> Score:
+        """How well the model predicts a text, the state carried from its first character to its last; needs torch.
+
+        Raises:
+            UnknownCharacterError: the text holds characters that the model never saw.
+            CorpusError: fewer than two characters, so there is nothing to predict.
+        """
+        from charrnn.evaluation.bits import carried_nats
+        from charrnn.model.network import CharRNN
+
+        if len(text) < 2:
+            raise CorpusError("the text", "holds fewer than two characters", "give a longer one")
+        ids = self.contents.vocabulary.encode(text)
+        network = CharRNN(self.contents.model, len(self.contents.vocabulary))
+        network.load_tensors(self.contents.tensors)
+        return Score(len(ids) - 1, carried_nats(network, ids))
+
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Writes the model to a file, whole or not at all.
+
+        Raises:
+            ModelFileError: there is one already and ``replace`` is False.
+            FileError: it cannot be written.
+        """
+        checkpoint.check_free(Path(path), replace=replace)
+        checkpoint.save(Path(path), self.contents)
+
+
+def load(name: str | Path) -> Model:
+    """Opens a model: a path, or a name in ``./checkpoints``; needs no torch.
+
+    Raises:
+        ModelFileError: there is none, or it is damaged or foreign.
+    """
+    return Model(checkpoint.load(checkpoint.find(str(name))))
+
+
+def sample(model: Model, prompt: str = "", **settings: Any) -> str:
+    """New text in the style of a model; see `Model.sample`."""
+    return model.sample(prompt, **settings)
+
+
+def score(model: Model, text: str) -> Score:
+    """How well a model predicts a text; see `Model.score`."""
+    return model.score(text)
+
+
+def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **settings: Any) -> Model:
+    """Trains a model on a text and gives back the best one; nothing is written.
+
+    Args:
+        text: the corpus itself, two characters or more.
+        name: what the record calls it.
+        listen: is told of every step and evaluation; see the events of ``training/trainer.py``.
+        settings: fields of `ModelConfig` and `TrainConfig`; the others are planned from the text and the machine.
+
+    Raises:
+        SettingError: a setting out of range.
+        CorpusError: a text with nothing to predict.
+        TrainingError: the loss became infinite or no number.
+    """
+    from charrnn.text.corpus import Corpus
+    from charrnn.text.sources import Source
+    from charrnn.training.machine import plan_here
+    from charrnn.training.trainer import Trainer
+
+    corpus = Corpus.of(Source(name, (name,), text, "str", {}))
+    trainer = Trainer(corpus, plan_here(len(corpus.ids), len(corpus.vocabulary), settings))
+    for event in trainer.run():
+        if listen is not None:
+            listen(event)
+    return Model(trainer.checkpoint)

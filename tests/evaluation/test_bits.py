@@ -1,0 +1,83 @@
+"""Bits per character: the figure of one stream, however it is computed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn.config import Cell, ModelConfig
+from charrnn.evaluation import bits as module
+from charrnn.evaluation.bits import carried_nats, reset_nats
+from charrnn.model.network import CharRNN
+
+V = 7
+
+
+def build(cell: Cell = "lstm") -> CharRNN:
+    network = CharRNN(ModelConfig(cell=cell, hidden=16), V)
+    network.initialize(seed=0)
+    return network
+
+
+def some_ids(size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(V, size=size).astype(np.uint8)
+
+
+def one_stream(network: CharRNN, ids: np.ndarray, reset: int = 10**9) -> float:
+    """The definition: one stream, character by character in one pass, the state fresh every ``reset`` characters."""
+    total = 0.0
+    with torch.no_grad():
+        for first in range(0, len(ids) - 1, reset):
+            window = torch.from_numpy(ids[first : first + reset + 1].astype(np.int64))
+            logits, _ = network(window[:-1, None], network.zero_state(1))
+            total += torch.nn.functional.cross_entropy(logits[:, 0].double(), window[1:], reduction="sum").item()
+    return total / (len(ids) - 1)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("size", [2, 3, 1000, 5000, 20_011])
+def test_carried_is_the_figure_of_the_single_stream(cell: Cell, size: int) -> None:
+    network, ids = build(cell), some_ids(size)
+    assert carried_nats(network, ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+
+
+def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), some_ids(6000)
+    bias = network.tensors()
+    bias["layers.0.bias_ih"][16:32] = 12  # forget gates at 0.999994: the run-up alone would be far off
+    bias["layers.0.weight_hh"] *= 0
+    bias["output.weight"] *= 8
+    network.load_tensors(bias)
+    exact = one_stream(network, ids)
+    assert carried_nats(network, ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
+    assert carried_nats(network, ids) == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
+def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), some_ids(3000)
+    whole = carried_nats(network, ids)
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    assert carried_nats(network, ids) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000])
+def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
+    network, ids = build(), some_ids(2001)
+    assert reset_nats(network, ids, reset) == pytest.approx(one_stream(network, ids, reset), abs=1e-6)
+
+
+def test_many_windows_are_measured_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 1)  # 64 windows of one character at a time
+    network, ids = build(), some_ids(500)
+    assert reset_nats(network, ids, 1) == pytest.approx(one_stream(network, ids, 1), abs=1e-6)
+
+
+def test_measuring_leaves_no_gradient_and_no_trace() -> None:
+    network = build()
+    before = network.tensors()
+    carried_nats(network, some_ids(100))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    for name, array in network.tensors().items():
+        np.testing.assert_array_equal(array, before[name])

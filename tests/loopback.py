@@ -1,0 +1,142 @@
+"""A web server on this machine that answers as a test tells it to, well or badly."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+
+
+class Server(ThreadingMixIn, HTTPServer):
+    """Answers every request with ``answer(handler, server)`` in a thread of its own."""
+
+    def __init__(self, answer: "Answer") -> None:
+        self.paths: list[str] = []  # asked for so far
+        self.asked = threading.Event()  # set when the first answer begins
+        self.closing = threading.Event()  # set when the test is over; an answer that stalls waits for it
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.paths.append(self.path)
+                server.asked.set()
+                answer(self, server)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        server = self
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/corpus.txt"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves early is no news."""
+
+
+Answer = Callable[[BaseHTTPRequestHandler, Server], None]
+
+
+@contextmanager
+def serving(answer: Answer) -> Iterator[Server]:
+    """A server that is gone, with all its threads, when the block ends."""
+    with Server(answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.closing.set()
+            server.shutdown()
+            thread.join()
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        return int(placeholder.getsockname()[1])
+
+
+def whole(data: bytes) -> Answer:
+    """The file, as it should be sent."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        _begin(handler, length=len(data))
+        handler.wfile.write(data)
+
+    return answer
+
+
+def without_length(data: bytes) -> Answer:
+    """The file, with nothing said about its length; the end of the connection is its end."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        _begin(handler)
+        handler.wfile.write(data)
+
+    return answer
+
+
+def cut(data: bytes) -> Answer:
+    """Half of the file, then the connection closes."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        _begin(handler, length=len(data))
+        handler.wfile.write(data[: len(data) // 2])
+
+    return answer
+
+
+def cut_chunks(data: bytes) -> Answer:
+    """Half of the file in HTTP's chunked form, then the connection closes within a chunk."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n" % len(data) + data[: len(data) // 2])
+        handler.close_connection = True
+
+    return answer
+
+
+def stalled(data: bytes) -> Answer:
+    """Half of the file, then silence."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        _begin(handler, length=len(data))
+        handler.wfile.write(data[: len(data) // 2])
+        handler.wfile.flush()
+        server.closing.wait()
+
+    return answer
+
+
+def silent(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Not a byte."""
+    server.closing.wait()
+
+
+def hanging_up(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """A closed connection for an answer."""
+
+
+def missing(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """404."""
+    handler.send_error(404)
+
+
+def garbage(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Something that another protocol might say."""
+    handler.wfile.write(b"\x00\x1b[31mSSH-2.0-OpenSSH_9.7\r\n\r\n" * 4)
+
+
+def _begin(handler: BaseHTTPRequestHandler, length: int | None = None) -> None:
+    handler.send_response(200)
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    handler.end_headers()

@@ -1,0 +1,47 @@
+"""The benchmarks run and print their tables; what the figures are is for a quiet machine to say."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TEXT, environment
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+def figures(output: str) -> list[list[float]]:
+    """The numbers of a table's rows, which stand below the rule; the first column is a name."""
+    lines = output.splitlines()
+    rule = next(number for number, line in enumerate(lines) if set(line) == {"-", " "})
+    width = len(lines[rule].split()[0])
+    return [[float(cell.replace(",", "")) for cell in line[width:].split()] for line in lines[rule + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("script", "rows", "columns"),
+    [("sampling.py", 2, 8), ("startup.py", 5, 2), ("overhead.py", 1, 5), ("quality.py", 1, 6)],
+)
+def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
+    script: str, rows: int, columns: int, tmp_path: Path
+) -> None:
+    text = tmp_path / "tiny.txt"
+    text.write_text(TEXT * 40, encoding="utf-8")
+    command = [sys.executable, str(FOLDER / script), "--quick", *([str(text)] if script == "quality.py" else [])]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = figures(done.stdout)
+    assert [len(row) for row in table] == [columns] * rows
+    assert all(math.isfinite(figure) and figure > 0 for row in table for figure in row)
+    assert list(tmp_path.iterdir()) == [text]

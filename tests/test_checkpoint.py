@@ -1,0 +1,158 @@
+"""The model file: what goes in comes out, and nothing else is taken for it."""
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import Cell
+from charrnn.errors import FileError, ModelFileError
+from charrnn.text.vocabulary import Vocabulary
+from tests.conftest import make_checkpoint
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("embedding", [0, 5])
+def test_what_is_saved_is_what_is_loaded(cell: Cell, embedding: int, tmp_path: Path) -> None:
+    model = make_checkpoint(cell=cell, embedding=embedding, layers=2)
+    checkpoint.save(tmp_path / "m.safetensors", model)
+    loaded = checkpoint.load(tmp_path / "m.safetensors")
+    assert (loaded.model, loaded.training) == (model.model, model.training)
+    assert loaded.vocabulary.characters == model.vocabulary.characters
+    assert loaded.tensors.keys() == model.tensors.keys()
+    for name, array in model.tensors.items():
+        np.testing.assert_array_equal(loaded.tensors[name], array)
+
+
+def test_save_load_save_gives_the_same_bytes(tiny_path: Path) -> None:
+    assert checkpoint.to_bytes(checkpoint.load(tiny_path)) == tiny_path.read_bytes()
+
+
+@given(characters=st.sets(st.characters(), min_size=1, max_size=30))
+def test_any_vocabulary_survives(characters: set[str]) -> None:
+    tiny = make_checkpoint(text="".join(sorted(characters)))
+    data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
+    assert data.count(b"charrnn") >= 1
+    header = checkpoint._header(data, Path("m"))
+    assert header["vocabulary"] == "".join(sorted(characters))
+
+
+def test_it_opens_with_the_library_of_the_format_under_plain_names(tiny_path: Path, tiny: Checkpoint) -> None:
+    tensors = safetensors.numpy.load_file(tiny_path)
+    assert {name: array.shape for name, array in tensors.items()} == tiny.model.tensor_shapes(len(tiny.vocabulary))
+
+
+def test_every_flipped_byte_is_found(tiny_path: Path) -> None:
+    good = tiny_path.read_bytes()
+    size = int.from_bytes(good[:8], "little")
+    places = [*range(0, 8 + size, 3), *range(8 + size, len(good), 97)]
+    for place in places:
+        data = bytearray(good)
+        data[place] ^= 1 << (place % 8)
+        tiny_path.write_bytes(data)
+        with pytest.raises(ModelFileError):
+            checkpoint.load(tiny_path)
+
+
+def test_every_truncation_is_found(tiny_path: Path) -> None:
+    good = tiny_path.read_bytes()
+    for size in [*range(0, 64), *range(64, len(good), 211), len(good) - 1]:
+        tiny_path.write_bytes(good[:size])
+        with pytest.raises(ModelFileError):
+            checkpoint.load(tiny_path)
+
+
+def test_bytes_behind_the_end_are_found(tiny_path: Path) -> None:
+    tiny_path.write_bytes(tiny_path.read_bytes() + b"\0")
+    with pytest.raises(ModelFileError, match="damaged"):
+        checkpoint.load(tiny_path)
+
+
+@given(data=st.binary(max_size=200))
+def test_no_bytes_at_all_can_crash_the_reader(data: bytes) -> None:
+    for prefix in (b"", len(data).to_bytes(8, "little") + b"{"):
+        with pytest.raises(ModelFileError):
+            checkpoint._header(prefix + data, Path("m"))
+
+
+def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    checkpoint.save(tiny_path, tiny)
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError, match="has file format 2"):
+        checkpoint.load(tiny_path)
+
+
+def test_tensors_of_another_shape_are_refused(tiny: Checkpoint, tiny_path: Path) -> None:
+    tensors = {**tiny.tensors, "output.bias": np.zeros(3, dtype=np.float32)}
+    checkpoint.save(tiny_path, replace(tiny, tensors=tensors))
+    with pytest.raises(ModelFileError, match="not those of its model"):
+        checkpoint.load(tiny_path)
+
+
+def test_the_mode_follows_the_umask(tiny: Checkpoint, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        checkpoint.save(tmp_path / "m.safetensors", tiny)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o640
+
+
+def test_a_symbolic_link_stays_one(tiny: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "real.safetensors")
+    checkpoint.save(tmp_path / "link.safetensors", tiny)
+    assert (tmp_path / "link.safetensors").is_symlink()
+    checkpoint.load(tmp_path / "real.safetensors")
+
+
+def test_nothing_but_a_regular_file_is_written_to(tiny: Checkpoint, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/null"), tmp_path):
+        with pytest.raises(FileError, match="not a regular file"):
+            checkpoint.save(place, tiny)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tiny_path.read_bytes()
+    other = make_checkpoint(layers=2)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="no space left on device"):
+        checkpoint.save(tiny_path, other)
+    assert tiny_path.read_bytes() == good
+    assert [file.name for file in tiny_path.parent.iterdir()] == [tiny_path.name]
+
+
+def test_the_newest_model_is_found_when_none_is_named(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seconds, name in ((300, "new"), (100, "old")):
+        path = checkpoint.place(name)
+        checkpoint.save(path, tiny)
+        os.utime(path, (seconds, seconds))
+    assert checkpoint.find(None) == Path("checkpoints/new.safetensors")
+    assert checkpoint.find("old") == Path("checkpoints/old.safetensors")
+    assert checkpoint.find("checkpoints/old.safetensors") == Path("checkpoints/old.safetensors")
+
+
+def test_a_model_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r"no such file, nor checkpoints/absent\.safetensors"):
+        checkpoint.find("absent")

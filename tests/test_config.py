@@ -1,0 +1,70 @@
+"""Every check of a value."""
+
+import math
+
+import pytest
+
+from charrnn.config import ModelConfig, SampleConfig, TrainConfig
+from charrnn.errors import SettingError
+
+WRONG = [
+    (ModelConfig, "cell", "transformer"),
+    (ModelConfig, "layers", 0),
+    (ModelConfig, "hidden", 0),
+    (ModelConfig, "hidden", 2.0),
+    (ModelConfig, "hidden", True),
+    (ModelConfig, "embedding", -1),
+    (ModelConfig, "dropout", 1.0),
+    (ModelConfig, "dropout", math.nan),
+    (TrainConfig, "seq_length", 0),
+    (TrainConfig, "batch_size", 0),
+    (TrainConfig, "learning_rate", 0),
+    (TrainConfig, "learning_rate", math.inf),
+    (TrainConfig, "warmup", 1.5),
+    (TrainConfig, "weight_decay", -1),
+    (TrainConfig, "clip", -1),
+    (TrainConfig, "clip", math.inf),
+    (TrainConfig, "validation", 1),
+    (TrainConfig, "epochs", 0),
+    (TrainConfig, "steps", 0),
+    (TrainConfig, "minutes", -1),
+    (TrainConfig, "minutes", math.nan),
+    (TrainConfig, "evaluations", 0),
+    (TrainConfig, "patience", -1),
+    (TrainConfig, "seed", -1),
+    (TrainConfig, "seed", 2**63),
+    (TrainConfig, "device", "tpu"),
+    (TrainConfig, "precision", "fp8"),
+    (TrainConfig, "threads", -1),
+    (SampleConfig, "length", -1),
+    (SampleConfig, "temperature", -0.1),
+    (SampleConfig, "temperature", math.nan),
+    (SampleConfig, "temperature", math.inf),
+    (SampleConfig, "top_k", -1),
+    (SampleConfig, "top_p", 0),
+    (SampleConfig, "top_p", 1.1),
+    (SampleConfig, "min_p", -0.1),
+    (SampleConfig, "seed", -1),
+    (SampleConfig, "unknown", "guess"),
+]
+
+
+@pytest.mark.parametrize(("config", "field", "value"), WRONG)
+def test_a_wrong_value_names_its_field_itself_and_what_would_do(config: type, field: str, value: object) -> None:
+    with pytest.raises(SettingError, match=f"{field}: cannot be {value}; give "):
+        config(**{field: value})
+
+
+@pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig])
+def test_every_default_is_a_good_value(config: type) -> None:
+    config()
+
+
+def test_two_budgets_are_one_too_many() -> None:
+    with pytest.raises(SettingError, match="steps: given together with epochs"):
+        TrainConfig(epochs=1, steps=10)
+
+
+def test_a_two_by_128_lstm_over_65_characters_has_as_many_parameters_as_counted_by_hand() -> None:
+    layers = 4 * 128 * (65 + 128 + 2) + 4 * 128 * (128 + 128 + 2)
+    assert ModelConfig(layers=2, hidden=128).parameters(65) == layers + 65 * 129

@@ -1,0 +1,87 @@
+"""`import charrnn` as a library."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import charrnn
+from charrnn.checkpoint import Checkpoint
+from charrnn.errors import CorpusError, ModelFileError, SettingError, UnknownCharacterError
+
+TEXT = "to be or not to be, that is the question:\n" * 40
+
+
+@pytest.fixture(scope="module")
+def model() -> charrnn.Model:
+    return charrnn.train(TEXT, hidden=16, layers=1, steps=60)
+
+
+def test_importing_it_loads_neither_torch_nor_numpy() -> None:
+    code = "import sys, charrnn; print({'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+def test_loading_and_sampling_never_import_torch(tiny_path: Path) -> None:
+    use = f"charrnn.load({str(tiny_path)!r}).sample('fox', length=5)"
+    code = f"import sys, charrnn; {use}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(charrnn, name) for name in charrnn.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        charrnn.nonsense  # noqa: B018
+
+
+def test_what_is_trained_has_learned_something(model: charrnn.Model) -> None:
+    assert model.score(TEXT).bits_per_char < 2.5  # an untrained model needs log2(17) = 4.1
+
+
+def test_training_tells_a_listener_of_every_step() -> None:
+    heard: list[object] = []
+    charrnn.train("abcd" * 100, hidden=8, layers=1, steps=7, listen=heard.append)
+    assert [type(event).__name__ for event in heard].count("Step") == 7
+
+
+def test_a_saved_model_writes_the_same_text(model: charrnn.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.safetensors")
+    again = charrnn.load(tmp_path / "m.safetensors")
+    assert again.sample("to", length=50, seed=3) == model.sample("to", length=50, seed=3)
+
+
+def test_saving_twice_needs_permission(model: charrnn.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match="exists already"):
+        model.save(tmp_path / "m.safetensors")
+    model.save(tmp_path / "m.safetensors", replace=True)
+
+
+def test_the_functions_are_the_methods(tiny: Checkpoint) -> None:
+    model = charrnn.Model(tiny)
+    assert charrnn.sample(model, "fox", length=9, seed=1) == model.sample("fox", length=9, seed=1)
+    assert charrnn.score(model, "fox jumps") == model.score("fox jumps")
+
+
+def test_a_wrong_setting_is_told_before_the_first_character(tiny: Checkpoint) -> None:
+    with pytest.raises(SettingError, match="temperature"):
+        charrnn.Model(tiny).stream("fox", temperature=float("nan"))
+
+
+def test_an_unknown_character_is_told_before_the_first_character(tiny: Checkpoint) -> None:
+    with pytest.raises(UnknownCharacterError, match=r"U\+00DF"):
+        charrnn.Model(tiny).stream("groß")
+
+
+def test_unknown_characters_can_be_skipped(tiny: Checkpoint) -> None:
+    model = charrnn.Model(tiny)
+    assert model.sample("foß", unknown="skip", length=9, seed=1) == model.sample("fo", length=9, seed=1)
+
+
+def test_a_text_with_nothing_to_predict_cannot_be_scored(tiny: Checkpoint) -> None:
+    with pytest.raises(CorpusError, match="fewer than two"):
+        charrnn.Model(tiny).score("f")

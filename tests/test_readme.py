@@ -1,0 +1,118 @@
+"""Every command of the README does what the README says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOO_LONG = {"--minutes": ("--steps", "3")}  # a budget may be shortened, nothing else
+INSTALLING = ("pip install", "git clone", "cd charrnn")
+OFFLINE = {"tiny-shakespeare": "python-docs"}  # no test reaches the network; another text serves as well
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The lines of all shell blocks, in order, without prompts of the reader's shell and comments."""
+    joined = "\n".join(blocks("sh")).replace("\\\n", " ")
+    lines = (re.sub(r"\s+# .*", "", line).strip() for line in joined.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def shortened(command: str) -> str:
+    """The same command without installing and with a budget of a few steps of a small network."""
+    command = " && ".join(part for part in command.split(" && ") if not part.startswith(INSTALLING))
+    for name, stand_in in OFFLINE.items():
+        command = command.replace(name, stand_in)
+    for option, (instead, value) in TOO_LONG.items():
+        command = re.sub(rf"{option} [\d.]+", f"{instead} {value}", command)
+    if "charrnn train" in command and "hello" not in command:
+        extra = " --hidden 16 --force" + ("" if "--steps" in command else " --steps 3")
+        command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{extra}", command)
+    return command
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it: a clone in which the commands run one after the other."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "corpora").mkdir()
+    (folder / "corpora" / "hello.txt").write_bytes((ROOT / "corpora" / "hello.txt").read_bytes())
+    for name in ("corpus.txt", "mine.txt"):
+        (folder / name).write_text("It was the best of times, it was the worst of times,\n" * 60, encoding="utf-8")
+    (folder / "names.txt").write_text("emma\nolivia\nava\nisabella\nsophia\n" * 60, encoding="utf-8")
+    program = folder / "bin" / "charrnn"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m charrnn "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    return subprocess.run(
+        shell, cwd=folder, env=environment(PATH=path), capture_output=True, timeout=300, check=False
+    )
+
+
+def test_every_command_runs(workshop: Path) -> None:
+    ran = 0
+    for command in commands():
+        short = shortened(command)
+        if not short or short.startswith(("pytest", "ruff", "python benchmarks")):
+            continue
+        result = run(short, workshop)
+        assert result.returncode == 0, (short, result.stderr.decode())
+        assert b"Traceback" not in result.stderr
+        ran += 1
+    assert ran >= 10
+
+
+def test_hello_is_written_as_the_readme_shows(workshop: Path) -> None:
+    result = run(
+        "charrnn train corpora/hello.txt --force -q && charrnn sample hello --prompt h --echo --temp 0 -n 4", workshop
+    )
+    assert result.stdout == b"checkpoints/hello.safetensors\nhello"
+
+
+def test_the_python_of_the_readme_runs(workshop: Path) -> None:
+    (code,) = blocks("python")
+    short = re.sub(r"minutes=[\d.]+", "steps=3, hidden=16", code)
+    result = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(short)}", workshop)
+    assert result.returncode == 0, result.stderr.decode()
+
+
+def test_the_two_commands_stand_there_whole() -> None:
+    first = (
+        'pip install . && charrnn train "$(charrnn corpus get python-docs)" --minutes 1 && charrnn sample --temp 0.8'
+    )
+    assert first in commands()
+    assert "pip install -e '.[test]' && pytest" in commands()
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = next(block for block in blocks("text") if "charrnn/" in block)
+    for path in (ROOT / "charrnn").rglob("*.py"):
+        if path.name != "__init__.py" or path.parent == ROOT / "charrnn":
+            assert re.search(rf"\b{re.escape(path.name)}\b", tree), path
+
+
+def test_every_option_of_the_readme_exists() -> None:
+    helps = ""
+    for command in ("train", "sample", "eval", "info", "corpus get", "corpus check", "corpus list"):
+        call = [sys.executable, "-m", "charrnn", *command.split(), "--help"]
+        helps += subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
+    prose = "\n".join(line for line in README.splitlines() if "pip " not in line)
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose)):
+        assert option in helps, option

@@ -1,0 +1,81 @@
+"""What this machine is: devices, threads, and the race of the precisions."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from charrnn.config import ModelConfig, TrainConfig
+from charrnn.errors import SettingError
+from charrnn.training import machine as module
+from charrnn.training.machine import Machine, plan_here
+
+MODEL, TRAIN = ModelConfig(hidden=8, layers=1), TrainConfig(batch_size=2, seq_length=4)
+
+
+@pytest.fixture(autouse=True)
+def _short_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RACE_SECONDS", 0.0)
+
+
+def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
+    """Makes the races end as told: seconds, or an error."""
+
+    def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, precision: str) -> float:
+        if isinstance(outcome[precision], Exception):
+            raise outcome[precision]
+        return float(outcome[precision])
+
+    monkeypatch.setattr(Machine, "_race", fixed)
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "winner"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32")])
+def test_the_faster_precision_wins(monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, winner: str) -> None:
+    race(monkeypatch, fp32=fp32, bf16=bf16)
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert (pace.precision, pace.seconds_per_step, pace.note) == (winner, 1.0, "")
+
+
+@pytest.mark.parametrize("wish", ["auto", "bf16"])
+def test_a_processor_without_bf16_trains_in_fp32_and_says_so(monkeypatch: pytest.MonkeyPatch, wish: Any) -> None:
+    race(monkeypatch, fp32=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
+    pace = Machine(TrainConfig(device="cpu", precision=wish)).pace(MODEL, TRAIN, 5)
+    assert pace.precision == "fp32"
+    assert "cannot train in bf16 (could not create a primitive descriptor)" in pace.note
+
+
+def test_a_chosen_precision_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, fp32=5.0)
+    assert Machine(TrainConfig(device="cpu", precision="fp32")).pace(MODEL, TRAIN, 5).precision == "fp32"
+
+
+def test_a_real_race_gives_a_real_pace() -> None:
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert 0 < pace.seconds_per_step < 10
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match="torch finds no cuda here"):
+        Machine(TrainConfig(device="cuda"))
+
+
+def test_auto_never_takes_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert Machine(TrainConfig()).device == "cpu"
+
+
+def test_threads_are_those_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        Machine(TrainConfig(device="cpu", threads=1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_plan_names_the_device_and_the_threads_it_was_made_for() -> None:
+    plan = plan_here(3000, 20, {"steps": 3, "device": "cpu", "threads": 1, "hidden": 8})
+    assert (plan.train.device, plan.train.threads, plan.train.precision) != ("auto", 0, "auto")
+    assert plan.train.precision in {"fp32", "bf16"}

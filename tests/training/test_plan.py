@@ -1,0 +1,143 @@
+"""What the tool does when told nothing, for texts from five characters to a hundred megabytes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn.config import ModelConfig, TrainConfig
+from charrnn.errors import SettingError
+from charrnn.training.plan import Pace, Plan, make_plan
+
+
+def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+    """A machine of 100 Gflop/s."""
+    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32")
+
+
+def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
+    return make_plan(characters, distinct, settings, clock)
+
+
+@given(characters=st.integers(2, 200_000_000), distinct=st.integers(1, 8000))
+def test_every_text_gets_a_plan_that_it_can_fill(characters: int, distinct: int) -> None:
+    made = plan(characters, distinct)
+    train = made.train
+    pairs = characters - made.validation_characters - 1
+    assert 1 <= train.batch_size <= pairs
+    assert train.seq_length <= -(-pairs // train.batch_size)
+    assert made.steps >= 1
+    assert made.validation_characters < characters
+
+
+@given(
+    characters=st.integers(2, 10_000_000),
+    settings=st.fixed_dictionaries(
+        {},
+        optional={
+            "hidden": st.integers(1, 600),
+            "layers": st.integers(1, 4),
+            "embedding": st.integers(0, 64),
+            "dropout": st.floats(0, 0.9),
+            "learning_rate": st.floats(1e-5, 1),
+            "cell": st.sampled_from(["lstm", "gru", "rnn"]),
+            "clip": st.floats(0, 10),
+            "seed": st.integers(0, 99),
+            "patience": st.integers(0, 9),
+        },
+    ),
+)
+def test_every_option_is_obeyed(characters: int, settings: dict[str, Any]) -> None:
+    made = plan(characters, **settings)
+    for name, value in settings.items():
+        assert getattr(made.model if hasattr(made.model, name) else made.train, name) == value
+
+
+@pytest.mark.parametrize("name", ["hidden", "dropout", "learning_rate", "clip"])
+def test_an_option_leaves_the_decisions_before_it_alone(name: str) -> None:
+    told, untold = plan(1_000_000, **{name: 0.25 if name != "hidden" else 96}), plan(1_000_000)
+    assert (told.train.batch_size, told.train.seq_length) == (untold.train.batch_size, untold.train.seq_length)
+    assert told.validation_characters == untold.validation_characters
+
+
+def test_a_megabyte_trains_about_five_minutes() -> None:
+    assert 200 < plan(1_115_394).seconds < 300
+
+
+def test_a_small_text_is_done_long_before() -> None:
+    assert plan(2400, 5).seconds < 20
+
+
+def test_minutes_are_kept_as_minutes() -> None:
+    made = plan(1_115_394, minutes=2.0)
+    assert made.train.minutes == 2.0
+    assert made.train.steps is None
+    assert made.seconds == pytest.approx(120, rel=0.05)
+
+
+def test_epochs_become_steps() -> None:
+    made = plan(100_000, epochs=3.0, batch_size=10, seq_length=100, validation=0.1)
+    assert made.steps == 3 * 90
+
+
+def test_without_a_budget_the_steps_are_decided_once() -> None:
+    made = plan(1_115_394)
+    assert made.train.steps == made.steps
+
+
+def test_a_larger_budget_buys_a_larger_network() -> None:
+    sizes = [plan(1_115_394, minutes=minutes).model.hidden for minutes in (0.1, 1, 5, 60)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_a_small_text_gets_a_small_network() -> None:
+    assert plan(3000).model.hidden < plan(1_000_000).model.hidden
+
+
+def test_a_large_vocabulary_gets_an_embedding() -> None:
+    assert plan(600_000, 6257).model.embedding > 0
+    assert plan(600_000, 65).model.embedding == 0
+
+
+def test_a_text_read_often_gets_more_dropout() -> None:
+    shares = [plan(1_000_000, epochs=epochs).model.dropout for epochs in (1.0, 8.0, 16.0, 30.0, 60.0)]
+    assert shares == sorted(set(shares))
+
+
+def test_a_validation_part_too_small_to_mean_anything_is_dropped_with_a_note() -> None:
+    made = plan(1000)
+    assert made.validation_characters == 0
+    assert "too few to measure on" in made.notes[0]
+
+
+def test_no_validation_is_no_news_when_it_was_asked_for() -> None:
+    assert plan(1000, validation=0.0).notes == ()
+
+
+def test_a_batch_that_the_text_cannot_fill_is_cut_with_a_note() -> None:
+    made = plan(50, batch_size=64, seq_length=64, validation=0.0)
+    assert (made.train.batch_size, made.train.seq_length) == (49, 1)
+    assert "cut to B 49, T 1" in made.notes[0]
+
+
+def test_a_validation_text_large_enough_is_the_tenth_at_the_end() -> None:
+    assert plan(1_115_394).validation_characters == 111_539
+
+
+def test_the_summary_is_one_line_with_the_expected_duration() -> None:
+    summary = plan(1_115_394).summary
+    assert "\n" not in summary
+    assert summary.endswith("5 min")
+
+
+def test_a_machine_without_bf16_is_explained() -> None:
+    def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+        return Pace(0.1, "fp32", "no bf16 here")
+
+    assert make_plan(10_000, 65, {}, slow).notes == ("no bf16 here",)
+
+
+def test_a_wrong_value_is_refused() -> None:
+    with pytest.raises(SettingError, match="hidden"):
+        plan(1000, hidden=0)

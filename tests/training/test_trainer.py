@@ -1,0 +1,234 @@
+"""The loop: what it learns, what it carries, what it leaves alone, and when it ends."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn import checkpoint
+from charrnn.errors import TrainingError
+from charrnn.evaluation.bits import carried_nats
+from charrnn.model.network import CharRNN
+from charrnn.text.corpus import Corpus
+from charrnn.text.sources import Source
+from charrnn.training import trainer as module
+from charrnn.training.plan import Pace, Plan, make_plan
+from charrnn.training.trainer import Evaluation, Event, Finished, Step, Trainer, schedule
+
+TEXT = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n" * 40
+
+NOISE = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
+EAGER = {"hidden": 64, "learning_rate": 0.01, "validation": 0.3, "evaluations": 100}  # learns noise by heart
+
+
+def corpus(text: str = TEXT) -> Corpus:
+    return Corpus.of(Source("test", ("test",), text, "UTF-8", {}))
+
+
+def plan(text: str = TEXT, **settings: Any) -> Plan:
+    settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
+    return make_plan(len(text), len(set(text)), settings, lambda *_: Pace(0.01, settings.get("precision", "fp32")))
+
+
+def run(text: str = TEXT, **settings: Any) -> tuple[Trainer, list[Event]]:
+    trainer = Trainer(corpus(text), plan(text, **settings))
+    return trainer, list(trainer.run())
+
+
+def evaluations(events: list[Event]) -> list[Evaluation]:
+    return [event for event in events if isinstance(event, Evaluation)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_the_loss_falls() -> None:
+    _, events = run(steps=200)
+    first, last = evaluations(events)[0], evaluations(events)[-1]
+    assert last.validation_nats is not None
+    assert first.validation_nats is not None
+    assert last.validation_nats < 0.7 * first.validation_nats
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bytes(cell: str, precision: str) -> None:
+    one, other = (run(steps=12, cell=cell, precision=precision, dropout=0.3, seed=5)[0] for _ in range(2))
+    assert checkpoint.to_bytes(one.checkpoint) == checkpoint.to_bytes(other.checkpoint)
+
+
+def test_another_seed_gives_another_model() -> None:
+    one, other = (run(steps=5, seed=seed)[0].checkpoint.tensors["output.weight"] for seed in (1, 2))
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_evaluating_more_often_changes_nothing_that_is_learned(dropout: float) -> None:
+    seldom, often = (run(steps=30, evaluations=n, dropout=dropout, patience=0)[1] for n in (1, 15))
+    assert [e.nats for e in seldom if isinstance(e, Step)] == [e.nats for e in often if isinstance(e, Step)]
+
+
+def test_the_state_is_carried_from_chunk_to_chunk_and_starts_again_with_the_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_states: list[float] = []
+    step = module.Learner.step
+
+    def watched(self: Any, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
+        given_states.append(sum(float(part.abs().sum()) for layer in state for part in layer))
+        return step(self, inputs, targets, state, rate)
+
+    monkeypatch.setattr(module.Learner, "step", watched)
+    trainer, _ = run(steps=100, patience=0)
+    chunks = trainer._streams.chunks
+    assert 3 < chunks < 99
+    zero = [index for index, size in enumerate(given_states) if size == 0]
+    assert zero == list(range(0, 100, chunks))
+
+
+def test_a_carried_state_learns_what_a_chunk_cannot_see() -> None:
+    text = "hello\n" * 400  # with T = 1 only a carried state tells the first l from the second
+    _, events = run(text, steps=1500, seq_length=1, batch_size=4, hidden=24, learning_rate=0.01, patience=0)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.validation_nats is not None
+    assert finished.validation_nats < 0.15  # ln(2) / 6 * 2 = 0.23 for whoever cannot tell them apart
+
+
+def test_the_budget_in_steps_is_kept_to_the_step() -> None:
+    _, events = run(steps=17)
+    assert sum(isinstance(event, Step) for event in events) == 17
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "done"
+
+
+def test_the_budget_in_epochs_reads_every_character_so_many_times() -> None:
+    trainer, events = run(epochs=2.0, patience=0)
+    assert sum(isinstance(event, Step) for event in events) == 2 * trainer._streams.chunks
+    assert evaluations(events)[-1].epoch == pytest.approx(2)
+
+
+def test_the_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(10**6))
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.5 * next(now))
+    _, events = run(minutes=0.5)
+    fractions = [event.fraction for event in events if isinstance(event, Step)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert 20 < len(fractions) < 60
+
+
+def test_evaluations_are_spread_evenly_and_one_closes_the_run() -> None:
+    _, events = run(steps=40, evaluations=4, patience=0)
+    assert [event.step for event in evaluations(events)] == [10, 20, 30, 40]
+
+
+def test_stopping_ends_after_the_step_at_hand_with_a_model() -> None:
+    trainer = Trainer(corpus(), plan(steps=1000))
+    events = []
+    for event in trainer.run():
+        events.append(event)
+        if isinstance(event, Step) and event.step == 3:
+            trainer.stop = True
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert (finished.reason, finished.step) == ("stopped", 3)
+    assert finished.validation_nats is not None
+    assert trainer.checkpoint.training["best_step"] == 3
+
+
+def test_overfitting_ends_the_run_early_with_the_best_model() -> None:
+    trainer, events = run(NOISE, steps=4000, **EAGER, patience=4)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "overfitting"
+    assert finished.step < 4000
+    known = [event.validation_nats for event in evaluations(events)]
+    assert min(known) < known[-1]
+    assert trainer.checkpoint.training["best_step"] == evaluations(events)[int(np.argmin(known))].step
+
+
+def test_without_patience_it_goes_on_to_the_end() -> None:
+    _, events = run(NOISE, steps=300, **EAGER, patience=0)
+    assert events[-1].step == 300
+
+
+def test_the_closing_figure_is_that_of_the_model_it_keeps() -> None:
+    trainer, events = run(steps=60)
+    kept = trainer.checkpoint
+    network = CharRNN(kept.model, len(kept.vocabulary))
+    network.load_tensors(kept.tensors)
+    _, validation = corpus().split(int(0.1 * len(TEXT)))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.validation_nats == pytest.approx(carried_nats(network, validation), abs=1e-6)
+    assert kept.training["validation_nats"] == finished.validation_nats
+
+
+def test_without_validation_the_last_weights_are_kept_and_nothing_is_claimed() -> None:
+    trainer, events = run(steps=20, validation=0.0)
+    assert events[-1].validation_nats is None
+    assert trainer.checkpoint.training["best_step"] == 20
+
+
+def test_the_validation_text_is_never_trained_on() -> None:
+    seen = TEXT[: len(TEXT) // 2]
+    text = seen + seen.swapcase()
+    trainer, _ = run(text, steps=20, validation=0.5)
+    assert int(trainer._streams.ids.max()) < len(trainer.checkpoint.vocabulary)
+    assert len(trainer._streams.ids) == len(text) - len(text) // 2
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_best_model() -> None:
+    trainer = Trainer(corpus(), plan(steps=100, evaluations=20))
+    events = trainer.run()
+    for event in events:
+        if event.step == 30:
+            break
+    trainer._network.output.bias.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; give a --lr below"):
+        list(events)
+    assert trainer.checkpoint.training["best_step"] > 0
+    assert all(np.isfinite(array).all() for array in trainer.checkpoint.tensors.values())
+
+
+@pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
+def test_tiny_texts_train(text: str) -> None:
+    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: Pace(0.01, "fp32"))
+    trainer = Trainer(corpus(text), made)
+    assert isinstance(list(trainer.run())[-1], Finished)
+
+
+def test_the_gradient_is_clipped() -> None:
+    one, other = (run(steps=1, clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
+    # AdamW's first step is learning_rate * g / (|g| + 1e-8): a gradient clipped far below 1e-8 hardly moves a weight
+    start = CharRNN(plan().model, len(set(TEXT)))
+    start.initialize(0)
+    moved = [
+        np.abs(trainer.checkpoint.tensors["output.bias"] - start.tensors()["output.bias"]).max()
+        for trainer in (one, other)
+    ]
+    assert moved[0] < 0.1 * moved[1]
+
+
+def test_the_schedule_rises_then_falls_to_nothing() -> None:
+    rates = [schedule(fraction / 1000, 0.1) for fraction in range(1001)]
+    top = rates.index(max(rates))
+    assert 0 < rates[0] < 0.05
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 80 <= top <= 110
+    assert max(rates) <= 1
+    assert rates[-1] == pytest.approx(0)
+
+
+def test_dropout_is_on_while_training_and_off_while_measuring() -> None:
+    wild, calm = run(steps=1, dropout=0.5), run(steps=1, dropout=0.0)
+    assert evaluations(wild[1])[0].train_nats != evaluations(calm[1])[0].train_nats
+    again = Trainer(corpus(), replace(plan(steps=1), model=replace(plan().model, dropout=0.5)))
+    assert again._evaluate(0, 0.0, 0.0).validation_nats == again._evaluate(0, 0.0, 0.0).validation_nats
