@@ -104,7 +104,7 @@ def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) ->
     with redirect_stderr(io.StringIO()):
         console = Console()
         console.lively = True
-        _watch(trainer, corpus, plan, path, console)
+        _watch(trainer, corpus, path, console)
     laps, train = trainer.laps, plan.train
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
     name = f"2x{hidden} LSTM, {train.precision}"

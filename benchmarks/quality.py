@@ -22,7 +22,6 @@ import torch
 from side_by_side import describe_machine, table
 
 from charrnn import checkpoint
-from charrnn.config import TrainConfig
 from charrnn.text import catalogue, sources
 
 RESET = 256  # characters, the context of the transformers that we are compared with
@@ -52,15 +51,18 @@ def charrnn(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def measure(text: Path, tail: Path, model: Path, options: Sequence[str], size: int) -> list[float]:
+def measure(text: Path, folder: Path, options: Sequence[str], size: int) -> list[float]:
     """Trains once; the figures of one row of the table."""
+    model, tail = folder / "model.safetensors", folder / "tail.txt"
     rates = [product_rate(dtype, size, seconds=1.0) for dtype in (torch.float32, torch.bfloat16)]
     started = time.perf_counter()
     trained = charrnn("train", text, "-o", model, "--force", *options)
     seconds = time.perf_counter() - started
     steps = int(re.findall(r"^step +([\d,]+)", trained.stderr, re.MULTILINE)[-1].replace(",", ""))
-    settings = checkpoint.load(model).training["settings"]
-    characters = steps * settings["batch_size"] * settings["seq_length"]
+    record = checkpoint.load(model).training
+    characters = steps * record["settings"]["batch_size"] * record["settings"]["seq_length"]
+    validation = sources.read([str(text)]).text[-record["corpus"]["validation_characters"] :]
+    tail.write_text(validation, encoding="utf-8", newline="")
     result = json.loads(charrnn("eval", model, tail, "--json", "--reset", str(RESET)).stdout)
     return [seconds, characters / seconds, result["nats"], result["reset_nats"], *rates]
 
@@ -81,25 +83,20 @@ def main() -> None:
     if arguments.quick:
         budgets, size = [["--steps", "5", "--hidden", "16"]], 256
 
-    characters = sources.read([str(arguments.text)]).text
     rows: list[list[str | float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        model, tail = Path(folder, "model.safetensors"), Path(folder, "tail.txt")
-        validation = int(len(characters) * TrainConfig.validation)
-        tail.write_text(characters[len(characters) - validation :], encoding="utf-8", newline="")
         for budget in budgets:
             runs: list[list[float]] = []
             for seed in range(arguments.seeds):
                 options = [*budget, *(["--seed", str(seed)] if seed else [])]
                 name = " ".join(options) or "no options"
-                runs.append(measure(arguments.text, tail, model, options, size))
+                runs.append(measure(arguments.text, Path(folder), options, size))
                 rows.append([name, *runs[-1]])
                 print(f"{name}: {runs[-1][0]:.0f} s, {runs[-1][2]:.4f} nats", file=sys.stderr)
             if arguments.seeds > 1:
                 medians = [statistics.median(column) for column in zip(*runs, strict=True)]
                 rows.append([f"{' '.join(budget) or 'no options'}, median", *medians])
-    about = f"{len(characters):,} characters, the last {validation:,} to validate"
-    print(describe_machine(text=f"{arguments.text.name}, {about}", matrices=f"{size} cubed"), "\n")
+    print(describe_machine(text=arguments.text.name, matrices=f"{size} cubed"), "\n")
     print(table(HEADER, rows))
 
 

@@ -116,7 +116,7 @@ def find(name: str | None) -> Path:
             _refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     for path in (Path(name), FOLDER / (name + SUFFIX)):
-        if path.is_file():
+        if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")

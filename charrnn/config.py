@@ -94,7 +94,7 @@ class TrainConfig:
     """
 
     seq_length: int = 64  # T, time steps of a chunk: how far back a gradient flows
-    batch_size: int = 64  # B, contiguous streams read side by side
+    batch_size: int = 32  # B, contiguous streams read side by side
     learning_rate: float = 6e-3  # the schedule's peak
     warmup: float = 0.02  # share of the budget in which the learning rate rises to its peak
     weight_decay: float = 0.01  # AdamW's, decoupled from the gradient
@@ -108,7 +108,7 @@ class TrainConfig:
     seed: int = 0  # of the first weights and of dropout
     device: Device = "auto"
     precision: Precision = "auto"  # of the matrix products; weights and sums stay fp32
-    threads: int = 0  # CPU threads; 0 takes what the machine has
+    threads: int = 0  # CPU threads; 0 takes as many as are fastest
 
     def __post_init__(self) -> None:
         _whole("seq_length", self.seq_length, 1)

@@ -50,13 +50,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _charrnn(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Train a small recurrent network on a text, and write new text in its style."""
+    if context.invoked_subcommand is None:  # somebody's first try, who is better served by all of it than by one line
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from charrnn.cli import options
 from charrnn.cli.console import emit, printable
+from charrnn.errors import ModelFileError
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         }
         emit(json.dumps(facts) + "\n")
         return
-    for name, value in _facts(path, size, loaded):
+    try:
+        lines = _facts(path, size, loaded)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ModelFileError(str(path), "holds a training record that is not ours", "train again") from None
+    for name, value in lines:
         emit(f"{name:<12}{printable(value)}\n")
 
 

@@ -39,5 +39,6 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="What computes.  [default: auto]")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="CPU threads.  [default: all cores]", show_default=False)
+    int | None,
+    typer.Option("--threads", metavar="N", help="CPU threads.  [default: the fastest]"),
 ]

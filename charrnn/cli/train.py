@@ -18,14 +18,13 @@ from charrnn.units import bits, count, duration
 
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
-    from charrnn.training.plan import Plan
     from charrnn.training.trainer import Evaluation, Finished, Trainer
 
 PREVIEW = SampleConfig(length=240, temperature=0.8, seed=0)
 PREVIEW_SECONDS = 20.0  # at least this long from one preview to the next
 STILL_IMPROVING = 0.005  # nats gained in the last fifth of a run
 PLANNED = " [default: planned]"
-LAYOUT = "{percentage:3.0f}% {bar} {desc} {elapsed}<{remaining}"
+LAYOUT = "{percentage:3.0f}% {bar} {desc}, {remaining} left"
 
 
 def train(
@@ -74,7 +73,9 @@ def train(
     validation: Annotated[
         float | None,
         typer.Option(
-            "--validation", metavar="P", help="Share of the text, at its end, to measure on.  [default: 0.1]"
+            "--validation",
+            metavar="P",
+            help="Share of the text, at its end, to measure on.  [default: 0.1, at most 500,000 characters]",
         ),
     ] = None,
     patience: Annotated[
@@ -128,15 +129,15 @@ def train(
         console.line(f"note: {note}")
     trainer = Trainer(text, plan)
     with _stopped_by_signals(trainer) as caught:
-        finished = _watch(trainer, text, plan, path, console)
+        finished = _watch(trainer, text, path, console)
     checkpoint.save(path, trainer.checkpoint)
-    _verdict(finished, plan, path, console)
+    _verdict(finished, path, console)
     emit(f"{path}\n")
     if caught:
         raise typer.Exit(128 + caught[0])
 
 
-def _watch(trainer: "Trainer", text: "Corpus", plan: "Plan", path: Path, console: Console) -> "Finished":
+def _watch(trainer: "Trainer", text: "Corpus", path: Path, console: Console) -> "Finished":
     """Shows a run as it goes, and saves the model whenever it is the best so far."""
     from charrnn import checkpoint
     from charrnn.training.trainer import Evaluation, Step
@@ -178,7 +179,7 @@ def _preview(trainer: "Trainer", text: "Corpus") -> str:
     return "".join(write(Stepper(*trainer.latest()), text.vocabulary, PREVIEW))
 
 
-def _verdict(finished: "Finished", plan: "Plan", path: Path, console: Console) -> None:
+def _verdict(finished: "Finished", path: Path, console: Console) -> None:
     """What came out, in plain words, and the next command to type."""
     if finished.validation_nats is None:
         quality = "not measured, for want of validation text"
@@ -206,7 +207,8 @@ def _as_argument(path: Path) -> str:
 def _stopped_by_signals(trainer: "Trainer") -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM ends the run after the step at hand; a second one ends the program."""
     caught: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}  # as `&` may set
 
     def stop(number: int, frame: FrameType | None) -> None:
         caught.append(number)

@@ -1,6 +1,7 @@
 """What this machine is and how fast it trains: measured, not looked up.
 
-A short race of a few real optimizer steps decides between fp32 and bf16 and tells how long a step takes.
+A short race of a few real optimizer steps decides between fp32 and bf16, all cores and fewer, and tells how long a
+step takes.
 """
 
 import os
@@ -19,8 +20,9 @@ from charrnn.model.network import CharRNN
 from charrnn.training.learner import Learner
 from charrnn.training.plan import Pace, Plan, make_plan
 
-RACE_SECONDS = 0.4  # how long one contestant runs
+RACE_SECONDS = 0.25  # how long one contestant runs
 RACE_STEPS = 3  # and at least how many steps, one to warm up not counted
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 class Machine:
@@ -36,25 +38,38 @@ class Machine:
     def __init__(self, config: TrainConfig) -> None:
         self.device = _device(config.device)
         self.threads = config.threads or _cores()
+        raced = not config.threads and self.device == "cpu"
+        self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if raced else []
         self._precision = config.precision
         torch.set_num_threads(self.threads)
 
     def pace(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int) -> Pace:
-        """Races the precisions that come into question on this very network, for a moment."""
-        contestants: tuple[Precision, ...] = ("fp32", "bf16") if self._precision == "auto" else (self._precision,)
-        seconds: dict[Precision, float] = {}
+        """Races precisions, then numbers of threads, for a moment each, on this very network.
+
+        Fewer threads than cores win with small networks, and where other programs are busy.
+        """
+        finished: list[tuple[float, Precision, int]] = []
         note = ""
-        for precision in contestants:
+
+        def race(precision: Precision, threads: int) -> None:
+            torch.set_num_threads(threads)
+            finished.append((self._race(model, train, vocabulary_size, precision), precision, threads))
+
+        for precision in _PRECISIONS if self._precision == "auto" else (self._precision,):
             try:
-                seconds[precision] = self._race(model, train, vocabulary_size, precision)
+                race(precision, self.threads)
             except RuntimeError as error:  # no bf16 kernel for this processor (pytorch#88136)
                 if precision == "fp32":
                     raise
                 note = f"this machine cannot train in bf16 ({str(error).splitlines()[0]}), so fp32 it is"
-        if not seconds:
-            seconds["fp32"] = self._race(model, train, vocabulary_size, "fp32")
-        best = min(seconds, key=lambda precision: seconds[precision])
-        return Pace(seconds[best], best, note)
+        if not finished:
+            race("fp32", self.threads)
+        winner = min(finished)[1]
+        for threads in self._fewer:
+            race(winner, threads)
+        seconds, precision, threads = min(finished)
+        torch.set_num_threads(threads)
+        return Pace(seconds, precision, threads, note)
 
     def _race(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, precision: Precision) -> float:
         network = CharRNN(model, vocabulary_size)
@@ -81,8 +96,7 @@ def plan_here(characters: int, distinct: int, given: Mapping[str, Any]) -> Plan:
     machine = Machine(
         TrainConfig(**{name: given[name] for name in ("device", "precision", "threads") if name in given})
     )
-    here = {"device": machine.device, "threads": machine.threads}
-    return make_plan(characters, distinct, {**given, **here}, machine.pace)
+    return make_plan(characters, distinct, {**given, "device": machine.device}, machine.pace)
 
 
 def _device(wish: str) -> str:

@@ -18,7 +18,8 @@ DEFAULT_SECONDS = 280.0  # of training without a budget: with the evaluations ab
 MOST_EPOCHS = 60  # without a budget; a small text is learned by then
 LEAST_STEPS = 400  # without a budget; a tiny text needs that many to be learned by heart
 LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
-CHARACTERS_PER_PARAMETER = 10  # a network is as large as the budget can show it this many characters per parameter
+MOST_VALIDATION = 500_000  # characters, unless a share is given
+CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
 REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
@@ -29,6 +30,7 @@ class Pace:
 
     seconds_per_step: float
     precision: Precision
+    threads: int
     note: str = ""  # anything that a person should know, such as why bf16 is not used
 
 
@@ -54,12 +56,9 @@ class Plan:
         model, train = self.model, self.train
         size = model.parameters(self.distinct)
         sizes = f"{model.layers} x {model.hidden} {model.cell.upper()}, {count(size)} parameters"
-        epochs = (
-            self.steps * train.seq_length * train.batch_size / max(1, self.characters - self.validation_characters)
-        )
-        budget = (
-            f"{self.steps:,} steps, {epochs:.1f} epochs" if train.minutes is None else f"about {epochs:.1f} epochs"
-        )
+        trained_on = max(1, self.characters - self.validation_characters)
+        epochs = self.steps * train.seq_length * train.batch_size / trained_on
+        budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
             f"{sizes}; B {train.batch_size}, T {train.seq_length}, dropout {model.dropout:g}, "
             f"lr {train.learning_rate:.2g}, {train.precision} on {train.device}; {budget}, {duration(self.seconds)}"
@@ -79,28 +78,25 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         SettingError: a given value out of range.
     """
     notes: list[str] = []
-    share = given.get("validation", TrainConfig.validation)
     seconds = 60 * given["minutes"] if given.get("minutes") else DEFAULT_SECONDS
-    validation, note = _split(characters, share)
-    notes += note
-
     wishes = {name: value for name, value in given.items() if name in TrainConfig.__dataclass_fields__}
     train = TrainConfig(**wishes)
+    if "validation" not in given:  # a tenth of a large text would take longer to measure than to train on
+        train = replace(train, validation=min(train.validation, MOST_VALIDATION / characters))
+    validation, note = _split(characters, train.validation)
+    notes += note
     pairs = characters - validation - 1
     batch, length = _fit(pairs, train, given)
-    if asked := [
-        name for name, value in (("batch_size", batch), ("seq_length", length)) if given.get(name, value) > value
-    ]:
-        notes.append(
-            f"{' and '.join(asked)} cut to B {batch}, T {length}, all that {characters:,} characters can fill"
-        )
+    if given.get("batch_size", batch) > batch or given.get("seq_length", length) > length:
+        notes.append(f"cut to B {batch}, T {length}: more than {characters:,} characters can fill was asked for")
     train = replace(train, batch_size=batch, seq_length=length)
 
     model = _model(pairs, distinct, given, train, seconds, clock)
     if "learning_rate" not in given:
         train = replace(train, learning_rate=_learning_rate(model))
-    pace = clock(model, train, distinct)
-    train = replace(train, precision=pace.precision)
+    likely = model if "dropout" in given else replace(model, dropout=0.2)  # which takes its time, and is decided last
+    pace = clock(likely, train, distinct)
+    train = replace(train, precision=pace.precision, threads=pace.threads)
     notes += [pace.note] if pace.note else []
 
     chunks = math.ceil(math.ceil(pairs / batch) / length)  # steps of an epoch
@@ -122,16 +118,14 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
 
 def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
-    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32")
+    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", 1)
 
 
 def _split(characters: int, share: float) -> tuple[int, list[str]]:
     """Characters to measure on, and what to say about it."""
-    validation = int(characters * share)
+    validation = characters - int(characters * (1 - share) + 1e-6)  # as nanoGPT splits
     if validation < LEAST_VALIDATION and share > 0:
-        return 0, [
-            f"{validation} characters are too few to measure on: all {characters:,} are trained on, unmeasured"
-        ]
+        return 0, [f"{validation} characters are too few to measure on, so all {characters:,} are trained on"]
     return validation, []
 
 
@@ -160,9 +154,8 @@ def _model(
     reference = replace(model, layers=REFERENCE.layers, hidden=REFERENCE.hidden)
     pace = clock(reference, train, distinct)
     work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * reference.parameters(distinct)
-    allowed = min(
-        math.sqrt(work / CHARACTERS_PER_PARAMETER), 20_000 + 4 * pairs
-    )  # characters x parameters is constant
+    trainable = math.sqrt(work / CHARACTERS_PER_PARAMETER)  # characters times parameters is all that time can buy
+    allowed = min(trainable, 20_000 + 4 * pairs)
     sizes = [hidden for hidden in range(64, 1025, 32)]
     fitting = [size for size in sizes if replace(model, hidden=size).parameters(distinct) <= allowed]
     return replace(model, hidden=fitting[-1] if fitting else sizes[0])
@@ -170,13 +163,13 @@ def _model(
 
 def _learning_rate(model: ModelConfig) -> float:
     """Smaller for wider networks; the plain RNN, with no gates to tame it, gets a quarter."""
-    rate = min(0.01, 1.6 / model.hidden)
+    rate = min(0.01, 2 / model.hidden)
     return {"lstm": rate, "gru": rate / 2, "rnn": rate / 4}[model.cell]
 
 
 def _dropout(epochs: float) -> float:
     """The more often a text is read, the more it must be kept from being learned by heart."""
-    return next((share for most, share in ((5, 0.0), (10, 0.1), (20, 0.2), (35, 0.3)) if epochs <= most), 0.4)
+    return next((share for most, share in ((2, 0.0), (5, 0.1), (8, 0.2), (25, 0.3)) if epochs <= most), 0.4)
 
 
 def _evaluations(characters: int, validation: int) -> int:

@@ -224,7 +224,7 @@ def test_a_dash_and_a_file_train_the_same_model(piped: Run, trained: Run) -> Non
     [
         ("sample tiny -n 3", 0), ("info tiny", 0), ("--help", 0), ("--version", 0),
         ("sample nobody", 1), ("info nobody", 1), ("train nothing.txt", 1), ("eval nobody tiny.txt", 1),
-        ("", 2), ("corpus", 2), ("nonsense", 2), ("sample --nonsense", 2), ("train", 2), ("eval tiny", 2),
+        ("corpus", 2), ("nonsense", 2), ("sample --nonsense", 2), ("train", 2), ("eval tiny", 2),
         ("info a b", 2), ("sample tiny -n many", 2), ("sample tiny --temp", 2),
     ],
 )  # fmt: skip

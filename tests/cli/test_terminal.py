@@ -97,7 +97,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_a_training_shows_a_bar_with_its_loss_and_its_pace(session: Session) -> None:
-    assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s \d\d:\d\d<", session.raw)
+    assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s, \d\d:\d\d left", session.raw)
 
 
 def test_a_training_shows_what_it_reads_and_what_it_plans(session: Session) -> None:

@@ -62,6 +62,16 @@ def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.M
     assert carried_nats(network, ids) == pytest.approx(whole, abs=1e-6)
 
 
+def test_a_large_vocabulary_is_measured_in_shorter_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), some_ids(3000)
+    whole, seen = carried_nats(network, ids), []
+    forward = CharRNN.forward
+    monkeypatch.setattr(CharRNN, "forward", lambda self, x, state: seen.append(x.numel()) or forward(self, x, state))
+    monkeypatch.setattr(module, "MOST_LOGITS", 50 * V)
+    assert carried_nats(network, ids) == pytest.approx(whole, abs=1e-6)
+    assert max(seen) <= 50
+
+
 @pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000])
 def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
     network, ids = build(), some_ids(2001)

@@ -19,14 +19,16 @@ def _short_races(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
-    """Makes the races end as told: seconds, or an error."""
+    """Makes the races end as told for each precision: seconds by the number of threads, or an error."""
 
     def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, precision: str) -> float:
-        if isinstance(outcome[precision], Exception):
-            raise outcome[precision]
-        return float(outcome[precision])
+        result = outcome[precision]
+        if isinstance(result, Exception):
+            raise result
+        return float(result[torch.get_num_threads()] if isinstance(result, dict) else result)
 
     monkeypatch.setattr(Machine, "_race", fixed)
+    monkeypatch.setattr(module, "_cores", lambda: 4)
 
 
 @pytest.mark.parametrize(("fp32", "bf16", "winner"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32")])
@@ -47,6 +49,23 @@ def test_a_processor_without_bf16_trains_in_fp32_and_says_so(monkeypatch: pytest
 def test_a_chosen_precision_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=5.0)
     assert Machine(TrainConfig(device="cpu", precision="fp32")).pace(MODEL, TRAIN, 5).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "winner"), [({1: 3, 2: 2, 4: 1}, 4), ({1: 3, 2: 1, 4: 2}, 2), ({1: 1, 2: 2, 4: 3}, 1)]
+)
+def test_the_fastest_number_of_threads_wins(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], winner: int
+) -> None:
+    race(monkeypatch, fp32=seconds, bf16=9.0)
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert (pace.threads, pace.precision) == (winner, "fp32")
+    assert torch.get_num_threads() == winner
+
+
+def test_a_chosen_number_of_threads_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, fp32={3: 1.0}, bf16={3: 2.0})
+    assert Machine(TrainConfig(device="cpu", threads=3)).pace(MODEL, TRAIN, 5).threads == 3
 
 
 def test_a_real_race_gives_a_real_pace() -> None:

@@ -30,7 +30,7 @@ def corpus(text: str = TEXT) -> Corpus:
 
 def plan(text: str = TEXT, **settings: Any) -> Plan:
     settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
-    return make_plan(len(text), len(set(text)), settings, lambda *_: Pace(0.01, settings.get("precision", "fp32")))
+    return make_plan(len(text), len(set(text)), settings, lambda *_: Pace(0.01, settings.get("precision", "fp32"), 1))
 
 
 def run(text: str = TEXT, **settings: Any) -> tuple[Trainer, list[Event]]:
@@ -163,7 +163,7 @@ def test_the_closing_figure_is_that_of_the_model_it_keeps() -> None:
     kept = trainer.checkpoint
     network = CharRNN(kept.model, len(kept.vocabulary))
     network.load_tensors(kept.tensors)
-    _, validation = corpus().split(int(0.1 * len(TEXT)))
+    _, validation = corpus().split(len(TEXT) - int(0.9 * len(TEXT)))
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.validation_nats == pytest.approx(carried_nats(network, validation), abs=1e-6)
@@ -199,7 +199,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_best_mo
 
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
-    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: Pace(0.01, "fp32"))
+    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: Pace(0.01, "fp32", 1))
     trainer = Trainer(corpus(text), made)
     assert isinstance(list(trainer.run())[-1], Finished)
 

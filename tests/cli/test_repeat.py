@@ -1,0 +1,21 @@
+"""A run can be repeated, by the command that `info` prints."""
+
+import shlex
+from pathlib import Path
+
+from tests.conftest import Charrnn
+
+TEXT = "the rain in spain stays mainly in the plain,\n" * 60
+
+
+def test_the_command_that_info_prints_makes_the_same_model_again(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "rain.txt").write_text(TEXT, encoding="utf-8")
+    charrnn("train", "rain.txt", "--epochs", "3", "--patience", "0")
+    facts = charrnn("info", "rain").stdout.decode().splitlines()
+    command = next(line.removeprefix("repeat").strip() for line in facts if line.startswith("repeat"))
+    arguments = shlex.split(command.replace("CORPUS", "rain.txt"))
+    assert arguments[0] == "charrnn"
+    again = charrnn(*arguments[1:], "-o", "again")
+    assert again.returncode == 0, again.stderr.decode()
+    first, second = (tmp_path / "checkpoints" / f"{name}.safetensors" for name in ("rain", "again"))
+    assert first.read_bytes() == second.read_bytes()
