@@ -95,6 +95,11 @@ class Console:
         for line in text.split("\n"):
             self.line("  | " + line, style="dim")
 
+    def clear_of(self, data: str) -> None:
+        """Brings a terminal that shows our stdout to a fresh line, by way of stderr: the data stays as it is."""
+        if self.lively and sys.stdout.isatty() and not data.endswith("\n"):
+            _say("")
+
     @contextmanager
     def bar(self, *, total: float, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}") -> "Iterator[tqdm[Never]]":
         """A progress bar that is gone when done, and that is only there on a lively terminal.

@@ -73,7 +73,8 @@ def sample(
         if dropped:
             console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
     pieces = write(Stepper(loaded.model, loaded.tensors), loaded.vocabulary, config, prompt)
-    if echo:
-        emit(prompt)
+    piece = prompt if echo else ""
+    emit(piece)
     for piece in pieces:
         emit(piece)
+    console.clear_of(piece)

@@ -221,3 +221,10 @@ def unwrapped(screen: list[str]) -> list[str]:
         if len(line) < WIDTH:
             whole.append("")
     return whole
+
+
+def test_after_a_sample_the_shell_begins_on_a_fresh_line(tiny_path: Path) -> None:
+    command = [*PROGRAM, "sample", str(tiny_path), "-n", "5", "--seed", "1"]
+    shown = pexpect.run(shlex.join(command), env=environment(TERM="xterm"))
+    data = subprocess.run(command, env=environment(), capture_output=True, check=True).stdout
+    assert shown.replace(b"\r\n", b"\n") == data + b"\n"
