@@ -12,6 +12,10 @@ Timed in turn on the same network, V = 65, two layers of 128, 256 and 512 units,
 """
 
 import argparse
+import json
+import statistics
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -130,18 +134,39 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
     return [f"2x{hidden} {cell.upper()}", *microseconds, *ratios]
 
 
+def in_processes(cell: Cell, hidden: int, processes: int, *options: str) -> list[str | float]:
+    """The medians of a row over several fresh processes, and the least and the most of ``module / loop``.
+
+    What `nn.LSTM` pays for laying out its weights anew depends on where its memory happens to lie, and stays the same
+    as long as a process lives.
+    """
+    command = [sys.executable, *sys.argv[:1], "--row", f"{cell} {hidden}", *options]
+    rows = [json.loads(subprocess.check_output(command, encoding="utf-8")) for _ in range(processes)]
+    columns = list(zip(*rows, strict=True))
+    return [columns[0][0], *(statistics.median(column) for column in columns[1:]), min(columns[6]), max(columns[6])]
+
+
 def main() -> None:
     """Measures every network and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="of torch and of NumPy's BLAS alike (1)")
-    parser.add_argument("--rounds", type=int, default=11, help="of which the median is quoted (11)")
+    parser.add_argument("--processes", type=int, default=5, help="of which the median is quoted (5)")
+    parser.add_argument("--rounds", type=int, default=7, help="in each process, of which it takes the median (7)")
     parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    parser.add_argument("--row", help="measure this one network in this process: 'lstm 256'")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     sizes, characters, rounds = ((16,), 20, 3) if arguments.quick else ((128, 256, 512), 200, arguments.rounds)
-    print(describe_machine(threads_of_torch_and_BLAS=arguments.threads, rounds=rounds, characters=characters), "\n")
-    print(table(HEADER, [measure(cell, hidden, characters, rounds) for cell in MODULES for hidden in sizes]))
+    if arguments.row:
+        cell, hidden = arguments.row.split()
+        print(json.dumps(measure(cell, int(hidden), characters, rounds)))
+        return
+    processes = 2 if arguments.quick else arguments.processes
+    options = ["--threads", str(arguments.threads), "--rounds", str(rounds), *["--quick"] * arguments.quick]
+    print(describe_machine(threads_of_torch_and_BLAS=arguments.threads, processes=processes, rounds=rounds), "\n")
+    rows = [in_processes(cell, hidden, processes, *options) for cell in MODULES for hidden in sizes]
+    print(table([*HEADER, "least", "most"], rows))
 
 
 if __name__ == "__main__":

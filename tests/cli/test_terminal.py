@@ -192,14 +192,15 @@ def test_quiet_says_nothing(shelf: Path) -> None:
     assert note(shelf, "-q") == ""
 
 
-def test_a_sample_on_a_terminal_is_the_text_alone(shelf: Path) -> None:
+def test_a_sample_on_a_terminal_is_the_text_and_then_a_fresh_line_for_the_shell(shelf: Path) -> None:
     shown = finish(terminal(shelf, "sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox"), shelf)
 
     piped = subprocess.run(
         [*PROGRAM, "sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox"],
         cwd=shelf, env=environment(), capture_output=True, check=True,
     )  # fmt: skip
-    assert shown.raw.replace("\r\n", "\n") == piped.stdout.decode()
+    assert not piped.stdout.endswith(b"\n")
+    assert shown.raw.replace("\r\n", "\n") == piped.stdout.decode() + "\n"
 
 
 def test_ctrl_c_ends_an_endless_sample(shelf: Path) -> None:
@@ -221,10 +222,3 @@ def unwrapped(screen: list[str]) -> list[str]:
         if len(line) < WIDTH:
             whole.append("")
     return whole
-
-
-def test_after_a_sample_the_shell_begins_on_a_fresh_line(tiny_path: Path) -> None:
-    command = [*PROGRAM, "sample", str(tiny_path), "-n", "5", "--seed", "1"]
-    shown = pexpect.run(shlex.join(command), env=environment(TERM="xterm"))
-    data = subprocess.run(command, env=environment(), capture_output=True, check=True).stdout
-    assert shown.replace(b"\r\n", b"\n") == data + b"\n"
