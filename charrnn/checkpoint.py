@@ -93,14 +93,17 @@ def load(path: Path) -> Checkpoint:
         _refuse(path, "is damaged: its contents do not match its own digest", "restore it from a copy or train again")
     try:
         model = ModelConfig(**header["model"])
-        vocabulary = Vocabulary(header["vocabulary"])
+        vocabulary = Vocabulary(str(header["vocabulary"]))
         training = dict(header["training"])
         tensors = safetensors.numpy.load(data)
-    except (KeyError, TypeError, ValueError, CharrnnError, SafetensorError) as error:
+        expected = model.tensor_shapes(len(vocabulary)) if model.layers <= len(tensors) else {}
+    except (KeyError, TypeError, ValueError, OverflowError, CharrnnError, SafetensorError) as error:
         _refuse(path, f"does not describe a model ({error})", "train again")
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
-    if shapes != model.tensor_shapes(len(vocabulary)):
+    if shapes != expected:
         _refuse(path, "holds tensors that are not those of its model", "train again")
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        _refuse(path, "holds weights that are no finite numbers", "train again")
     return Checkpoint(model, vocabulary, tensors, training)
 
 
@@ -115,12 +118,12 @@ def find(name: str | None) -> Path:
         if not models:
             _refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
-    for path in (Path(name), FOLDER / (name + SUFFIX)):
+    bare = Path(name).name == name and not name.endswith(SUFFIX)
+    for path in (FOLDER / (name + SUFFIX), Path(name)) if bare else (Path(name),):
         if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    bare = Path(name).name == name and not name.endswith(SUFFIX)
     looked = f"no such file, nor {FOLDER / (name + SUFFIX)}" if bare else "no such file"
     _refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
 

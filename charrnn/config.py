@@ -16,6 +16,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Unknown = Literal["error", "skip"]
 
+MOST_THREADS = 1024  # more crash the libraries below
+
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 
 
@@ -29,7 +31,7 @@ def _whole(field: str, value: object, at_least: int) -> None:
 
 
 def _number(field: str, value: object, low: float, high: float, need: str, *, open_low: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if not number or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]
         _refuse(field, value, need)
 
@@ -132,6 +134,8 @@ class TrainConfig:
         _choice("device", self.device, Device)
         _choice("precision", self.precision, Precision)
         _whole("threads", self.threads, 0)
+        if self.threads > MOST_THREADS:
+            _refuse("threads", self.threads, f"at most {MOST_THREADS}")
         budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise SettingError(budgets[1], f"given together with {budgets[0]}", "give one budget")
@@ -151,7 +155,7 @@ class SampleConfig:
     top_p: float = 1.0  # keep the likeliest characters that together reach this probability
     min_p: float = 0.0  # drop characters less likely than this share of the likeliest
     seed: int | None = None  # None: a fresh one each time
-    stop: str = ""  # end before this string would be written
+    stop: str | None = None  # end before this string would be written
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
 
     def __post_init__(self) -> None:
@@ -162,4 +166,6 @@ class SampleConfig:
         _number("min_p", self.min_p, 0, 1, "a probability from 0 to 1")
         if self.seed is not None:
             _whole("seed", self.seed, 0)
+        if self.stop == "":  # what a shell makes of "$(printf '\\n')"
+            raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
         _choice("unknown", self.unknown, Unknown)

@@ -32,6 +32,12 @@ class CharrnnError(Exception):
         return f"{self.subject}: {self.reason}; {self.advice}"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out; torch says so in words alone."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in told or "out of memory" in told
+
+
 class SettingError(CharrnnError):
     """A value that a setting cannot have; the subject is the field's name in ``config.py``."""
 

@@ -5,7 +5,6 @@ The only module that writes files; the mode follows the umask, and a symbolic li
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from charrnn.errors import FileError
@@ -18,7 +17,7 @@ def write_whole(path: Path, data: bytes) -> None:
         FileError: it cannot be written; what was there before is untouched.
     """
     target = _target(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(_temporary(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -43,10 +42,15 @@ def check_writable(path: Path) -> None:
     target = _target(path)
     try:
         there = next(folder for folder in target.parents if folder.exists())  # the others are made when it is saved
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        probe = there / _temporary(target)  # by its own name, which may be too long
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def _temporary(target: Path) -> str:
+    return f".{target.name}.{os.getpid()}.tmp"
 
 
 def _target(path: Path) -> Path:

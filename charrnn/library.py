@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
-from charrnn.errors import CorpusError
+from charrnn.errors import CorpusError, SettingError
 from charrnn.sampling.stepper import Stepper
 from charrnn.sampling.writer import write
 from charrnn.units import bits
@@ -58,6 +58,8 @@ class Model:
 
     def sample(self, prompt: str = "", **settings: Any) -> str:
         """New text that continues the prompt, without the prompt; `stream` says more."""
+        if settings.get("length") == 0:
+            raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
         return "".join(self.stream(prompt, **settings))
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:

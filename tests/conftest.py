@@ -30,6 +30,8 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
     record = {
         "corpus": {"name": "tiny", "sha256": "0" * 64, "characters": len(text), "validation_characters": 0},
         "settings": asdict(TrainConfig(steps=1)),
+        "steps": 0,
+        "ended": "done",
         "best_step": 0,
         "validation_nats": None,
         "charrnn": "0",

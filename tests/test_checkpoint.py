@@ -1,5 +1,7 @@
 """The model file: what goes in comes out, and nothing else is taken for it."""
 
+import copy
+import math
 import os
 import stat
 from dataclasses import replace
@@ -98,6 +100,25 @@ def test_tensors_of_another_shape_are_refused(tiny: Checkpoint, tiny_path: Path)
         checkpoint.load(tiny_path)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(tiny: Checkpoint, tiny_path: Path, value: float) -> None:
+    bias = np.full_like(tiny.tensors["output.bias"], value)
+    checkpoint.save(tiny_path, replace(tiny, tensors={**tiny.tensors, "output.bias": bias}))
+    with pytest.raises(ModelFileError, match="no finite numbers"):
+        checkpoint.load(tiny_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("layers", 3_000_000), ("dropout", 10**400), ("hidden", -1), ("cell", [1])], ids=str
+)
+def test_a_forged_shape_is_refused_at_once(tiny: Checkpoint, tiny_path: Path, field: str, value: object) -> None:
+    forged = copy.copy(tiny.model)
+    object.__setattr__(forged, field, value)
+    checkpoint.save(tiny_path, replace(tiny, model=forged))
+    with pytest.raises(ModelFileError):
+        checkpoint.load(tiny_path)
+
+
 def test_the_mode_follows_the_umask(tiny: Checkpoint, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -156,3 +177,18 @@ def test_a_model_that_is_not_there_says_where_it_was_looked_for(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFileError, match=r"no such file, nor checkpoints/absent\.safetensors"):
         checkpoint.find("absent")
+
+
+def test_a_bare_name_is_a_model_before_it_is_a_text_of_that_name(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names").write_text("emma\n", encoding="utf-8")
+    checkpoint.save(checkpoint.place("names"), tiny)
+    assert checkpoint.find("names") == Path("checkpoints/names.safetensors")
+
+
+def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="name too long"):
+        checkpoint.check_free(tmp_path / ("n" * 250), replace=False)
+    assert list(tmp_path.iterdir()) == []

@@ -36,6 +36,8 @@ WRONG = [
     (TrainConfig, "device", "tpu"),
     (TrainConfig, "precision", "fp8"),
     (TrainConfig, "threads", -1),
+    (TrainConfig, "threads", 1025),
+    (TrainConfig, "minutes", 10**400),
     (SampleConfig, "length", -1),
     (SampleConfig, "temperature", -0.1),
     (SampleConfig, "temperature", math.nan),
@@ -58,6 +60,11 @@ def test_a_wrong_value_names_its_field_itself_and_what_would_do(config: type, fi
 @pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig])
 def test_every_default_is_a_good_value(config: type) -> None:
     config()
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(SettingError, match="stop: cannot be empty"):
+        SampleConfig(stop="")
 
 
 def test_two_budgets_are_one_too_many() -> None:

@@ -85,3 +85,18 @@ def test_unknown_characters_can_be_skipped(tiny: Checkpoint) -> None:
 def test_a_text_with_nothing_to_predict_cannot_be_scored(tiny: Checkpoint) -> None:
     with pytest.raises(CorpusError, match="fewer than two"):
         charrnn.Model(tiny).score("f")
+
+
+def test_a_misspelled_setting_is_told() -> None:
+    with pytest.raises(SettingError, match="hiden: is no setting"):
+        charrnn.train(TEXT, hiden=16, steps=1)
+
+
+def test_half_of_a_surrogate_pair_cannot_be_trained_on() -> None:
+    with pytest.raises(CorpusError, match="surrogate"):
+        charrnn.train("ab\ud800" * 100, steps=1)
+
+
+def test_a_sample_without_an_end_needs_a_stream(tiny: Checkpoint) -> None:
+    with pytest.raises(SettingError, match="length: cannot be 0"):
+        charrnn.Model(tiny).sample(length=0)

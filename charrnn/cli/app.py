@@ -15,7 +15,7 @@ import typer
 
 from charrnn.cli import corpus, eval, info, options, sample, train
 from charrnn.cli.console import ReaderGone, complain, let_go
-from charrnn.errors import CharrnnError, SettingError
+from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
 from charrnn.version import __version__
 
 
@@ -65,7 +65,8 @@ def _charrnn(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; nothing but a defect of ours leaves as an exception."""
-    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _terminate)
     if sys.stdout is None:  # how Python says that it was closed before we began
         complain("stdout: is closed; redirect it to a file or a pipe")
         return ExitCode.FAILED
@@ -94,12 +95,15 @@ def _run(argv: Sequence[str] | None) -> int:
         return ExitCode.DONE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except SystemExit as end:  # ours when terminated; Typer's own, with a 1, when the reader of a help text is gone
-        return ExitCode.TERMINATED if end.code == ExitCode.TERMINATED else ExitCode.DONE
+    except SystemExit as end:  # ours when terminated, or Typer's own
+        gone = isinstance(end.__context__, BrokenPipeError)  # the reader of a help text
+        return ExitCode.DONE if gone or not isinstance(end.code, int) else end.code
     except OSError as error:
         complain(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; nothing more was done")
         return ExitCode.FAILED
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         complain("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE

@@ -5,6 +5,7 @@ UTF-8 under any locale, and never an escape sequence; what goes to stderr is bes
 """
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +28,14 @@ def emit(text: str) -> None:
         ReaderGone: nobody reads any more.
         FileError: its disk is full, or it cannot be written for another reason.
     """
-    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    data = memoryview(text.encode("utf-8"))
     try:
         sys.stdout.flush()
         while data:  # past Python's buffers: nothing is left for exit to lose
-            data = data[os.write(sys.stdout.fileno(), data) :]
+            try:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+            except BlockingIOError:  # a pipe that another program made non-blocking is full
+                select.select([], [sys.stdout.fileno()], [])
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as error:
@@ -87,8 +91,9 @@ class Console:
         from rich.console import Console as RichConsole  # half of the start-up time of a silent command
 
         rich = RichConsole(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        with _above_the_bar():
-            rich.print(text, style=style)
+        with rich.capture() as captured:
+            rich.print(text, style=style, end="")
+        _say(captured.get())
 
     def passage(self, text: str) -> None:
         """A sample of text in a margin."""

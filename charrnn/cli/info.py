@@ -1,8 +1,10 @@
 """``charrnn info``: what is this model file."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charrnn.cli import options
 from charrnn.cli.console import emit, printable
@@ -52,20 +54,23 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
         ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
         ("vocabulary", f"{len(loaded.vocabulary):,} characters: {loaded.vocabulary.characters}"),
         ("corpus", f"{corpus['name']}, {corpus['characters']:,} characters, sha256 {corpus['sha256']}"),
-        (
-            "validation",
-            f"{quality}, last {corpus['validation_characters']:,} characters, at step {record['best_step']:,}",
-        ),
+        ("validation", f"{quality}, last {corpus['validation_characters']:,} characters"),
+        ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['ended'] or 'not ended'}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
-        ("repeat", _command(loaded)),
+        (_again(record), _command(loaded)),
         ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
     ]
 
 
+def _again(record: Mapping[str, Any]) -> str:
+    """What to call the command: a run by the clock, or one that was stopped, cannot be repeated to the bit."""
+    exact = record["settings"]["minutes"] is None and record["ended"] not in (None, "stopped")
+    return "repeat" if exact else "similar"
+
+
 def _command(loaded: "Checkpoint") -> str:
-    """The command that makes this very model again, on the same text and a machine of the same kind."""
+    """The command with all the settings of this run."""
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
-    chosen = {
-        name: value for name, value in settings.items() if value is not None and name not in options.WITHOUT_OPTION
-    }
-    return "charrnn train CORPUS " + " ".join(f"{options.flag(name)} {value}" for name, value in chosen.items())
+    chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
+    words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
+    return "charrnn train CORPUS " + shlex.join(words)

@@ -190,6 +190,7 @@ def _verdict(finished: "Finished", path: Path, console: Console) -> None:
     outcome = {
         "done": "done, and still improving: a larger budget would make it better" if improving else "done",
         "overfitting": f"overfitting since epoch {finished.best_epoch:.1f}, where the best model was kept",
+        "stuck": f"no longer improving since epoch {finished.best_epoch:.1f}; the best model was kept",
         "stopped": "stopped early; the best model so far was kept",
     }[finished.reason]
     console.line(f"{outcome}; {quality}, after {duration(finished.seconds)}", style="bold green")

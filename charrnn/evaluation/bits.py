@@ -60,8 +60,9 @@ def carried_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], tolerance: 
 @torch.no_grad()
 def reset_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], reset: int) -> float:
     """Mean nats per character with a fresh state every ``reset`` characters, as transformers are quoted."""
+    reset = min(reset, len(ids) - 1)
     starts = np.arange(0, len(ids) - 1, reset)
-    abreast = max(1, 64 * CHUNK // min(reset, CHUNK))
+    abreast = max(1, min(LANES * CHUNK, MOST_LOGITS // network.vocabulary_size) // min(reset, CHUNK))
     total = 0.0
     for first in range(0, len(starts), abreast):
         some = starts[first : first + abreast]
@@ -76,7 +77,7 @@ def _read(
 
     Predictions beyond the end of the text count nothing.
     """
-    sums = torch.zeros(len(starts), dtype=torch.float64, device=network.output.weight.device)
+    sums = np.zeros(len(starts))  # fp64, which not every device has
     chunk = max(1, min(CHUNK, MOST_LOGITS // (len(starts) * network.vocabulary_size)))
     for offset in range(0, length, chunk):
         place = starts + np.arange(offset, min(offset + chunk, length))[:, None]  # (T, lanes)
@@ -87,8 +88,8 @@ def _read(
         loss = functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
         )  # (T * lanes,)
-        sums += loss.view(targets.shape).sum(0, dtype=torch.float64)
-    return sums.cpu().numpy(), state
+        sums += loss.view(targets.shape).cpu().numpy().sum(0, dtype=np.float64)
+    return sums, state
 
 
 def _tensor(ids: NDArray[np.integer], network: CharRNN) -> Tensor:

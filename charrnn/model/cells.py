@@ -55,12 +55,12 @@ class RecurrentLayer(nn.Module):
         """Draws the first weights.
 
         The recurrent matrix of each gate is orthogonal (Saxe et al. 2014), so that a state neither fades nor grows.
-        Inputs are scaled to move a gate by about one standard deviation: torch's own 1/sqrt(H) leaves a one-hot
-        character almost unheard, and costs 0.1 nats after a minute of training. An LSTM's forget gate starts open,
+        The character must be heard: torch's own 1/sqrt(H) for the input weights leaves a one-hot character almost
+        unheard, and costs 0.1 nats after a minute of training. An LSTM's forget gate starts open,
         with bias 1 (Gers et al. 2000; Jozefowicz et al. 2015).
 
         Args:
-            input_scale: the root mean square norm of x_t.
+            input_scale: inverse of the standard deviation of the input weights.
             generator: where the randomness comes from.
         """
         stock = self.stock

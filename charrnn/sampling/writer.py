@@ -50,7 +50,8 @@ def _held_back(characters: Iterator[str], stop: str) -> Iterator[str]:
     for character in characters:
         held += character
         if held.endswith(stop):
-            yield held[: -len(stop)]
+            if len(held) > len(stop):
+                yield held[: -len(stop)]
             return
         begun = next(size for size in range(min(len(held), len(stop) - 1), -1, -1) if held.endswith(stop[:size]))
         if begun < len(held):

@@ -30,13 +30,17 @@ class Corpus:
         """Builds the vocabulary of a text and encodes it.
 
         Raises:
-            CorpusError: a single character, in which nothing is to be predicted.
+            CorpusError: fewer than two characters to predict from, or a text that cannot be written.
         """
+        name = ", ".join(source.files)
         if len(source.text) < 2:
-            reason = "holds a single character, so there is nothing to predict"
-            raise CorpusError(", ".join(source.files), reason, "give a longer text")
+            reason = "holds fewer than two characters, so there is nothing to predict"
+            raise CorpusError(name, reason, "give a longer text")
+        try:
+            digest = hashlib.sha256(source.text.encode("utf-8")).hexdigest()
+        except UnicodeEncodeError:
+            raise CorpusError(name, "holds half of a surrogate pair", "decode the text with its encoding") from None
         vocabulary = Vocabulary.of(source.text)
-        digest = hashlib.sha256(source.text.encode("utf-8", "surrogatepass")).hexdigest()
         return cls(source.name, vocabulary.encode(source.text), vocabulary, digest)
 
     def split(self, validation: int) -> tuple[Ids, Ids]:

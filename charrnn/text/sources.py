@@ -101,7 +101,7 @@ def read_bytes(path: str) -> bytes:
             raise CorpusError(STDIN, "stdin is closed", "pipe a text in or name a file")
         return sys.stdin.buffer.read()
     except OSError as error:
-        raise CorpusError(path, (error.strerror or str(error)).lower(), "check the path") from None
+        raise CorpusError(path or "''", (error.strerror or str(error)).lower(), "check the path") from None
 
 
 def _advice(data: bytes, offset: int, name: str) -> str:

@@ -23,10 +23,11 @@ class Vocabulary:
         characters: the distinct characters in the order of their ids.
 
     Raises:
-        ValueError: a character stands twice, or there is none.
+        ValueError: a character stands twice, or is half of a surrogate pair, or there is none.
     """
 
     def __init__(self, characters: str) -> None:
+        characters.encode("utf-8")  # or it could not be written
         codes = _codes(characters)
         if not characters or len(np.unique(codes)) != len(codes):
             raise ValueError("a vocabulary holds distinct characters, at least one")

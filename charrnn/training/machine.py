@@ -8,14 +8,13 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from charrnn.config import ModelConfig, Precision, TrainConfig
-from charrnn.errors import SettingError
+from charrnn.errors import SettingError, is_out_of_memory
 from charrnn.model.network import CharRNN
 from charrnn.training.learner import Learner
 from charrnn.training.plan import Pace, Plan, make_plan
@@ -41,6 +40,7 @@ class Machine:
         raced = not config.threads and self.device == "cpu"
         self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if raced else []
         self._precision = config.precision
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
         torch.set_num_threads(self.threads)
 
     def pace(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int) -> Pace:
@@ -59,7 +59,7 @@ class Machine:
             try:
                 race(precision, self.threads)
             except RuntimeError as error:  # no bf16 kernel for this processor (pytorch#88136)
-                if precision == "fp32":
+                if precision == "fp32" or is_out_of_memory(error):
                     raise
                 note = f"this machine cannot train in bf16 ({str(error).splitlines()[0]}), so fp32 it is"
         if not finished:
@@ -74,7 +74,7 @@ class Machine:
     def _race(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, precision: Precision) -> float:
         network = CharRNN(model, vocabulary_size)
         network.initialize(seed=0)
-        learner = Learner(network, replace(train, seed=0), self.device, precision)
+        learner = Learner(network, train, self.device, precision)
         ids = np.random.default_rng(0).integers(vocabulary_size, size=(train.seq_length, train.batch_size))
         state = network.zero_state(train.batch_size)
         laps: list[float] = []

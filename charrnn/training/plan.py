@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from charrnn.config import ModelConfig, Precision, TrainConfig
+from charrnn.errors import SettingError
 from charrnn.units import count, duration
 
 DEFAULT_SECONDS = 280.0  # of training without a budget: with the evaluations about five minutes
@@ -42,8 +43,9 @@ class Plan:
     """Every setting of a run, decided."""
 
     model: ModelConfig
-    train: TrainConfig  # device and precision resolved; with epochs or no budget, `steps` says how many
+    train: TrainConfig  # device and precision resolved; without a budget, `steps` says how many
     steps: int  # the budget in steps; with a budget in minutes what they are expected to be
+    epoch_steps: int  # steps of one epoch
     seconds: float  # expected, evaluations left out
     characters: int  # of the text
     validation_characters: int
@@ -56,8 +58,7 @@ class Plan:
         model, train = self.model, self.train
         size = model.parameters(self.distinct)
         sizes = f"{model.layers} x {model.hidden} {model.cell.upper()}, {count(size)} parameters"
-        trained_on = max(1, self.characters - self.validation_characters)
-        epochs = self.steps * train.seq_length * train.batch_size / trained_on
+        epochs = self.steps / self.epoch_steps
         budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
             f"{sizes}; B {train.batch_size}, T {train.seq_length}, dropout {model.dropout:g}, "
@@ -77,6 +78,8 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
     Raises:
         SettingError: a given value out of range.
     """
+    if unknown := given.keys() - ModelConfig.__dataclass_fields__.keys() - TrainConfig.__dataclass_fields__.keys():
+        raise SettingError(min(unknown), "is no setting", "see ModelConfig and TrainConfig for those there are")
     notes: list[str] = []
     seconds = 60 * given["minutes"] if given.get("minutes") else DEFAULT_SECONDS
     wishes = {name: value for name, value in given.items() if name in TrainConfig.__dataclass_fields__}
@@ -113,7 +116,8 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         model = replace(model, dropout=_dropout(steps / chunks))
     if "evaluations" not in given:
         train = replace(train, evaluations=_evaluations(steps * batch * length, validation))
-    return Plan(model, train, steps, steps * pace.seconds_per_step, characters, validation, distinct, tuple(notes))
+    seconds = steps * pace.seconds_per_step
+    return Plan(model, train, steps, chunks, seconds, characters, validation, distinct, tuple(notes))
 
 
 def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:

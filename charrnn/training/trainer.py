@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from charrnn.checkpoint import Checkpoint, Tensors
@@ -23,7 +24,9 @@ from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Plan
 from charrnn.version import __version__
 
-Reason = Literal["done", "overfitting", "stopped"]
+LEARNED = 0.01  # nats by which the training loss falls while the validation loss doesn't: learning by heart
+
+Reason = Literal["done", "overfitting", "stuck", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Trainer:
         self._best: Tensors = self._network.tensors()
         self._best_nats = math.inf
         self._best_step = 0
+        self._step = 0  # optimizer steps taken
+        self._reason: Reason | None = None  # why the run ended; None while it goes on
         self._early_nats = math.inf  # the best before the last fifth of the run
         self._closing_nats: float | None = None
 
@@ -115,7 +120,7 @@ class Trainer:
     def _run(self) -> Iterator[Event]:
         config, streams = self._config, self._streams
         started = time.monotonic()
-        step, evaluations, losses, since_best = 0, 0, [], 0
+        step, evaluations, losses, since_best, train_nats = 0, 0, [], 0, math.inf
         reason: Reason | None = None
         state = self._network.zero_state(config.batch_size)
         while reason is None:
@@ -127,7 +132,7 @@ class Trainer:
             if not math.isfinite(nats):
                 advice = f"give a --lr below {config.learning_rate:g}"
                 raise TrainingError("training", f"the loss is {nats} at step {step + 1}", advice)
-            step += 1
+            self._step = step = step + 1
             losses.append(nats)
             fraction = self._fraction(step, started)
             yield Step(step, fraction, nats, step * config.batch_size * config.seq_length)
@@ -139,10 +144,14 @@ class Trainer:
                 evaluations = int(fraction * config.evaluations)
                 evaluation = self._evaluate(step, fraction, sum(losses) / len(losses))
                 losses.clear()
-                since_best = 0 if evaluation.best else since_best + 1
+                if evaluation.best:
+                    since_best, train_nats = 0, evaluation.train_nats
+                else:
+                    since_best += 1
                 yield evaluation
                 if config.patience and since_best >= config.patience and reason is None:
-                    reason = "overfitting"
+                    reason = "overfitting" if evaluation.train_nats < train_nats - LEARNED else "stuck"
+        self._reason = reason
         yield self._finish(reason, step, time.monotonic() - started)
 
     def _fraction(self, step: int, started: float) -> float:
@@ -156,9 +165,11 @@ class Trainer:
         if len(self._validation):
             with autocast(self._config.device, self._config.precision):
                 nats = carried_nats(self._network, self._validation, math.inf)  # near enough to rank models
-        best = nats is None or nats < self._best_nats  # without a validation text the latest is the best we know
+        tensors = self._network.tensors()
+        sound = all(np.isfinite(array).all() for array in tensors.values())
+        best = sound and (nats is None or nats < self._best_nats)  # unmeasured, the latest is the best we know
         if best:
-            self._best, self._best_step = self._network.tensors(), step
+            self._best, self._best_step = tensors, step
             self._best_nats = math.inf if nats is None else nats
             self._closing_nats = nats
             if fraction <= 0.8:
@@ -186,6 +197,8 @@ class Trainer:
                 "validation_characters": len(self._validation),
             },
             "settings": asdict(self._config),
+            "steps": self._step,
+            "ended": self._reason,
             "best_step": self._best_step,
             "validation_nats": self._closing_nats,
             "charrnn": __version__,
@@ -194,7 +207,7 @@ class Trainer:
 
 
 def schedule(fraction: float, warmup: float) -> float:
-    """The learning rate's share of its peak: a linear rise, then half a cosine to 0 (Loshchilov & Hutter 2017).
+    """The learning rate's share of its peak: half a cosine to 0 (Loshchilov & Hutter 2017), times a linear rise.
 
     Args:
         fraction: of the budget spent, 0 to 1.

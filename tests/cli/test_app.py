@@ -1,5 +1,6 @@
 """The first screen, and what a surrounding shell has already decided."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -35,3 +36,22 @@ def test_a_model_can_be_read_from_a_pipe(charrnn: Charrnn, tiny_path: Path, tmp_
         piped = charrnn("sample", "/dev/stdin", "-n", "20", "--seed", "1", stdin=model)
     assert piped.stdout == charrnn("sample", tiny_path, "-n", "20", "--seed", "1").stdout
     assert checkpoint.load(tiny_path)
+
+
+def test_a_network_too_large_for_memory_is_one_line(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text(CORPUS)
+    result = charrnn("train", "corpus.txt", "--hidden", "4000000", "--layers", "1", "--steps", "1")
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines()[-1].startswith("charrnn: memory: there is not enough of it; give")
+    assert b"Traceback" not in result.stderr
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with running("sample", tiny_path, "-n", "200000", stdout=writer) as process:
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            assert len(pipe.read()) == 200_000
+        assert process.wait() == 0
+        assert process.stderr.read() == b""

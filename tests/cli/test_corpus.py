@@ -373,7 +373,7 @@ def test_check_reads_several_files_and_folders_as_one_text(run: Run, tmp_path: P
     [
         (None, "text.txt: no such file or directory; check the path"),
         (b"", "text.txt: is empty; "),
-        (b"a", "text.txt: holds a single character"),
+        (b"a", "text.txt: holds fewer than two characters"),
         (b"\x7fELF\x02\x01\0\0\xff", "text.txt: is not UTF-8: byte 0xff at offset 8; it looks like a binary file"),
         (("Мама мыла раму. " * 9).encode("cp1251"), "byte 0xcc at offset 0; it looks like cp1251, so try: iconv"),
     ],

@@ -19,3 +19,11 @@ def test_the_command_that_info_prints_makes_the_same_model_again(charrnn: Charrn
     assert again.returncode == 0, again.stderr.decode()
     first, second = (tmp_path / "checkpoints" / f"{name}.safetensors" for name in ("rain", "again"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_run_by_the_clock_makes_no_promise(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "rain.txt").write_text(TEXT, encoding="utf-8")
+    charrnn("train", "rain.txt", "--minutes", "0.01")
+    facts = charrnn("info", "rain").stdout.decode()
+    assert "\nsimilar " in facts
+    assert "\nrepeat " not in facts

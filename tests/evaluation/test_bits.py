@@ -72,7 +72,7 @@ def test_a_large_vocabulary_is_measured_in_shorter_passes(monkeypatch: pytest.Mo
     assert max(seen) <= 50
 
 
-@pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000])
+@pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000, 10**30])
 def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
     network, ids = build(), some_ids(2001)
     assert reset_nats(network, ids, reset) == pytest.approx(one_stream(network, ids, reset), abs=1e-6)

@@ -55,6 +55,12 @@ def test_the_distribution_is_that_of_the_reference(
     np.testing.assert_allclose(found, reference(logits, temperature, top_k, top_p, min_p), atol=1e-9)
 
 
+def test_top_p_counts_what_top_k_left_as_the_whole() -> None:
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], dtype=np.float32))
+    found = Sampler(SampleConfig(top_k=2, top_p=0.5)).distribution(logits)  # 4/7 and 3/7: the first reaches 0.5
+    np.testing.assert_allclose(found, [1, 0, 0, 0])
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.2}, {"top_k": 4, "top_p": 0.9}]
 )

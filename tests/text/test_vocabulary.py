@@ -7,7 +7,7 @@ from charrnn.errors import UnknownCharacterError
 from charrnn.text import vocabulary
 from charrnn.text.vocabulary import Vocabulary, describe, describe_all
 
-ANY_CHARACTER = st.characters(exclude_categories=())  # lone surrogates, control characters, unassigned code points
+ANY_CHARACTER = st.characters(exclude_categories=("Cs",))  # control characters and unassigned code points, too
 ANY_TEXT = st.text(ANY_CHARACTER, min_size=1)
 
 
@@ -50,7 +50,7 @@ def test_a_text_splits_into_what_the_vocabulary_knows_and_what_it_does_not(known
     [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)],
 )
 def test_ids_take_the_narrowest_type_that_holds_the_vocabulary(distinct: int, dtype: type) -> None:
-    text = "".join(map(chr, range(distinct)))
+    text = "".join(chr(code) for code in range(distinct + 0x800) if not 0xD800 <= code < 0xE000)[:distinct]
     ids = Vocabulary.of(text).encode(text)
     assert ids.dtype == dtype
     assert ids[-1] == distinct - 1
@@ -120,3 +120,10 @@ def test_of_many_characters_the_first_are_described_and_the_others_counted() -> 
     described = describe_all("abcdefghijk")
     assert described.count("LATIN") == 8
     assert described.endswith("and 3 more")
+
+
+def test_half_of_a_surrogate_pair_is_no_character() -> None:
+    with pytest.raises(ValueError, match="surrogates"):
+        Vocabulary("a\ud800")
+    with pytest.raises(UnknownCharacterError, match=r"U\+DC80"):
+        Vocabulary("ab").encode("a\udc80")

@@ -132,6 +132,19 @@ def test_no_more_of_a_large_text_is_measured_than_takes_a_moment() -> None:
     assert plan(100_000_000, validation=0.1).validation_characters == 10_000_000
 
 
+def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
+    asked: list[float] = []
+
+    def watching(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+        asked.append(model.dropout)
+        return clock(model, train, distinct)
+
+    make_plan(1_000_000, 65, {}, watching)
+    make_plan(1_000_000, 65, {"dropout": 0.0}, watching)
+    assert asked[1] > 0
+    assert asked[3] == 0
+
+
 def test_the_summary_is_one_line_with_the_expected_duration() -> None:
     summary = plan(1_115_394).summary
     assert "\n" not in summary

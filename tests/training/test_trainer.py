@@ -158,8 +158,9 @@ def test_without_patience_it_goes_on_to_the_end() -> None:
     assert events[-1].step == 300
 
 
-def test_the_closing_figure_is_that_of_the_model_it_keeps() -> None:
-    trainer, events = run(steps=60)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_closing_figure_is_that_of_the_model_it_keeps(precision: str) -> None:
+    trainer, events = run(steps=60, precision=precision)
     kept = trainer.checkpoint
     network = CharRNN(kept.model, len(kept.vocabulary))
     network.load_tensors(kept.tensors)
@@ -168,6 +169,42 @@ def test_the_closing_figure_is_that_of_the_model_it_keeps() -> None:
     assert isinstance(finished, Finished)
     assert finished.validation_nats == pytest.approx(carried_nats(network, validation), abs=1e-6)
     assert kept.training["validation_nats"] == finished.validation_nats
+
+
+def test_the_record_says_how_far_it_came_and_why_it_ended() -> None:
+    record = run(steps=9)[0].checkpoint.training
+    assert (record["steps"], record["ended"]) == (9, "done")
+
+
+def test_the_late_gain_is_what_the_last_fifth_of_a_run_bettered() -> None:
+    _, events = run(steps=50, evaluations=10, patience=0, learning_rate=0.003)
+    known = [event.validation_nats for event in evaluations(events)]
+    assert events[-1].late_gain == pytest.approx(min(known[:8]) - min(known))
+    assert events[-1].late_gain > 0
+
+
+def test_a_loss_that_stands_still_is_not_called_overfitting() -> None:
+    _, events = run("a" * 3000, steps=400, evaluations=100, patience=3)
+    assert events[-1].reason == "stuck"
+
+
+def test_weights_that_are_no_numbers_are_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(corpus(), plan(steps=3, evaluations=3, validation=0.0))
+    events = trainer.run()
+    while not isinstance(next(events), Evaluation):
+        pass
+    trainer._network.output.bias.data.fill_(math.nan)
+    assert not trainer._evaluate(2, 0.5, 1.0).best
+    assert all(np.isfinite(array).all() for array in trainer.checkpoint.tensors.values())
+
+
+def test_weights_that_nothing_needs_decay() -> None:
+    text = "ab" * 300 + "c" + "ab" * 300  # the gradient of c's input weights is zero nearly always
+    one, other = (
+        run(text, steps=40, weight_decay=decay, warmup=0.0, validation=0.0, seq_length=8)[0] for decay in (0.0, 1.0)
+    )
+    norms = [np.abs(trainer.checkpoint.tensors["layers.0.weight_ih"][:, 2]).sum() for trainer in (one, other)]
+    assert norms[1] < 0.9 * norms[0]
 
 
 def test_without_validation_the_last_weights_are_kept_and_nothing_is_claimed() -> None:
@@ -180,8 +217,7 @@ def test_the_validation_text_is_never_trained_on() -> None:
     seen = TEXT[: len(TEXT) // 2]
     text = seen + seen.swapcase()
     trainer, _ = run(text, steps=20, validation=0.5)
-    assert int(trainer._streams.ids.max()) < len(trainer.checkpoint.vocabulary)
-    assert len(trainer._streams.ids) == len(text) - len(text) // 2
+    np.testing.assert_array_equal(trainer._streams.ids, corpus(text).ids[: len(text) // 2])
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_best_model() -> None:
