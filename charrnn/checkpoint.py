@@ -134,10 +134,12 @@ def place(name: str) -> Path:
     Raises:
         FileError: it names a folder, or nothing at all.
     """
-    if os.path.basename(name) in ("", ".", ".."):
+    if os.path.basename(name) in ("", ".", "..", "-"):
         raise FileError(name or "''", "is no name for a file", "give the model one with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
         return FOLDER / (name + SUFFIX)
+    if Path(name).exists() and not Path(name).is_file():  # a device or a folder is not what a suffix would make of it
+        raise FileError(name, "is not a regular file", "give the model another place with -o")
     return Path(name) if name.endswith(SUFFIX) else Path(name + SUFFIX)
 
 

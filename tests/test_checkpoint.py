@@ -192,3 +192,9 @@ def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> No
     with pytest.raises(FileError, match="name too long"):
         checkpoint.check_free(tmp_path / ("n" * 250), replace=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
+def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
+    with pytest.raises(FileError, match="is no name for a file|is not a regular file"):
+        checkpoint.place(name)
