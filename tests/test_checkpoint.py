@@ -196,5 +196,5 @@ def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
 def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
-    with pytest.raises(FileError, match="is no name for a file|is not a regular file"):
+    with pytest.raises(FileError, match=r"is no name for a file|is not a regular file"):
         checkpoint.place(name)
