@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell, ModelConfig, TrainConfig
 from charrnn.text.vocabulary import Vocabulary
+
+# No deadline, because machines are busy at times; the same examples in CI each time, new ones at a developer's desk.
+settings.register_profile("charrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("charrnn")
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n"
 

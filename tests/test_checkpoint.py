@@ -38,7 +38,7 @@ def test_save_load_save_gives_the_same_bytes(tiny_path: Path) -> None:
     assert checkpoint.to_bytes(checkpoint.load(tiny_path)) == tiny_path.read_bytes()
 
 
-@given(characters=st.sets(st.characters(), min_size=1, max_size=30))
+@given(characters=st.sets(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30))
 def test_any_vocabulary_survives(characters: set[str]) -> None:
     tiny = make_checkpoint(text="".join(sorted(characters)))
     data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
