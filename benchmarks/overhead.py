@@ -4,7 +4,7 @@ Timed in turn, some steps each, on the same kind of network at the planned B, T 
 
 - trainer: `Trainer.run` as ``charrnn train`` consumes it, with its progress bar drawn into memory: cutting chunks,
   the schedule, the loss for the reader, the finite check, the events, the smoothing;
-- bare: forward, loss, backward, clip and AdamW step on one fixed batch in a plain loop.
+- bare: `Learner.step` alone (forward, loss, backward, clip, AdamW) on one fixed batch in a plain loop.
 
 Dropout is off on both sides. No evaluation falls into the run.
 """
@@ -20,15 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from side_by_side import Laps, describe_machine, median, ratio, table
-from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
 
 from charrnn.cli.console import Console
 from charrnn.cli.train import _watch
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.text.sources import read
-from charrnn.training.learner import autocast
+from charrnn.training.learner import Learner
 from charrnn.training.machine import plan_here
 from charrnn.training.plan import Plan
 from charrnn.training.trainer import Event, Finished, Trainer
@@ -71,29 +69,15 @@ class InTurn(Trainer):
         yield Finished("stopped", steps * (rounds + 1), 0, 0.0, None, 0.0, 0.0)
 
 
-def bare_loop(plan: Plan) -> Callable[[], None]:
+def bare_loop(plan: Plan) -> Callable[[], object]:
     """A step of the plan's network on one fixed batch."""
     config = plan.train
-    network = CharRNN(plan.model, plan.distinct).to(config.device)
+    network = CharRNN(plan.model, plan.distinct)
     network.initialize(seed=0)
-    parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
+    learner = Learner(network, config)
     ids = np.random.default_rng(0).integers(plan.distinct, size=(config.seq_length + 1, config.batch_size))
-    inputs, targets = (torch.from_numpy(part).to(config.device) for part in (ids[:-1], ids[1:]))
     state = network.zero_state(config.batch_size)
-
-    def step() -> None:
-        with autocast(config.device, config.precision):
-            logits, _ = network(inputs, state)
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-
-    return step
+    return lambda: learner.step(0, ids[:-1], ids[1:], state, learning_rate=1e-3)
 
 
 def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:

@@ -14,6 +14,7 @@ from charrnn.errors import SettingError
 Cell = Literal["lstm", "gru", "rnn"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
+Engine = Literal["auto", "fused", "stock"]
 Unknown = Literal["error", "skip"]
 
 MOST_THREADS = 1024  # more crash the libraries below
@@ -110,6 +111,7 @@ class TrainConfig:
     seed: int = 0  # of the first weights and of dropout
     device: Device = "auto"
     precision: Precision = "auto"  # of the matrix products; weights and sums stay fp32
+    engine: Engine = "auto"  # fused: our kernels, one thread for each part of the streams; stock: torch's layers
     threads: int = 0  # CPU threads; 0 takes as many as are fastest
 
     def __post_init__(self) -> None:
@@ -133,6 +135,7 @@ class TrainConfig:
             _refuse("seed", self.seed, "a whole number below 2**63")
         _choice("device", self.device, Device)
         _choice("precision", self.precision, Precision)
+        _choice("engine", self.engine, Engine)
         _whole("threads", self.threads, 0)
         if self.threads > MOST_THREADS:
             _refuse("threads", self.threads, f"at most {MOST_THREADS}")

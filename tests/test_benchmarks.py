@@ -22,7 +22,13 @@ def figures(output: str) -> list[list[float]]:
 
 @pytest.mark.parametrize(
     ("script", "rows", "columns"),
-    [("sampling.py", 2, 10), ("startup.py", 5, 2), ("overhead.py", 1, 5), ("quality.py", 1, 6)],
+    [
+        ("sampling.py", 2, 10),
+        ("startup.py", 5, 2),
+        ("overhead.py", 1, 5),
+        ("training.py", 3, 9),
+        ("quality.py", 1, 6),
+    ],
 )
 def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
     script: str, rows: int, columns: int, tmp_path: Path

@@ -91,6 +91,10 @@ def train(
         str | None,
         typer.Option("--precision", metavar="auto|fp32|bf16", help="Of the matrix products.  [default: the faster]"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="auto|fused|stock", help="Our kernels, or torch's.  [default: the faster]"),
+    ] = None,
     device: options.Device = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -103,7 +107,8 @@ def train(
     wishes = options.given(
         cell=cell, layers=layers, hidden=hidden, embedding=embedding, dropout=dropout, batch_size=batch_size,
         seq_length=seq_length, learning_rate=lr, clip=clip, validation=validation, patience=patience, epochs=epochs,
-        steps=steps, minutes=minutes, seed=seed, precision=precision, device=device, threads=threads,
+        steps=steps, minutes=minutes, seed=seed, precision=precision, engine=engine, device=device,
+        threads=threads,
     )  # fmt: skip
     for config in (ModelConfig, TrainConfig):  # a wrong value is told before anything is read or loaded
         config(**{name: value for name, value in wishes.items() if name in config.__dataclass_fields__})

@@ -27,12 +27,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from charrnn.config import GATES, Cell
 
 LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
 
 _STOCK: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 _FORGET_GATE = 1  # its place among the LSTM's blocks of rows
 
 
@@ -43,6 +45,9 @@ class RecurrentLayer(nn.Module):
         cell: "lstm", "gru" or "rnn".
         inputs: size of x_t.
         hidden: H, size of h_t.
+
+    Attributes:
+        fused: whether our own kernels (``recurrence.py``) compute it, or torch's layer, with the same weights.
     """
 
     def __init__(self, cell: Cell, inputs: int, hidden: int) -> None:
@@ -50,6 +55,7 @@ class RecurrentLayer(nn.Module):
         self.cell = cell
         self.hidden = hidden
         self.stock = _STOCK[cell](inputs, hidden)  # oneDNN's or cuDNN's kernel where there is one
+        self.fused = False
 
     def initialize(self, input_scale: float, generator: torch.Generator) -> None:
         """Draws the first weights.
@@ -76,8 +82,46 @@ class RecurrentLayer(nn.Module):
         """The state before the first character, for B streams, on the device of ``like``."""
         return tuple(like.new_zeros(batch_size, self.hidden) for _ in range(2 if self.cell == "lstm" else 1))
 
-    def forward(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """Runs T steps: inputs (T, B, inputs) and the state before them, to outputs (T, B, H) and the state after."""
+    def forward(
+        self, inputs: Tensor, state: LayerState, embedding: Tensor | None = None
+    ) -> tuple[Tensor, LayerState]:
+        """Runs T steps.
+
+        Args:
+            inputs: (T, B, inputs); or ids (T, B), each standing for its row of ``embedding`` or a one-hot vector.
+            state: the state before them.
+            embedding: (V, inputs), the vectors of the ids.
+
+        Returns:
+            h_1 to h_T as (T, B, H), and the state after the last step.
+        """
+        return (self._fused if self.fused else self._stock)(inputs, state, embedding)
+
+    def _stock(self, inputs: Tensor, state: LayerState, embedding: Tensor | None) -> tuple[Tensor, LayerState]:
+        if not inputs.is_floating_point():
+            inputs = self._vectors(inputs, embedding)
         held = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
         outputs, after = self.stock(inputs, held if len(held) > 1 else held[0])
         return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
+
+    def _fused(self, inputs: Tensor, state: LayerState, embedding: Tensor | None) -> tuple[Tensor, LayerState]:
+        from charrnn.model.recurrence import recur  # Numba, which the stock layers do without
+
+        weight_ih, weight_hh, bias_ih, bias_hh = (cast(Tensor, getattr(self.stock, name)) for name in _WEIGHTS)
+        if embedding is not None:  # ids: their products are looked up in a table, if it isn't larger than they are
+            if len(embedding) <= inputs.numel():
+                weight_ih = weight_ih @ embedding.t()  # (rows, V)
+            else:
+                inputs = self._vectors(inputs, embedding)
+        cast_to = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight_ih.dtype
+        outputs, hidden, carry = recur(
+            self.cell, cast_to, inputs, (weight_ih, weight_hh, bias_ih, bias_hh), state[0], state[-1]
+        )
+        return outputs, {"lstm": (hidden, carry), "gru": (carry,), "rnn": (hidden,)}[self.cell]
+
+    def _vectors(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+        """As (T, B, inputs)."""
+        if embedding is not None:
+            return functional.embedding(ids, embedding)
+        weights = cast(Tensor, self.stock.weight_ih_l0)
+        return functional.one_hot(ids, weights.shape[1]).to(weights.dtype)

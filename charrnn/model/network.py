@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from charrnn.config import ModelConfig
 from charrnn.model.cells import LayerState, RecurrentLayer
@@ -50,6 +49,16 @@ class CharRNN(nn.Module):
         nn.init.xavier_uniform_(self.output.weight, generator=generator)
         nn.init.zeros_(self.output.bias)
 
+    @property
+    def fused(self) -> bool:
+        """Whether our own kernels compute the layers (`RecurrentLayer.fused`)."""
+        return self._stack[0].fused
+
+    @fused.setter
+    def fused(self, fused: bool) -> None:
+        for layer in self._stack:
+            layer.fused = fused
+
     def zero_state(self, batch_size: int) -> State:
         """The state of B streams before their first character."""
         return tuple(layer.zero_state(batch_size, self.output.weight) for layer in self._stack)
@@ -65,13 +74,11 @@ class CharRNN(nn.Module):
         Returns:
             Logits of the next character (T, B, V), and the state after the last one.
         """
-        if self.embedding is not None:
-            hidden = self.embedding(ids)  # (T, B, E)
-        else:
-            hidden = functional.one_hot(ids, self.vocabulary_size).to(self.output.weight.dtype)  # (T, B, V)
+        hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
         after = []
         for layer, before in zip(self._stack, state, strict=True):
-            hidden, layer_state = layer(hidden, before)  # (T, B, H)
+            hidden, layer_state = layer(hidden, before, vectors)  # (T, B, H)
+            vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:
                 hidden = _drop(hidden, self.config.dropout, dropout)
@@ -99,5 +106,5 @@ def _plain(name: str) -> str:
 
 def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Dropout (Srivastava et al. 2014; between layers only: Zaremba et al. 2014) its state savable."""
-    drawn = torch.rand(values.shape, generator=generator, device=values.device)  # half the time of bernoulli_
+    drawn = torch.empty_like(values, dtype=torch.float32).uniform_(generator=generator)  # in the order of memory
     return values * (drawn >= share).to(values.dtype).mul_(1 / (1 - share))

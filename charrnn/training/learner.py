@@ -1,19 +1,28 @@
 """One optimizer step: forward, loss, backward, clip, update.
 
-Knows nothing about texts, budgets or evaluation; the trainer feeds it and ``machine.py`` times it.
+The streams of a batch know nothing of each other but the weights. So they are dealt to shards that run side by side,
+each forward and backward on a processor core of its own, and meet only where their gradients are added up: no
+operation waits for a slower core, as it does where each is divided among all cores. Knows nothing about texts,
+budgets or evaluation; the trainer feeds it and ``machine.py`` times it.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from charrnn.config import Precision, TrainConfig
 from charrnn.model.network import CharRNN, State, detach
 from charrnn.text.streams import IGNORED
+
+_Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:
@@ -22,32 +31,32 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:
 
 
 class Learner:
-    """A network with its optimizer (AdamW: Loshchilov & Hutter 2019) and its source of dropout.
+    """A network with its optimizer (AdamW: Loshchilov & Hutter 2019).
 
     Args:
-        network: what learns; moved to ``device``.
-        config: weight decay, clip and seed.
-        device: "cpu", "cuda" or "mps".
-        precision: "fp32" or "bf16".
+        network: what learns; moved to the device and set to the engine of ``config``.
+        config: with device, precision, engine and threads decided. The stock layers share out each of their
+            operations among threads; ours leave a shard of the streams to each thread.
     """
 
-    def __init__(self, network: CharRNN, config: TrainConfig, device: str, precision: Precision) -> None:
-        self.network = network.to(device)
-        self.device = device
-        self.precision = precision
-        self._clip = config.clip
+    def __init__(self, network: CharRNN, config: TrainConfig) -> None:
+        self.network = network.to(config.device)
+        self.network.fused = config.engine == "fused"
+        self._config = config
         self._parameters = list(network.parameters())
-        self._dropout = torch.Generator(device).manual_seed(config.seed)
         self._optimizer = torch.optim.AdamW(
-            self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=device != "mps"
+            self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=config.device != "mps"
         )
+        self._shards = min(config.threads, config.batch_size) if config.engine == "fused" else 1
+        self._others = ThreadPoolExecutor(self._shards - 1, initializer=_fast_zeros) if self._shards > 1 else None
 
     def step(
-        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
+        self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
     ) -> tuple[float, State]:
         """Learns from one chunk.
 
         Args:
+            number: of the step, from 0; dropout's randomness follows from it and the seed.
             inputs: ids (T, B).
             targets: the ids that follow (T, B); padding counts nothing.
             state: the state before the chunk.
@@ -57,18 +66,82 @@ class Learner:
             The mean loss in nats per character before the update, and the state after the chunk, detached. A loss
             that is no finite number changes nothing.
         """
-        with autocast(self.device, self.precision):
-            logits, after = self.network(torch.from_numpy(inputs).to(self.device), state, self._dropout)
-        wanted = torch.from_numpy(targets).to(self.device).flatten()  # (T * B,)
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted, ignore_index=IGNORED)
-        nats = loss.item()
-        if not np.isfinite(nats):
-            return nats, state
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._clip:
-            clip_grad_norm_(self._parameters, self._clip)
+        predictions = int((targets != IGNORED).sum())
+
+        def learn(shard: int, streams: slice) -> _Learned:
+            dropout = torch.Generator(self._config.device).manual_seed(_random_seed(self._config.seed, number, shard))
+            before = tuple(tuple(part[streams] for part in layer) for layer in state)
+            with autocast(self._config.device, self._config.precision):
+                logits, after = self.network(self._tensor(inputs[:, streams]), before, dropout)
+            wanted = self._tensor(targets[:, streams]).flatten()  # (T * B of the shard,)
+            losses = functional.cross_entropy(
+                logits.float().flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"
+            )
+            loss = losses / predictions
+            return loss.detach(), torch.autograd.grad(loss, self._parameters), detach(after)
+
+        with _one_thread(self._others is not None):
+            parts = self._side_by_side(learn, inputs.shape[1])
+            nats = float(sum(loss for loss, _, _ in parts))
+            if not np.isfinite(nats):
+                return nats, state
+            self._update([grads for _, grads, _ in parts], learning_rate)
+        return nats, _join([after for _, _, after in parts])
+
+    def _side_by_side(self, learn: Callable[[int, slice], _Learned], batch: int) -> list[_Learned]:
+        """What each shard learned; the first one is computed here, the others by threads of their own."""
+        if self._others is None:
+            return [learn(0, slice(0, batch))]
+
+        def alone(shard: int, streams: slice) -> _Learned:
+            torch.set_num_threads(1)  # holds for the thread that says so
+            return learn(shard, streams)
+
+        edges = [batch * shard // self._shards for shard in range(self._shards + 1)]
+        work = list(enumerate(slice(*pair) for pair in pairwise(edges)))
+        later = [self._others.submit(alone, *shard) for shard in work[1:]]
+        return [learn(*work[0]), *(future.result() for future in later)]
+
+    def _update(self, grads: list[tuple[Tensor, ...]], learning_rate: float) -> None:
+        """Takes the optimizer step along the sum of the shards' gradients."""
+        for parameter, *parts in zip(self._parameters, *grads, strict=True):
+            parameter.grad = sum(parts[1:], start=parts[0])
+        if self._config.clip:
+            clip_grad_norm_(self._parameters, self._config.clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        return nats, detach(after)
+
+    def _tensor(self, ids: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(ids).to(self._config.device)
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Leaves every operation of this thread undivided: no other thread is waited for, however busy the machine."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.set_num_threads(before)
+
+
+def _join(states: list[State]) -> State:
+    """The states of the shards as one of all streams."""
+    if len(states) == 1:
+        return states[0]
+    return tuple(
+        tuple(torch.cat(parts) for parts in zip(*layers, strict=True)) for layers in zip(*states, strict=True)
+    )
+
+
+def _fast_zeros() -> None:
+    torch.set_flush_denormal(True)  # a setting of each thread
+
+
+def _random_seed(*numbers: int) -> int:
+    """One seed from several numbers, as good as independent of the seeds from others."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from charrnn.config import ModelConfig, Precision, TrainConfig
+from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
 from charrnn.errors import SettingError
 from charrnn.units import count, duration
 
@@ -31,6 +31,7 @@ class Pace:
 
     seconds_per_step: float
     precision: Precision
+    engine: Engine
     threads: int
     note: str = ""  # anything that a person should know, such as why bf16 is not used
 
@@ -51,6 +52,11 @@ class Plan:
     validation_characters: int
     distinct: int  # V
     notes: tuple[str, ...]  # what a person should know: settings that were cut to fit a small text
+
+    @property
+    def epoch_seconds(self) -> float:
+        """What one epoch is expected to take."""
+        return self.seconds / self.steps * self.epoch_steps
 
     @property
     def summary(self) -> str:
@@ -99,7 +105,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         train = replace(train, learning_rate=_learning_rate(model))
     likely = model if "dropout" in given else replace(model, dropout=0.2)  # which takes its time, and is decided last
     pace = clock(likely, train, distinct)
-    train = replace(train, precision=pace.precision, threads=pace.threads)
+    train = replace(train, precision=pace.precision, engine=pace.engine, threads=pace.threads)
     notes += [pace.note] if pace.note else []
 
     chunks = math.ceil(math.ceil(pairs / batch) / length)  # steps of an epoch
@@ -122,7 +128,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
 
 def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
-    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", 1)
+    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
 
 
 def _split(characters: int, share: float) -> tuple[int, list[str]]:
@@ -167,7 +173,7 @@ def _model(
 
 def _learning_rate(model: ModelConfig) -> float:
     """Smaller for wider networks; the plain RNN, with no gates to tame it, gets a quarter."""
-    rate = min(0.01, 2 / model.hidden)
+    rate = min(0.015, 2.5 / model.hidden)
     return {"lstm": rate, "gru": rate / 2, "rnn": rate / 4}[model.cell]
 
 

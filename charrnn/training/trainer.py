@@ -87,7 +87,7 @@ class Trainer:
         self._streams = Streams(training, self._config.batch_size, self._config.seq_length)
         self._network = CharRNN(plan.model, len(corpus.vocabulary))
         self._network.initialize(self._config.seed)
-        self._learner = Learner(self._network, self._config, self._config.device, self._config.precision)
+        self._learner = Learner(self._network, self._config)
         self._best: Tensors = self._network.tensors()
         self._best_nats = math.inf
         self._best_step = 0
@@ -128,7 +128,7 @@ class Trainer:
             if cursor == 0:  # every stream starts again
                 state = self._network.zero_state(config.batch_size)
             rate = config.learning_rate * schedule(self._fraction(step, started), config.warmup)
-            nats, state = self._learner.step(*streams.chunk(cursor), state, rate)
+            nats, state = self._learner.step(step, *streams.chunk(cursor), state, rate)
             if not math.isfinite(nats):
                 advice = f"give a --lr below {config.learning_rate:g}"
                 raise TrainingError("training", f"the loss is {nats} at step {step + 1}", advice)

@@ -1,5 +1,6 @@
 """What this machine is: devices, threads, and the race of the precisions."""
 
+import time
 from typing import Any
 
 import pytest
@@ -19,16 +20,19 @@ def _short_races(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
-    """Makes the races end as told for each precision: seconds by the number of threads, or an error."""
+    """Makes the races end as told: seconds by precision or precision_engine, by threads, or an error."""
 
-    def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, precision: str) -> float:
-        result = outcome[precision]
+    def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, limit: float) -> float:
+        result = outcome.get(f"{train.precision}_{train.engine}", outcome.get(train.precision))
         if isinstance(result, Exception):
             raise result
-        return float(result[torch.get_num_threads()] if isinstance(result, dict) else result)
+        return float(result[train.threads] if isinstance(result, dict) else result)
 
     monkeypatch.setattr(Machine, "_race", fixed)
     monkeypatch.setattr(module, "_cores", lambda: 4)
+    monkeypatch.setattr(
+        module, "cpu_precisions", lambda: sorted({name.partition("_")[0] for name in outcome}, reverse=True)
+    )
 
 
 @pytest.mark.parametrize(("fp32", "bf16", "winner"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32")])
@@ -38,12 +42,73 @@ def test_the_faster_precision_wins(monkeypatch: pytest.MonkeyPatch, fp32: float,
     assert (pace.precision, pace.seconds_per_step, pace.note) == (winner, 1.0, "")
 
 
-@pytest.mark.parametrize("wish", ["auto", "bf16"])
-def test_a_processor_without_bf16_trains_in_fp32_and_says_so(monkeypatch: pytest.MonkeyPatch, wish: Any) -> None:
+@pytest.mark.parametrize(("fused", "stock", "winner"), [(2.0, 1.0, "stock"), (1.0, 2.0, "fused")])
+def test_the_faster_engine_wins(monkeypatch: pytest.MonkeyPatch, fused: float, stock: float, winner: str) -> None:
+    race(monkeypatch, fp32_fused=fused, fp32_stock=stock)
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert (pace.engine, pace.seconds_per_step, pace.note) == (winner, 1.0, "")
+
+
+@pytest.mark.parametrize("engine", ["fused", "stock"])
+def test_a_chosen_engine_is_not_raced(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    race(monkeypatch, fp32=1.0, **{f"fp32_{engine}": 5.0})
+    assert Machine(TrainConfig(device="cpu", engine=engine)).pace(MODEL, TRAIN, 5).engine == engine
+
+
+def test_a_processor_without_bf16_trains_in_fp32_and_wastes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, fp32=1.0)
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert (pace.precision, pace.note) == ("fp32", "")
+
+
+def test_bf16_that_torch_has_no_layer_for_is_left_to_our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, fp32=2.0, bf16_fused=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert (pace.precision, pace.engine, pace.note) == ("bf16", "fused", "")
+
+
+def test_bf16_that_fails_where_it_looked_best_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, bf16=RuntimeError("no"), fp32=1.0)
+    monkeypatch.setattr(module, "cpu_precisions", lambda: ("bf16",))
+    pace = Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    assert pace.precision == "fp32"
+    assert "cannot train in bf16 (no)" in pace.note
+
+
+@pytest.mark.parametrize(("gain", "worth"), [(0.01, "fp32"), (1.5, "fp32 bf16"), (4.0, "bf16")])
+def test_a_precision_that_cannot_win_is_not_raced(monkeypatch: pytest.MonkeyPatch, gain: float, worth: str) -> None:
+    clock = [0.0]
+
+    def product(one: torch.Tensor, _: torch.Tensor) -> None:
+        clock[0] += 1.0 if one.dtype == torch.float32 else 1 / gain
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    assert module.cpu_precisions() == tuple(worth.split())
+
+
+def test_bf16_that_was_asked_for_and_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
-    pace = Machine(TrainConfig(device="cpu", precision=wish)).pace(MODEL, TRAIN, 5)
+    pace = Machine(TrainConfig(device="cpu", precision="bf16", engine="stock")).pace(MODEL, TRAIN, 5)
     assert pace.precision == "fp32"
     assert "cannot train in bf16 (could not create a primitive descriptor)" in pace.note
+
+
+@pytest.mark.parametrize("wish", ["auto", "fused"])
+def test_kernels_that_cannot_be_compiled_leave_the_training_to_torch_and_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, wish: Any
+) -> None:
+    race(monkeypatch, fp32=1.0, bf16=2.0, fp32_fused=ImportError("No module named 'numba'"),
+         bf16_fused=ImportError("No module named 'numba'"))  # fmt: skip
+    pace = Machine(TrainConfig(device="cpu", engine=wish)).pace(MODEL, TRAIN, 5)
+    assert pace.engine == "stock"
+    assert pace.note.count("our kernels cannot run here (No module named 'numba')") == 1
+
+
+def test_a_shortage_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(monkeypatch, fp32=1.0, fp32_fused=MemoryError())
+    with pytest.raises(MemoryError):
+        Machine(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
 
 
 def test_a_chosen_precision_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +163,16 @@ def test_a_plan_names_the_device_and_the_threads_it_was_made_for() -> None:
     plan = plan_here(3000, 20, {"steps": 3, "device": "cpu", "threads": 1, "hidden": 8})
     assert (plan.train.device, plan.train.threads, plan.train.precision) != ("auto", 0, "auto")
     assert plan.train.precision in {"fp32", "bf16"}
+
+
+def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, calls = module.CharRNN.forward, []
+
+    def compiled_at_first(self: Any, *arguments: Any) -> Any:
+        time.sleep(0 if calls else 1)
+        calls.append(1)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(module.CharRNN, "forward", compiled_at_first)
+    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
+    assert Machine(train)._race(MODEL, train, 5, limit=0.001) < 1

@@ -13,7 +13,7 @@ from charrnn.training.plan import Pace, Plan, make_plan
 
 def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
     """A machine of 100 Gflop/s."""
-    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", 1)
+    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
 
 
 def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
@@ -151,9 +151,14 @@ def test_the_summary_is_one_line_with_the_expected_duration() -> None:
     assert summary.endswith("5 min")
 
 
+def test_the_expected_duration_is_that_of_all_epochs() -> None:
+    long = plan(1_115_394, epochs=4.0)
+    assert long.epoch_seconds == pytest.approx(long.seconds / 4)
+
+
 def test_a_machine_without_bf16_is_explained() -> None:
     def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
-        return Pace(0.1, "fp32", 1, "no bf16 here")
+        return Pace(0.1, "fp32", "stock", 1, "no bf16 here")
 
     assert make_plan(10_000, 65, {}, slow).notes == ("no bf16 here",)
 

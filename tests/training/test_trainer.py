@@ -30,7 +30,8 @@ def corpus(text: str = TEXT) -> Corpus:
 
 def plan(text: str = TEXT, **settings: Any) -> Plan:
     settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
-    return make_plan(len(text), len(set(text)), settings, lambda *_: Pace(0.01, settings.get("precision", "fp32"), 1))
+    pace = Pace(0.01, settings.get("precision", "fp32"), settings.get("engine", "fused"), settings.get("threads", 1))
+    return make_plan(len(text), len(set(text)), settings, lambda *_: pace)
 
 
 def run(text: str = TEXT, **settings: Any) -> tuple[Trainer, list[Event]]:
@@ -79,9 +80,9 @@ def test_the_state_is_carried_from_chunk_to_chunk_and_starts_again_with_the_epoc
     given_states: list[float] = []
     step = module.Learner.step
 
-    def watched(self: Any, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
+    def watched(self: Any, number: int, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
         given_states.append(sum(float(part.abs().sum()) for layer in state for part in layer))
-        return step(self, inputs, targets, state, rate)
+        return step(self, number, inputs, targets, state, rate)
 
     monkeypatch.setattr(module.Learner, "step", watched)
     trainer, _ = run(steps=100, patience=0)
@@ -235,7 +236,8 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_best_mo
 
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
-    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: Pace(0.01, "fp32", 1))
+    pace = Pace(0.01, "fp32", "fused", 2)
+    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: pace)
     trainer = Trainer(corpus(text), made)
     assert isinstance(list(trainer.run())[-1], Finished)
 

@@ -1,0 +1,178 @@
+"""Characters per second of training: torch's layers, the same with memory that is kept, and our kernels.
+
+All take whole optimizer steps (forward, loss, backward, clip, AdamW) of the same network on random ids, each in a
+process of its own, in turn; the idle ones sleep. `stock` is how torch comes. `kept` are the same layers where the C
+library keeps what the process frees, as `charrnn train` has it, and `ours` our kernels in such a process; the faster
+of the two is what `charrnn train` uses. Each runs in the precision that is faster for it here, which a first lap
+decides. `limit` is the machine's own matrix product, 2048 cubed, in our precision and taken beside each lap; the work
+counted is 6 flops per parameter and character, the useful ones whoever computes them.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from side_by_side import Laps, cores, describe_machine, median, ratio, table
+
+V, T = 65, 64
+CELLS, SIZES, BATCHES = ("lstm", "gru", "rnn"), (128, 256, 512), (64,)
+ALL_SIZES, ALL_BATCHES = (64, 128, 256, 512, 1024), (16, 64, 256)
+ENGINES = {"stock": ("stock", False), "kept": ("stock", True), "ours": ("fused", True)}
+HEADER = ("2 layers, stock / kept / ours", "B", *(f"{name} char/s" for name in ENGINES))
+HEADER += ("ours / stock", "ours / kept", "GFLOP/s", "limit", "share")
+
+
+class Contestant:
+    """A learner in a process of its own.
+
+    Args:
+        settings: cell, hidden, batch_size, engine, keep, precision, threads.
+        seconds: of a lap, at least.
+    """
+
+    def __init__(self, settings: dict[str, Any], seconds: float) -> None:
+        self.precision = settings["precision"]
+        self._pipe, end = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_learn, args=(settings, seconds, end), daemon=True)
+        self._process.start()
+
+    def lap(self) -> float:
+        """Seconds per step, infinite where this engine cannot have this precision."""
+        self._pipe.send("lap")
+        seconds: float = self._pipe.recv()
+        return seconds
+
+    def limit(self) -> float:
+        """GFLOP/s of a matrix product in this precision."""
+        self._pipe.send("limit")
+        rate: float = self._pipe.recv()
+        return rate
+
+    def end(self) -> None:
+        """Gives its memory back."""
+        self._process.kill()
+        self._process.join()
+
+
+def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
+    import numpy as np
+    import torch
+
+    from charrnn.config import ModelConfig, TrainConfig
+    from charrnn.model.network import CharRNN
+    from charrnn.training.learner import Learner
+    from charrnn.training.machine import keep_memory
+
+    if settings.pop("keep"):
+        keep_memory()
+    torch.set_num_threads(settings["threads"])
+    torch.set_flush_denormal(True)
+    network = CharRNN(ModelConfig(cell=settings.pop("cell"), hidden=settings.pop("hidden")), V)
+    network.initialize(seed=0)
+    learner = Learner(network, TrainConfig(device="cpu", seq_length=T, **settings))
+    ids = np.random.default_rng(0).integers(V, size=(T + 1, settings["batch_size"]))
+    state = network.zero_state(settings["batch_size"])
+
+    def step(number: int) -> None:
+        learner.step(number, ids[:-1], ids[1:], state, 1e-4)
+
+    while True:
+        if pipe.recv() == "limit":
+            dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
+            size = 2048 if seconds > 0 else 64
+            pipe.send(2 * size**3 / _product_seconds(torch.randn(size, size).to(dtype)) / 1e9)
+            continue
+        try:
+            step(0)  # awake
+        except RuntimeError:
+            pipe.send(float("inf"))
+            continue
+        started, steps = time.perf_counter(), 0
+        while steps < 2 or time.perf_counter() - started < seconds:
+            steps += 1
+            step(steps)
+        pipe.send((time.perf_counter() - started) / steps)
+
+
+def _product_seconds(matrix: Any) -> float:
+    """The best of four."""
+    laps = []
+    for _ in range(4):
+        started = time.perf_counter()
+        matrix @ matrix
+        laps.append(time.perf_counter() - started)
+    return min(laps)
+
+
+def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], rounds: int, seconds: float) -> list[Any]:
+    """One row of the table."""
+    from charrnn.config import ModelConfig
+
+    settings = {"cell": cell, "hidden": hidden, "batch_size": batch_size, "threads": cores()}
+    contestants: dict[str, Contestant] = {}
+    laps: Laps = {name: [] for name in ENGINES}
+    limits = []
+    try:
+        for name, (engine, keep) in ENGINES.items():
+            several = [
+                Contestant({**settings, "engine": engine, "keep": keep, "precision": precision}, seconds)
+                for precision in precisions
+            ]
+            contestants[name] = several[0] if len(several) == 1 else min(several, key=Contestant.lap)
+            for other in several:
+                if other is not contestants[name]:
+                    other.end()
+        for counted in [False] + [True] * rounds:
+            for name, contestant in contestants.items():
+                lap = contestant.lap()
+                if counted:
+                    laps[name].append(lap)
+            limits.append(contestants["ours"].limit())
+    finally:
+        for contestant in contestants.values():
+            contestant.end()
+    characters = batch_size * T
+    limit = statistics.median(limits)
+    parameters = ModelConfig(cell=cell, hidden=hidden).parameters(V)  # type: ignore[arg-type]
+    rate = 6 * parameters * characters / median(laps, "ours") / 1e9
+    title = f"{hidden} {cell.upper()}, {' / '.join(contestant.precision for contestant in contestants.values())}"
+    rates = [characters / median(laps, name) for name in laps]
+    ratios = [ratio(laps, name, "ours") for name in ("stock", "kept")]
+    return [title, batch_size, *rates, *ratios, rate, limit, rate / limit]
+
+
+def main() -> None:
+    """Measures row by row and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS, help="cells (all)")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="units of a layer (128 256 512)")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="streams (64)")
+    parser.add_argument("--all", action="store_true", help="64 to 1024 units, 16 to 256 streams; half an hour")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="instead of the faster one")
+    parser.add_argument("--rounds", type=int, default=9, help="of which the median is quoted (9)")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    arguments = parser.parse_args()
+    if arguments.all:
+        arguments.sizes, arguments.batches = ALL_SIZES, ALL_BATCHES
+    seconds = 0.3
+    if arguments.quick:
+        arguments.sizes, arguments.batches, arguments.rounds, seconds = (16,), (4,), 3, 0.0
+    from charrnn.training.machine import cpu_precisions
+
+    precisions = [arguments.precision] if arguments.precision else sorted({"fp32", *cpu_precisions()})
+    print(describe_machine(threads=cores(), rounds=arguments.rounds, T=T), "\n", flush=True)
+    rows = [
+        measure(cell, hidden, batch, precisions, arguments.rounds, seconds)
+        for cell in arguments.cells
+        for hidden in arguments.sizes
+        for batch in arguments.batches
+    ]
+    print(table(HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()

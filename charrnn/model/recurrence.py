@@ -1,0 +1,179 @@
+"""All T steps of a layer at once, forward and backward, by our own kernels and a few large matrix products.
+
+Two kinds of work are kept apart. What does not wait for the step before (the product of the inputs, the gradients of
+weights and inputs) is one product each for all T steps, which the matrix library does best, in bfloat16 if asked to.
+What does is the recurrence, in ``kernels.py``.
+
+Needs Numba: importing this module raises ImportError without it. CPU only.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba.core.errors import NumbaError
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from charrnn.config import Cell
+from charrnn.model import kernels, tables
+from charrnn.model.tiles import LANES
+
+
+class _Form(NamedTuple):
+    """How the columns of a cell lie in the matrix of its gates, counted in blocks of H."""
+
+    blocks: int
+    inputs: slice  # columns with an input product
+    hidden: slice  # columns with a recurrent product
+    turn: int  # blocks by which the former are rolled against their order in the weights
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+
+
+_FORMS: dict[Cell, _Form] = {
+    "lstm": _Form(4, slice(0, 4), slice(0, 4), 0, kernels.lstm_forward, kernels.lstm_backward),
+    # n, r, u, m: the two halves of the candidate are kept apart, and yet each product has adjacent columns
+    "gru": _Form(4, slice(0, 3), slice(1, 4), 1, kernels.gru_forward, kernels.gru_backward),
+    "rnn": _Form(1, slice(0, 1), slice(0, 1), 0, kernels.rnn_forward, kernels.rnn_backward),
+}
+
+
+_ROOM = {1: (0, 1), 2: (0, 0, 0, 1)}  # for one more unit in each gate's biases or weights
+
+
+def recur(
+    cell: Cell,
+    dtype: torch.dtype,
+    inputs: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    hidden: Tensor,
+    carry: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs T steps of one layer.
+
+    Args:
+        cell: "lstm", "gru" or "rnn".
+        dtype: of the large products and of what is kept for them: float32, float64 or bfloat16.
+        inputs: (T, B, inputs); or ids (T, B), and then ``weight_ih`` is a table with a column for each id.
+        weights: ``weight_ih``, ``weight_hh`` and the biases, as `ModelConfig.tensor_shapes` has them.
+        hidden: h_0 (B, H).
+        carry: what goes from step to step without a product, (B, H): c_0 of an LSTM, h_0 of a GRU; unused by an RNN.
+
+    Returns:
+        h_1 to h_T as (T, B, H); h_T (B, H) and the last carry (B, H).
+
+    Raises:
+        IndexError: an id that has no column.
+        RuntimeError: the kernels cannot be compiled.
+    """
+    units = hidden.shape[1]
+    if dtype == torch.bfloat16 and units % 2:  # the kernels want pairs: one more unit, which is always zero
+        split = [functional.pad(part.view(-1, units, *part.shape[1:]), _ROOM[part.dim()]) for part in weights]
+        weight_ih, weight_hh, bias_ih, bias_hh = (part.flatten(0, 1) for part in split)
+        weights = weight_ih, functional.pad(weight_hh, (0, 1)), bias_ih, bias_hh
+        hidden, carry = functional.pad(hidden, (0, 1)), functional.pad(carry, (0, 1))
+    try:
+        outputs, last, carry = _Recurrence.apply(cell, dtype, inputs, *weights, hidden, carry)  # type: ignore[no-untyped-call]
+    except NumbaError as error:
+        raise RuntimeError(f"the kernels cannot be compiled: {error}") from error
+    return outputs[..., :units], last[:, :units], carry[:, :units]
+
+
+class _Recurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: Cell,
+        dtype: torch.dtype,
+        inputs: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        hidden_before: Tensor,
+        carry_before: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (steps, batch), units, form = inputs.shape[:2], weight_hh.shape[1], _FORMS[cell]
+        of_inputs, of_hidden = _columns(form.inputs, units), _columns(form.hidden, units)
+        weight_ih = weight_ih.roll(form.turn * units, 0)
+        bias = weight_ih.new_zeros(form.blocks * units)
+        bias[of_inputs] += bias_ih.roll(form.turn * units)
+        bias[of_hidden] += bias_hh
+
+        gates = torch.empty(steps * batch, form.blocks * units, dtype=dtype)
+        inputs = inputs.flatten(0, 1)  # (T * B, inputs) or (T * B,)
+        if inputs.dim() == 1:
+            if not 0 <= int(inputs.min()) <= int(inputs.max()) < weight_ih.shape[1]:
+                raise IndexError("an id is not in the table")  # where it is, a kernel doesn't ask
+            weight_ih = (weight_ih + bias[of_inputs, None]).to(dtype)
+            tables.look_up(_array(weight_ih.t()), inputs.numpy(), _array(gates))
+        else:
+            inputs, weight_ih = inputs.to(dtype), weight_ih.to(dtype)
+            torch.addmm(bias[of_inputs].to(dtype), inputs, weight_ih.t(), out=gates[:, of_inputs])
+        gates[:, of_inputs.stop :] = bias[of_inputs.stop :]
+
+        hidden = torch.empty((steps + 1) * batch, units, dtype=dtype)
+        carry = torch.empty(hidden.shape, dtype=torch.promote_types(dtype, torch.float32))
+        hidden[:batch], carry[:batch] = hidden_before, carry_before
+        weights = _tiles(weight_hh.t().to(dtype), weight_hh.shape[0] // units)
+        form.forward(weights, steps, batch, _array(gates), _array(hidden), _array(carry))
+
+        ctx.form, ctx.batch = form, batch
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, hidden, carry)
+        last = hidden[-batch:].to(carry.dtype, copy=True), carry[-batch:].clone()
+        return hidden[batch:].view(steps, batch, units), *last
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_outputs: Tensor, grad_hidden_last: Tensor, grad_carry_last: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inputs, weight_ih, weight_hh, gates, hidden, carry = ctx.saved_tensors
+        form, batch, units = ctx.form, ctx.batch, hidden.shape[1]
+        steps = len(hidden) // batch - 1
+        of_inputs, of_hidden = _columns(form.inputs, units), _columns(form.hidden, units)
+        grad_gates = torch.empty_like(gates)
+        grad_bias = carry.new_zeros(form.blocks * units)
+        grad_hidden, grad_carry = grad_hidden_last.clone(), grad_carry_last.clone()
+        forward = _array(gates), _array(hidden), _array(carry), _array(grad_outputs.flatten(0, 1))
+        backward = _array(grad_hidden), _array(grad_carry), _array(grad_gates), _array(grad_bias)
+        form.backward(_tiles(weight_hh.to(gates.dtype), 1), steps, batch, *forward, *backward)
+
+        grad_weight_hh = grad_gates[:, of_hidden].t() @ hidden[:-batch]
+        grad_inputs = None
+        if inputs.dim() == 1:
+            grad_table = torch.zeros(weight_ih.t().shape, dtype=carry.dtype)
+            tables.look_up_backward(_array(grad_gates), inputs.numpy(), _array(grad_table))
+            grad_weight_ih = grad_table.t()
+        else:
+            grad_weight_ih = grad_gates[:, of_inputs].t() @ inputs
+            if ctx.needs_input_grad[2]:
+                grad_inputs = (grad_gates[:, of_inputs] @ weight_ih).view(steps, batch, -1)
+        weights = grad_weight_ih.roll(-form.turn * units, 0), grad_weight_hh
+        biases = grad_bias[of_inputs].roll(-form.turn * units), grad_bias[of_hidden]
+        return (None, None, grad_inputs, *weights, *biases, grad_hidden, grad_carry)
+
+
+def _columns(blocks: slice, units: int) -> slice:
+    return slice(blocks.start * units, blocks.stop * units)
+
+
+def _tiles(weights: Tensor, gates: int) -> NDArray[Any]:
+    """Weights (K, gates * units) as the kernels have them, with zeros for the units that the last tile lacks."""
+    pair = 2 if weights.dtype == torch.bfloat16 else 1
+    blocks = weights.reshape(len(weights) // pair, pair, gates, -1)  # (K / pair, pair, gates, units)
+    blocks = functional.pad(blocks, (0, -blocks.shape[3] % LANES))
+    tiles = _array(
+        blocks.view(*blocks.shape[:3], -1, LANES).permute(3, 2, 0, 4, 1)
+    )  # (tiles, gates, K / pair, LANES, pair)
+    return (tiles.view(np.uint32) if pair == 2 else tiles).squeeze(-1)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """The same memory for a kernel, bfloat16 as its bits; contiguous, for kernels are compiled for that."""
+    tensor = tensor.contiguous()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -1,0 +1,167 @@
+"""``charrnn bench``, in real processes: one small size, for what is slow here is what is measured."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import charrnn as package
+from charrnn.cli.app import main
+from charrnn.training import bench, machine
+from charrnn.training.machine import Machine
+from tests.cli.conftest import CORPUS, PROGRAM, files, running
+from tests.conftest import Charrnn, environment, one_line
+
+SMALL = ("--hidden", "16", "--threads", "1")
+
+
+def measured(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """``charrnn bench ARGUMENTS`` of one small size, where a corpus is."""
+    (folder / "corpus.txt").write_text(CORPUS)
+    command = [*PROGRAM, "bench", *arguments, *SMALL]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, timeout=100, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
+    return measured(tmp_path_factory.mktemp("shown"), "corpus.txt")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
+    return measured(tmp_path_factory.mktemp("told"), "corpus.txt", "--json", "-q", "--cell", "gru")
+
+
+def test_the_table_has_a_row_for_a_size_with_aligned_columns(shown: subprocess.CompletedProcess[bytes]) -> None:
+    lines = shown.stdout.decode().splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("size "))
+
+    assert shown.returncode == 0
+    assert re.fullmatch(
+        r"2 x 16 +8,593 +[\d,]+ +(fp32|bf16) (fused|stock), 1 thread +[\d,]+ +\d+% +[\d,]+", lines[head + 1]
+    )
+    assert len({len(line) for line in lines[head - 1 : head + 2]}) == 1
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_limit_is_shown_for_the_precision_that_won(shown: subprocess.CompletedProcess[bytes]) -> None:
+    lines = shown.stdout.decode().splitlines()
+    (precision,) = (line.split()[5] for line in lines if line.startswith("2 x 16 "))
+
+    assert re.fullmatch(rf"LSTMs; the limit is a matrix product's {precision} [\d,]+ GFLOP/s", lines[2])
+
+
+def test_a_text_is_planned_for_with_the_options_given_and_with_a_minute(
+    shown: subprocess.CompletedProcess[bytes],
+) -> None:
+    plans = [part.splitlines() for part in shown.stdout.decode().split("\n\n")[2:]]
+    train = "charrnn train corpus.txt --hidden 16 --threads 1"
+
+    assert [plan[0] for plan in plans] == [train, f"{train} --minutes 1"]
+    for plan in plans:
+        assert plan[1].startswith("  2 x 16 LSTM, ")
+        assert plan[-1].endswith(" an epoch")
+
+
+def test_what_is_for_people_goes_to_stderr(shown: subprocess.CompletedProcess[bytes]) -> None:
+    assert re.fullmatch(r"measuring: .+ cores\n", shown.stderr.decode())
+    assert b"\x1b" not in shown.stdout
+
+
+def test_bench_writes_one_json_object_and_nothing_else(told: subprocess.CompletedProcess[bytes]) -> None:
+    facts = json.loads(told.stdout)
+
+    assert (told.returncode, told.stderr, told.stdout.count(b"\n")) == (0, b"", 1)
+    assert date.fromisoformat(facts["date"]) <= date.today()
+    assert facts["charrnn"] == package.__version__
+    assert facts["corpus"] == {"name": "corpus", "characters": len(CORPUS), "distinct": len(set(CORPUS))}
+    assert facts["cores"] >= 1
+    assert facts["processor"]
+
+
+def test_the_figures_of_the_json_agree_with_each_other(told: subprocess.CompletedProcess[bytes]) -> None:
+    facts = json.loads(told.stdout)
+    (speed,) = facts["speeds"]
+    training = facts["batch_size"] * facts["seq_length"] / speed["seconds_per_step"]
+
+    assert (speed["cell"], speed["layers"], speed["hidden"], speed["threads"]) == ("gru", 2, 16, 1)
+    assert speed["training_chars_per_second"] == pytest.approx(training)
+    assert speed["gflops"] == pytest.approx(6 * speed["parameters"] * training / 1e9)
+    assert speed["share_of_limit"] == pytest.approx(speed["gflops"] / speed["limit_gflops"])
+    assert 0 < speed["sampling_chars_per_second"] < math.inf
+    assert 0 < speed["limit_gflops"] < math.inf
+
+
+def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]) -> None:
+    plans = json.loads(told.stdout)["plans"]
+
+    assert [plan["train"]["minutes"] for plan in plans] == [None, 1]
+    for plan in plans:
+        assert (plan["model"]["cell"], plan["model"]["hidden"]) == ("gru", 16)
+        assert plan["epoch_seconds"] == pytest.approx(plan["seconds"] / plan["steps"] * plan["epoch_steps"])
+
+
+def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Machine, "_race", lambda *_: 0.5)
+    monkeypatch.setattr(machine, "cpu_precisions", lambda: ("fp32",))
+    monkeypatch.setattr(bench, "LIMIT_SECONDS", 0)
+    monkeypatch.setattr(bench, "SAMPLING_SECONDS", 0.001)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["bench", "--json", "--device", "cpu"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    facts = json.loads(capfd.readouterr().out)
+    assert [(speed["layers"], speed["hidden"]) for speed in facts["speeds"]] == [
+        (2, 64),
+        (2, 128),
+        (2, 256),
+        (2, 512),
+    ]
+    assert {speed["training_chars_per_second"] for speed in facts["speeds"]} == {32 * 64 / 0.5}
+    assert (facts["corpus"], facts["plans"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "option", ["--cell elman", "--device abacus", "--threads -1", "--hidden 0"]
+)  # fmt: skip
+def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
+    charrnn: Charrnn, tmp_path: Path, without_torch: dict[str, str], option: str
+) -> None:
+    flag, value = option.split()
+    result = charrnn("bench", "nothing.txt", flag, value, env=without_torch)
+
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert one_line(result).startswith(f"charrnn: {flag}: cannot be {value}; ")
+    assert files(tmp_path) == {}
+
+
+def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(
+    charrnn: Charrnn, without_torch: dict[str, str]
+) -> None:
+    result = charrnn("bench", "nothing.txt", env=without_torch)
+
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert one_line(result).startswith("charrnn: nothing.txt: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_ends_the_measuring_in_silence(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with running("bench", "--threads", "1", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"measuring: ")
+        process.send_signal(number)
+        stdout, stderr = process.communicate()
+
+    assert (process.returncode, stdout, stderr) == (code, b"", b"")
