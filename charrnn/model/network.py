@@ -105,6 +105,10 @@ def _plain(name: str) -> str:
 
 
 def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Dropout (Srivastava et al. 2014; between layers only: Zaremba et al. 2014) its state savable."""
-    drawn = torch.empty_like(values, dtype=torch.float32).uniform_(generator=generator)  # in the order of memory
+    """Dropout between layers (Zaremba et al. 2014), the same units for all T steps (Gal & Ghahramani 2016).
+
+    To silence other units at every step takes more random numbers than all else that a step draws, and by trial it
+    teaches less.
+    """
+    drawn = torch.empty_like(values[0], dtype=torch.float32).uniform_(generator=generator)  # (B, H)
     return values * (drawn >= share).to(values.dtype).mul_(1 / (1 - share))

@@ -21,6 +21,9 @@ LEAST_STEPS = 400  # without a budget; a tiny text needs that many to be learned
 LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
 MOST_VALIDATION = 500_000  # characters, unless a share is given
 CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
+ENOUGH_EPOCHS = (
+    8  # and larger where it would read the text more often: by trial a larger one reading less learns more
+)
 REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
@@ -100,7 +103,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         notes.append(f"cut to B {batch}, T {length}: more than {characters:,} characters can fill was asked for")
     train = replace(train, batch_size=batch, seq_length=length)
 
-    model = _model(pairs, distinct, given, train, seconds, clock)
+    model = _model(pairs, validation > 0, distinct, given, train, seconds, clock)
     if "learning_rate" not in given:
         train = replace(train, learning_rate=_learning_rate(model))
     likely = model if "dropout" in given else replace(model, dropout=0.2)  # which takes its time, and is decided last
@@ -121,7 +124,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
     if "dropout" not in given:
         model = replace(model, dropout=_dropout(steps / chunks))
     if "evaluations" not in given:
-        train = replace(train, evaluations=_evaluations(steps * batch * length, validation))
+        train = replace(train, evaluations=_evaluations(steps * batch * length, steps / chunks, validation))
     seconds = steps * pace.seconds_per_step
     return Plan(model, train, steps, chunks, seconds, characters, validation, distinct, tuple(notes))
 
@@ -152,7 +155,13 @@ def _fit(pairs: int, train: TrainConfig, given: Mapping[str, Any]) -> tuple[int,
 
 
 def _model(
-    pairs: int, distinct: int, given: Mapping[str, Any], train: TrainConfig, seconds: float, clock: Clock
+    pairs: int,
+    measured: bool,
+    distinct: int,
+    given: Mapping[str, Any],
+    train: TrainConfig,
+    seconds: float,
+    clock: Clock,
 ) -> ModelConfig:
     """As large a network as the budget can train and the text can fill."""
     wishes = {name: value for name, value in given.items() if name in ModelConfig.__dataclass_fields__}
@@ -165,7 +174,9 @@ def _model(
     pace = clock(reference, train, distinct)
     work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * reference.parameters(distinct)
     trainable = math.sqrt(work / CHARACTERS_PER_PARAMETER)  # characters times parameters is all that time can buy
-    allowed = min(trainable, 20_000 + 4 * pairs)
+    trainable = max(trainable, work / (ENOUGH_EPOCHS * pairs))
+    # Where the end of the text tells when to stop, a large network is better on a small text, too.
+    allowed = min(trainable, 900_000 + 5 * pairs if measured else 20_000 + 4 * pairs)
     sizes = [hidden for hidden in range(64, 1025, 32)]
     fitting = [size for size in sizes if replace(model, hidden=size).parameters(distinct) <= allowed]
     return replace(model, hidden=fitting[-1] if fitting else sizes[0])
@@ -182,6 +193,9 @@ def _dropout(epochs: float) -> float:
     return next((share for most, share in ((2, 0.0), (5, 0.1), (8, 0.2), (25, 0.3)) if epochs <= most), 0.4)
 
 
-def _evaluations(characters: int, validation: int) -> int:
-    """As many as cost a few per cent of the training, forward passes being a third of its work."""
-    return max(5, min(25, characters // (8 * max(1, validation))))
+def _evaluations(characters: int, epochs: float, validation: int) -> int:
+    """As many as cost a few per cent of the training, forward passes being a third of its work.
+
+    A small text that is read often is learned by heart early, so that the best model is to be caught in time.
+    """
+    return max(5, min(max(25, min(100, round(epochs))), characters // (8 * max(1, validation))))

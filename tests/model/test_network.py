@@ -131,9 +131,19 @@ def test_the_cells_follow_the_equations_of_their_docstring(cell: str) -> None:
 def test_dropout_silences_the_share_it_is_told_and_keeps_the_mean() -> None:
     from charrnn.model.network import _drop
 
-    dropped = _drop(torch.ones(400, 400), 0.3, torch.Generator().manual_seed(0))
+    dropped = _drop(torch.ones(3, 400, 400), 0.3, torch.Generator().manual_seed(0))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+
+
+def test_dropout_silences_the_same_units_at_all_steps_and_others_in_the_next_chunk() -> None:
+    from charrnn.model.network import _drop
+
+    source = torch.Generator().manual_seed(0)
+    one, other = (_drop(torch.ones(5, B, 400), 0.5, source) for _ in range(2))
+    assert torch.equal(one, one[:1].expand_as(one))
+    assert not torch.equal(one[0, 0], one[0, 1])
+    assert not torch.equal(one, other)
 
 
 def test_dropout_acts_only_when_given_a_source_of_randomness() -> None:

@@ -22,11 +22,11 @@ V = 9
 
 
 def layer(cell: Cell, inputs: int, hidden: int, dtype: torch.dtype) -> RecurrentLayer:
-    """A layer with weights large enough to be felt, biases included."""
+    """A layer with weights large enough to be felt, and too small for rounding errors to explode."""
     made = RecurrentLayer(cell, inputs, hidden).to(dtype)
     generator = torch.Generator().manual_seed(0)
     for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.5, generator=generator)
+        torch.nn.init.normal_(parameter, std=min(0.5, 1.5 * hidden**-0.5), generator=generator)
     return made
 
 

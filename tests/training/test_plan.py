@@ -91,8 +91,19 @@ def test_a_larger_budget_buys_a_larger_network() -> None:
     assert sizes == sorted(set(sizes))
 
 
-def test_a_small_text_gets_a_small_network() -> None:
-    assert plan(3000).model.hidden < plan(1_000_000).model.hidden
+def test_a_text_too_small_to_measure_on_gets_a_small_network() -> None:
+    assert plan(1900).model.hidden < plan(2100).model.hidden
+
+
+def test_what_would_be_read_again_and_again_gets_a_larger_network_instead() -> None:
+    short, long = (plan(characters, minutes=5).model.hidden for characters in (300_000, 3_000_000))
+    assert short > long
+
+
+def test_the_more_often_a_text_is_read_the_more_often_it_is_measured() -> None:
+    counts = [plan(20_000, hidden=64, epochs=epochs).train.evaluations for epochs in (10.0, 50.0, 1000.0)]
+    assert counts[0] <= 25
+    assert counts[1:] == [50, 100]
 
 
 def test_a_large_vocabulary_gets_an_embedding() -> None:
