@@ -21,9 +21,7 @@ LEAST_STEPS = 400  # without a budget; a tiny text needs that many to be learned
 LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
 MOST_VALIDATION = 500_000  # characters, unless a share is given
 CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
-ENOUGH_EPOCHS = (
-    8  # and larger where it would read the text more often: by trial a larger one reading less learns more
-)
+ENOUGH_EPOCHS = 8  # and larger where it would read the text more often: larger and less often learns more
 REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
