@@ -1,5 +1,8 @@
 """What this machine is: devices, threads, and the race of the precisions."""
 
+import platform
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -176,3 +179,25 @@ def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch
     monkeypatch.setattr(module.CharRNN, "forward", compiled_at_first)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
     assert Machine(train)._race(MODEL, train, 5, limit=0.001) < 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_memory_is_not_asked_for_anew_at_every_step() -> None:
+    program = """
+import resource, sys, torch
+from charrnn.training.machine import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(10_000_000)
+before = faults()
+for _ in range(20):
+    torch.ones(10_000_000)
+print(faults() - before)
+"""
+    lost, kept = (
+        int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, check=True).stdout)
+        for how in ("lost", "kept")
+    )
+    assert kept < lost / 10
