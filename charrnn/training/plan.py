@@ -20,8 +20,9 @@ MOST_EPOCHS = 60  # without a budget; a small text is learned by then
 LEAST_STEPS = 400  # without a budget; a tiny text needs that many to be learned by heart
 LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
 MOST_VALIDATION = 500_000  # characters, unless a share is given
+MEASURED_SHARE = 0.1  # of what a budget in time reads, at most; more would be measured for longer than trained on
 CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
-ENOUGH_EPOCHS = 8  # and larger where it would read the text more often: larger and less often learns more
+ENOUGH_EPOCHS = 7  # and larger where it would read the text more often: larger and less often learns more
 REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
@@ -119,6 +120,13 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
     else:
         steps = max(1, min(int(seconds / pace.seconds_per_step), max(LEAST_STEPS, MOST_EPOCHS * chunks)))
         train = replace(train, steps=steps)
+    if "validation" not in given and train.epochs is None and "steps" not in given:
+        most = max(LEAST_VALIDATION, int(MEASURED_SHARE * steps * batch * length))
+        if validation > most:  # a large text, of which little is read, or a large vocabulary, which is slow
+            train = replace(train, validation=most / characters)
+            validation, _ = _split(characters, train.validation)
+            pairs = characters - validation - 1
+            chunks = math.ceil(math.ceil(pairs / batch) / length)
     if "dropout" not in given:
         model = replace(model, dropout=_dropout(steps / chunks))
     if "evaluations" not in given:
@@ -170,14 +178,23 @@ def _model(
         return model
     reference = replace(model, layers=REFERENCE.layers, hidden=REFERENCE.hidden)
     pace = clock(reference, train, distinct)
-    work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * reference.parameters(distinct)
-    trainable = math.sqrt(work / CHARACTERS_PER_PARAMETER)  # characters times parameters is all that time can buy
-    trainable = max(trainable, work / (ENOUGH_EPOCHS * pairs))
+    work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * _products(reference, distinct)
+
+    def trainable(model: ModelConfig) -> bool:
+        characters = work / _products(model, distinct)  # that the budget reads with it
+        learned = model.parameters(0)  # a rare character's own would say nothing about how much there is to learn
+        return characters >= min(CHARACTERS_PER_PARAMETER * learned, ENOUGH_EPOCHS * pairs)
+
     # Where the end of the text tells when to stop, a large network is better on a small text, too.
-    allowed = min(trainable, 900_000 + 5 * pairs if measured else 20_000 + 4 * pairs)
-    sizes = [hidden for hidden in range(64, 1025, 32)]
-    fitting = [size for size in sizes if replace(model, hidden=size).parameters(distinct) <= allowed]
-    return replace(model, hidden=fitting[-1] if fitting else sizes[0])
+    most = 900_000 + 5 * pairs if measured else 20_000 + 4 * pairs
+    sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
+    fitting = [size for size in sizes if trainable(size) and size.parameters(distinct) <= most]
+    return fitting[-1] if fitting else sizes[0]
+
+
+def _products(model: ModelConfig, distinct: int) -> int:
+    """Parameters by which a character is multiplied: all but the vectors of the characters, which are looked up."""
+    return model.parameters(0) + model.hidden * distinct
 
 
 def _learning_rate(model: ModelConfig) -> float:

@@ -54,6 +54,18 @@ def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: p
     assert carried_nats(network, ids) == pytest.approx(exact, abs=1e-5)
 
 
+def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), some_ids(70_000)
+    tensors = network.tensors()
+    tensors["layers.1.bias_ih"][16] = 40  # one unit of the last layer never forgets, and no character depends on it
+    tensors["layers.1.weight_hh"][:, 0] = tensors["output.weight"][:, 0] = 0
+    network.load_tensors(tensors)
+    read, streams = module._read, []
+    monkeypatch.setattr(module, "_read", lambda *given: streams.append(len(given[2])) or read(*given))
+    assert carried_nats(network, ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+    assert sum(streams) < 4 * module.LANES
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
 def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, ids = build(), some_ids(3000)

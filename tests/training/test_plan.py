@@ -177,3 +177,21 @@ def test_a_machine_without_bf16_is_explained() -> None:
 def test_a_wrong_value_is_refused() -> None:
     with pytest.raises(SettingError, match="hidden"):
         plan(1000, hidden=0)
+
+
+def test_little_is_measured_of_a_text_of_which_little_is_read() -> None:
+    made = plan(50_000_000, 5000, minutes=1)
+    read = made.steps * made.train.batch_size * made.train.seq_length
+    assert made.validation_characters <= read / 10
+    again = plan(50_000_000, 5000, minutes=1, validation=made.train.validation)
+    assert again.validation_characters == made.validation_characters
+
+
+def test_budgets_in_steps_leave_the_validation_text_as_it_is() -> None:
+    made = [plan(1_115_394, steps=5), plan(1_115_394, epochs=0.1)]
+    assert [one.validation_characters for one in made] == [111_540, 111_540]
+
+
+def test_characters_that_are_rare_do_not_make_a_network_small() -> None:
+    few, many = (plan(50_000_000, distinct, minutes=5).model.hidden for distinct in (200, 5000))
+    assert 128 <= many <= few
