@@ -22,14 +22,18 @@ import torch
 from side_by_side import Laps, describe_machine, median, ratio, table
 
 from charrnn.cli.console import Console
-from charrnn.cli.train import _watch
+from charrnn.cli.signals import Signals
+from charrnn.cli.watch import watch
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.text.sources import read
+from charrnn.training.events import Event, Finished
+from charrnn.training.keeper import Keeper
 from charrnn.training.learner import Learner
 from charrnn.training.machine import plan_here
 from charrnn.training.plan import Plan
-from charrnn.training.trainer import Event, Finished, Trainer
+from charrnn.training.resume import Run
+from charrnn.training.trainer import Trainer
 
 CHARACTERS = 500_000
 DISTINCT = 65
@@ -88,7 +92,8 @@ def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) ->
     with redirect_stderr(io.StringIO()):
         console = Console()
         console.lively = True
-        _watch(trainer, corpus, path, console)
+        run = Run(plan, given, corpus.name, corpus.sha256, corpus.vocabulary)
+        watch(trainer, run, Keeper(path, save_every=60), Signals(), console)
     laps, train = trainer.laps, plan.train
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
     name = f"2x{hidden} LSTM, {train.precision}"

@@ -1,41 +1,34 @@
 """The model file: one ``NAME.safetensors`` that holds all a sampler needs and how it was made.
 
-Tensors under the plain names of `ModelConfig.tensor_shapes`, and one metadata key, ``charrnn``, with sorted JSON:
+A sealed file (``sealed.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
 
     format       1
     model        the fields of ModelConfig
     vocabulary   the characters in the order of their ids, as one string
     training     the record: corpus, settings, how far it came, how good it was
-    digest       SHA-256 of this whole file, these 64 digits themselves taken as zeros
+    digest       of the whole file
 
-One key, because safetensors writes several in random order; so the same model always gives the same bytes. Reading
-executes nothing and needs no torch. Nothing else in the package opens a model file.
+Nothing else in the package opens a model file.
 """
 
-import hashlib
-import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from charrnn import files
+from charrnn import files, sealed
 from charrnn.config import ModelConfig
-from charrnn.errors import CharrnnError, FileError, ModelFileError
+from charrnn.errors import CharrnnError, FileError
+from charrnn.sealed import MODEL, refuse
 from charrnn.text.vocabulary import Vocabulary
 
-FORMAT = 1
-KEY = "charrnn"
 SUFFIX = ".safetensors"
 FOLDER = Path("checkpoints")  # where a bare name is looked up, and where models land
-NO_DIGEST = "0" * 64
+TRAINING = ".training"  # what the state of a run has in its name before the suffix
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -53,16 +46,11 @@ class Checkpoint:
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The model file as bytes, the same ones for the same model."""
     header = {
-        "format": FORMAT,
         "model": asdict(checkpoint.model),
         "vocabulary": checkpoint.vocabulary.characters,
         "training": dict(checkpoint.training),
-        "digest": NO_DIGEST,
     }
-    metadata = {KEY: json.dumps(header, sort_keys=True)}
-    tensors = {name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}
-    blank = safetensors.numpy.save(tensors, metadata)
-    return blank.replace(NO_DIGEST.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
+    return sealed.to_bytes(MODEL, header, checkpoint.tensors)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -80,31 +68,29 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ModelFileError: missing, unreadable, empty, truncated, changed since it was written, or not a model.
     """
-    data = _read(path)
-    header = _header(data, path)
-    if header.get("format") != FORMAT:
-        _refuse(
-            path,
-            f"has file format {header.get('format')}, this charrnn reads {FORMAT}",
-            "install the charrnn that wrote it",
-        )
-    digest = str(header.get("digest")).encode()
-    if hashlib.sha256(data.replace(digest, NO_DIGEST.encode(), 1)).hexdigest().encode() != digest:
-        _refuse(path, "is damaged: its contents do not match its own digest", "restore it from a copy or train again")
+    header, tensors = sealed.read(MODEL, path)
     try:
         model = ModelConfig(**header["model"])
         vocabulary = Vocabulary(str(header["vocabulary"]))
         training = dict(header["training"])
-        tensors = safetensors.numpy.load(data)
-        expected = model.tensor_shapes(len(vocabulary)) if model.layers <= len(tensors) else {}
-    except (KeyError, TypeError, ValueError, OverflowError, CharrnnError, SafetensorError) as error:
-        _refuse(path, f"does not describe a model ({error})", "train again")
+    except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
+        refuse(path, f"does not describe a model ({error})", "train again")
+    check_tensors(path, model, vocabulary, tensors)
+    return Checkpoint(model, vocabulary, tensors, training)
+
+
+def check_tensors(path: Path, model: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
+    """Makes sure that these are the weights of this network, and numbers.
+
+    Raises:
+        ModelFileError: they are not.
+    """
+    expected = model.tensor_shapes(len(vocabulary)) if model.layers <= len(tensors) else {}
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
     if shapes != expected:
-        _refuse(path, "holds tensors that are not those of its model", "train again")
+        refuse(path, "holds tensors that are not those of its model", "train again")
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        _refuse(path, "holds weights that are no finite numbers", "train again")
-    return Checkpoint(model, vocabulary, tensors, training)
+        refuse(path, "holds weights that are no finite numbers", "train again")
 
 
 def find(name: str | None) -> Path:
@@ -114,26 +100,33 @@ def find(name: str | None) -> Path:
         ModelFileError: there is none.
     """
     if name is None:
-        models = [file for file in FOLDER.glob("*" + SUFFIX) if file.is_file()]
+        models = [file for file in FOLDER.glob("*" + SUFFIX) if file.is_file() and not is_run(file)]
         if not models:
-            _refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
+            refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     bare = Path(name).name == name and not name.endswith(SUFFIX)
     for path in (FOLDER / (name + SUFFIX), Path(name)) if bare else (Path(name),):
         if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
-        _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
+        refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
     looked = f"no such file, nor {FOLDER / (name + SUFFIX)}" if bare else "no such file"
-    _refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
+    refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a file is, by its name, the state of a run and no model."""
+    return path.name.endswith(TRAINING + SUFFIX)
 
 
 def place(name: str) -> Path:
     """Where a model called ``name`` is written: a bare name goes to ``./checkpoints``, a path stays one.
 
     Raises:
-        FileError: it names a folder, or nothing at all.
+        FileError: it names a folder, a training state, or nothing at all.
     """
+    if is_run(Path(name)) or name.endswith(TRAINING):
+        raise FileError(name, "is the name of a training state", "give the model another one with -o")
     if os.path.basename(name) in ("", ".", "..", "-"):
         raise FileError(name or "''", "is no name for a file", "give the model one with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
@@ -151,47 +144,5 @@ def check_free(path: Path, *, replace: bool) -> None:
         FileError: no regular file can be written there.
     """
     if path.exists() and not replace:
-        _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
+        refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
     files.check_writable(path)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        _refuse(path, f"cannot be read ({(error.strerror or str(error)).lower()})", "check the path")
-
-
-def _header(data: bytes, path: Path) -> dict[str, Any]:
-    """The JSON under our key, from bytes that may be anything."""
-    if not data:
-        _refuse(path, "is empty", "restore it from a copy or train again")
-    size = int.from_bytes(data[:8], "little")
-    if data[8:9] != b"{":
-        pickled = data.startswith((b"\x80", b"PK"))
-        what = "is a pickle, which may run code when opened" if pickled else "is not a safetensors file"
-        _refuse(path, what, "give a model that charrnn wrote")
-    try:
-        header = json.loads(data[8 : 8 + size])
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        end = 8 + size + max((entry["data_offsets"][1] for entry in tensors), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        cut = 8 + size > len(data)
-        reason = "is truncated in its header" if cut else "is damaged: its header makes no sense"
-        _refuse(path, reason, "restore it from a copy or train again")
-    if len(data) < end:
-        _refuse(path, f"is truncated: {len(data)} of {end} bytes", "restore it from a copy or train again")
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or KEY not in metadata:
-        _refuse(path, "is a safetensors file, but not a charrnn model", "give a model that charrnn wrote")
-    try:
-        ours = json.loads(metadata[KEY])
-    except (ValueError, TypeError, RecursionError):
-        ours = None
-    if not isinstance(ours, dict) or not re.fullmatch("[0-9a-f]{64}", str(ours.get("digest"))):
-        _refuse(path, "is damaged: its header makes no sense", "restore it from a copy or train again")
-    return ours
-
-
-def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
-    raise ModelFileError(str(path), reason, advice)

@@ -172,3 +172,17 @@ class SampleConfig:
         if self.stop == "":  # what a shell makes of "$(printf '\\n')"
             raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
         _choice("unknown", self.unknown, Unknown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepConfig:
+    """How a run is kept on disk; nothing of it changes what is learned.
+
+    Raises:
+        SettingError: a value out of range.
+    """
+
+    save_every: float = 60.0  # seconds from one save to the next at most, beside those at evaluations
+
+    def __post_init__(self) -> None:
+        _number("save_every", self.save_every, 0, math.inf, "seconds, more than 0", open_low=True)

@@ -3,8 +3,10 @@
 CharrnnError                    something a user can understand and mend
 ├── SettingError                a value that an option or a field cannot have (the shell's exit 2)
 ├── FileError                   a file that cannot be read or written
+│   ├── BusyError               a file that another process is writing
 │   ├── CorpusError             a text that cannot be read, or not be trained on
 │   └── ModelFileError          a model file that is missing, damaged or not a model
+├── ResumeError                 a run that cannot go on as it was asked to
 ├── UnknownCharacterError       a text holds characters that the model never saw
 ├── DownloadError               a named corpus could not be fetched whole
 └── TrainingError               the training itself failed (a loss that is no number)
@@ -46,12 +48,20 @@ class FileError(CharrnnError):
     """A file that cannot be read or written; the subject is its path."""
 
 
+class BusyError(FileError):
+    """A file that another process is writing."""
+
+
 class CorpusError(FileError):
     """A text that cannot be read, or not be trained on."""
 
 
 class ModelFileError(FileError):
     """A model file that is missing, damaged, foreign, or in the way."""
+
+
+class ResumeError(CharrnnError):
+    """A run that cannot go on as it was asked to: something differs, or there is none; the subject names what."""
 
 
 class UnknownCharacterError(CharrnnError):

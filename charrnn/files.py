@@ -1,17 +1,29 @@
-"""Files written whole: a reader, a crash or a full disk never meets half of one.
+"""Files written whole: a reader, a crash or a full disk never meets half of one; and one writer at a time.
 
 The only module that writes files; the mode follows the umask, and a symbolic link stays one.
 """
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from charrnn.errors import FileError
+from charrnn.errors import BusyError, FileError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+_OLD = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader, a crash or a full disk never meets half of it; the mode follows the umask.
+def write_whole(path: Path, data: bytes, *, keep_old: bool = False) -> None:
+    """Writes a file so that a reader, a crash or a full disk never meets half of it.
+
+    Args:
+        path: where; a symbolic link is followed.
+        data: all of the file.
+        keep_old: what is replaced stays, as `old` names it. A crash between the two renames leaves it alone there.
 
     Raises:
         FileError: it cannot be written; what was there before is untouched.
@@ -25,12 +37,39 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+            _replace(temporary, target, keep_old and target.exists())
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def old(path: Path) -> Path:
+    """Where the file lies that was replaced by the one at ``path`` and kept."""
+    target = path.resolve()
+    return target.with_name(target.name + _OLD)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, if it is there.
+
+    Raises:
+        FileError: it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def clear_leftovers(path: Path) -> None:
+    """Deletes what writers of this file left behind when they were killed; for whoever holds its lock."""
+    target = path.resolve()
+    with suppress(OSError):  # such as a folder that isn't there yet
+        for leftover in target.parent.iterdir():
+            if leftover.name.startswith(f".{target.name}.") and leftover.suffix == ".tmp":
+                leftover.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
@@ -47,6 +86,54 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+class Lock:
+    """The right to write a file and those that belong to it; the system takes it from a process that dies.
+
+    Args:
+        path: the file, which need not exist; its folder is made.
+
+    Raises:
+        BusyError: another process has it.
+        FileError: no lock can be made there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import filelock
+
+        target = _target(path)
+        self._made = [folder for folder in target.parents if not folder.exists()]  # the innermost first
+        self._file = target.with_name(f".{target.name}.lock")
+        self._lock: FileLock = filelock.FileLock(self._file, timeout=0, thread_local=False)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise BusyError(str(path), "another charrnn is training it", "let it end, or choose another -o") from None
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def release(self) -> None:
+        """Gives the right back; does nothing the second time."""
+        if self._lock.is_locked:
+            with suppress(OSError):  # Windows deletes no open file; it stays, and does no harm
+                self._file.unlink(missing_ok=True)
+            self._lock.release()
+            with suppress(OSError):  # only what is empty: nothing came of what was to be written
+                for folder in self._made:
+                    folder.rmdir()
+
+
+def _replace(temporary: Path, target: Path, keep_old: bool) -> None:
+    if keep_old:
+        os.replace(target, old(target))
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        if keep_old:
+            os.replace(old(target), target)
+        raise
 
 
 def _temporary(target: Path) -> str:

@@ -24,7 +24,7 @@ from charrnn.sampling.writer import write
 from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.training.trainer import Event
+    from charrnn.training.events import Event
 
     Listener = Callable[[Event], None]
 
@@ -132,7 +132,7 @@ def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **
     Args:
         text: the corpus itself, two characters or more.
         name: what the record calls it.
-        listen: is told of every step and evaluation; see the events of ``training/trainer.py``.
+        listen: is told of every step and evaluation; see the events of ``training/events.py``.
         settings: fields of `ModelConfig` and `TrainConfig`; the others are planned from the text and the machine.
 
     Raises:

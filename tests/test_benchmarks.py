@@ -26,6 +26,7 @@ def figures(output: str) -> list[list[float]]:
         ("sampling.py", 2, 10),
         ("startup.py", 5, 2),
         ("overhead.py", 1, 5),
+        ("saving.py", 1, 6),
         ("training.py", 3, 9),
         ("quality.py", 1, 6),
     ],

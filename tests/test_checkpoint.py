@@ -13,7 +13,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint
+from charrnn import checkpoint, sealed
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell
 from charrnn.errors import FileError, ModelFileError
@@ -43,7 +43,7 @@ def test_any_vocabulary_survives(characters: set[str]) -> None:
     tiny = make_checkpoint(text="".join(sorted(characters)))
     data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
     assert data.count(b"charrnn") >= 1
-    header = checkpoint._header(data, Path("m"))
+    header = sealed.from_bytes(sealed.MODEL, data, Path("m"))[0]
     assert header["vocabulary"] == "".join(sorted(characters))
 
 
@@ -82,11 +82,11 @@ def test_bytes_behind_the_end_are_found(tiny_path: Path) -> None:
 def test_no_bytes_at_all_can_crash_the_reader(data: bytes) -> None:
     for prefix in (b"", len(data).to_bytes(8, "little") + b"{"):
         with pytest.raises(ModelFileError):
-            checkpoint._header(prefix + data, Path("m"))
+            sealed.from_bytes(sealed.MODEL, prefix + data, Path("m"))
 
 
 def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "MODEL", replace(sealed.MODEL, format=2))
     checkpoint.save(tiny_path, tiny)
     monkeypatch.undo()
     with pytest.raises(ModelFileError, match="has file format 2"):

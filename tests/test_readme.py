@@ -36,6 +36,8 @@ def shortened(command: str) -> str:
         command = command.replace(name, stand_in)
     for option, (instead, value) in TOO_LONG.items():
         command = re.sub(rf"{option} [\d.]+", f"{instead} {value}", command)
+    if "--resume" in command:  # which is for more than there was
+        return command.replace("--steps 3", "--steps 6")
     if "charrnn train" in command and "hello" not in command:
         extra = " --hidden 16 --force" + ("" if "--steps" in command else " --steps 3")
         command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{extra}", command)

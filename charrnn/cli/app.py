@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from charrnn.cli import bench, corpus, eval, info, options, sample, train
+from charrnn.cli import bench, corpus, eval, info, log, options, sample, train
 from charrnn.cli.console import ReaderGone, complain, let_go
 from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
 from charrnn.version import __version__
@@ -41,6 +41,7 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(eval.evaluate)
 app.command("info")(info.info)
+app.command("log")(log.log)
 app.command("bench")(bench.bench)
 app.add_typer(corpus.app, name="corpus")
 

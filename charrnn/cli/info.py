@@ -57,14 +57,20 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
         ("validation", f"{quality}, last {corpus['validation_characters']:,} characters"),
         ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['ended'] or 'not ended'}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
+        *([("from", record["from"]["model"])] if "from" in record else []),
+        *(("changed", change) for change in record.get("changed", ())),
         (_again(record), _command(loaded)),
         ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
     ]
 
 
 def _again(record: Mapping[str, Any]) -> str:
-    """What to call the command: a run by the clock, or one that was stopped, cannot be repeated to the bit."""
-    exact = record["settings"]["minutes"] is None and record["ended"] not in (None, "stopped")
+    """What to call the command: not every run can be repeated to the bit.
+
+    One by the clock can't, nor one that was stopped, came from another model or had its budget changed on the way.
+    """
+    whole = record["ended"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
+    exact = whole and record["settings"]["minutes"] is None
     return "repeat" if exact else "similar"
 
 
@@ -73,4 +79,7 @@ def _command(loaded: "Checkpoint") -> str:
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
     chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
-    return "charrnn train CORPUS " + shlex.join(words)
+    source = (
+        f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
+    )
+    return "charrnn train " + source + shlex.join(words)

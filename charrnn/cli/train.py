@@ -1,30 +1,16 @@
 """``charrnn train``: from a text to a model file, watched from stderr; stdout gets the model's path at the end."""
 
-import shlex
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import Console, emit
-from charrnn.config import ModelConfig, SampleConfig, TrainConfig
-from charrnn.units import bits, count, duration
+from charrnn.cli.signals import Signals
+from charrnn.config import KeepConfig, ModelConfig, TrainConfig
+from charrnn.errors import SettingError
 
-if TYPE_CHECKING:
-    from charrnn.text.corpus import Corpus
-    from charrnn.training.trainer import Evaluation, Finished, Trainer
-
-PREVIEW = SampleConfig(length=240, temperature=0.8, seed=0)
-PREVIEW_SECONDS = 20.0  # at least this long from one preview to the next
-STILL_IMPROVING = 0.005  # nats gained in the last fifth of a run
 PLANNED = " [default: planned]"
-LAYOUT = "{percentage:3.0f}% {bar} {desc}, {remaining} left"
 
 
 def train(
@@ -38,6 +24,15 @@ def train(
         ),
     ] = None,
     force: options.Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped, or with a larger budget.")
+    ] = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Start from a trained model, on a new text.")
+    ] = None,
+    freeze_vocabulary: Annotated[
+        bool, typer.Option("--freeze-vocabulary", help="Refuse characters that the model of --from never saw.")
+    ] = False,
     minutes: Annotated[
         float | None, typer.Option("--minutes", metavar="X", help="Train this long.  [default: about 5]")
     ] = None,
@@ -97,12 +92,17 @@ def train(
     ] = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    save_every: Annotated[
+        float | None,
+        typer.Option("--save-every", metavar="SECONDS", help="Save at least this often.  [default: 60]"),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network to predict the next character of a text.
 
     Told nothing but the text, it plans size, batch, learning rate and budget from the text and this machine; each
-    option replaces its own part of the plan. Ctrl-C ends the training with the best model saved.
+    option replaces its own part of the plan. Ctrl-C stops with everything saved, and --resume goes on from there as
+    if nothing had happened.
     """
     wishes = options.given(
         cell=cell, layers=layers, hidden=hidden, embedding=embedding, dropout=dropout, batch_size=batch_size,
@@ -112,120 +112,36 @@ def train(
     )  # fmt: skip
     for config in (ModelConfig, TrainConfig):  # a wrong value is told before anything is read or loaded
         config(**{name: value for name, value in wishes.items() if name in config.__dataclass_fields__})
+    keeping = KeepConfig(**options.given(save_every=save_every))
+    if freeze_vocabulary and from_ is None:
+        raise SettingError("freeze_vocabulary", "needs a model", "name one with --from")
+    if resume and force:
+        raise SettingError("resume", "cannot be combined with --force", "leave one of them out")
+
+    asked = {**wishes, **options.given(**{"from": from_, "freeze_vocabulary": freeze_vocabulary or None})}
 
     from charrnn import checkpoint
+    from charrnn.cli import start
     from charrnn.text import sources
-    from charrnn.text.corpus import Corpus
+    from charrnn.training.keeper import Keeper
 
     console = Console(quiet=quiet)
     path = checkpoint.place(out if out is not None else sources.name_of(corpus))
-    checkpoint.check_free(path, replace=force)
-    text = Corpus.of(sources.read(corpus))
-    console.line(
-        f"{text.name}: {len(text.ids):,} characters, {len(text.vocabulary)} distinct -> {path}", style="bold"
-    )
+    keeper = Keeper(path, keeping.save_every)
+    with Signals() as signals:
+        lock = keeper.lock()
+        signals.farewell = lock.release
+        try:
+            start.check_place(keeper, resume=resume, force=force)
+            source = sources.read(corpus)
+            run, trainer = (start.resumed if resume else start.new)(source, keeper, asked, console)
 
-    from charrnn.training.machine import plan_here  # torch: more than a second
-    from charrnn.training.trainer import Trainer
+            from charrnn.cli.watch import resume_command, tell_verdict, watch
 
-    plan = plan_here(len(text.ids), len(text.vocabulary), wishes)
-    console.line(f"plan: {plan.summary}")
-    for note in plan.notes:
-        console.line(f"note: {note}")
-    trainer = Trainer(text, plan)
-    with _stopped_by_signals(trainer) as caught:
-        finished = _watch(trainer, text, path, console)
-    checkpoint.save(path, trainer.checkpoint)
-    _verdict(finished, path, console)
+            finished = watch(trainer, run, keeper, signals, console)
+            tell_verdict(finished, path, resume_command(corpus, path), console)
+        finally:
+            lock.release()
     emit(f"{path}\n")
-    if caught:
-        raise typer.Exit(128 + caught[0])
-
-
-def _watch(trainer: "Trainer", text: "Corpus", path: Path, console: Console) -> "Finished":
-    """Shows a run as it goes, and saves the model whenever it is the best so far."""
-    from charrnn import checkpoint
-    from charrnn.training.trainer import Evaluation, Step
-
-    previewed = started = time.monotonic()
-    smooth = None
-    with console.bar(total=1.0, layout=LAYOUT) as bar:
-        for event in trainer.run():
-            if isinstance(event, Step):
-                smooth = event.nats if smooth is None else 0.98 * smooth + 0.02 * event.nats
-                if console.lively:
-                    pace = event.characters / (time.monotonic() - started)
-                    bar.set_description_str(f"{bits(smooth):.3f} bits/char, {count(pace)} char/s", refresh=False)
-                    bar.update(event.fraction - bar.n)
-            elif isinstance(event, Evaluation):
-                if event.best:
-                    checkpoint.save(path, trainer.checkpoint)
-                console.line(_evaluation_line(event))
-                if console.lively and time.monotonic() - previewed >= PREVIEW_SECONDS:
-                    previewed = time.monotonic()
-                    console.passage(_preview(trainer, text))
-            else:
-                finished = event
-    return finished
-
-
-def _evaluation_line(event: "Evaluation") -> str:
-    line = f"step {event.step:>6,}  epoch {event.epoch:>5.1f}  train {bits(event.train_nats):.3f}"
-    if event.validation_nats is not None:
-        line += f"  validation {bits(event.validation_nats):.3f}"
-    return line + " bits/char" + ("  best" if event.best and event.validation_nats is not None else "")
-
-
-def _preview(trainer: "Trainer", text: "Corpus") -> str:
-    """A short sample of what the network writes by now; touches nothing that the training uses."""
-    from charrnn.sampling.stepper import Stepper
-    from charrnn.sampling.writer import write
-
-    return "".join(write(Stepper(*trainer.latest()), text.vocabulary, PREVIEW))
-
-
-def _verdict(finished: "Finished", path: Path, console: Console) -> None:
-    """What came out, in plain words, and the next command to type."""
-    if finished.validation_nats is None:
-        quality = "not measured, for want of validation text"
-    else:
-        nats = finished.validation_nats
-        quality = f"{bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"
-    improving = finished.late_gain >= STILL_IMPROVING
-    outcome = {
-        "done": "done, and still improving: a larger budget would make it better" if improving else "done",
-        "overfitting": f"overfitting since epoch {finished.best_epoch:.1f}, where the best model was kept",
-        "stuck": f"no longer improving since epoch {finished.best_epoch:.1f}; the best model was kept",
-        "stopped": "stopped early; the best model so far was kept",
-    }[finished.reason]
-    console.line(f"{outcome}; {quality}, after {duration(finished.seconds)}", style="bold green")
-    console.line(f"next: charrnn sample {_as_argument(path)} --temp 0.8")
-
-
-def _as_argument(path: Path) -> str:
-    """How a shell names this model most shortly."""
-    from charrnn import checkpoint
-
-    return shlex.quote(path.stem if path.parent == checkpoint.FOLDER else str(path))
-
-
-@contextmanager
-def _stopped_by_signals(trainer: "Trainer") -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM ends the run after the step at hand; a second one ends the program."""
-    caught: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}  # as `&` may set
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        trainer.stop = True
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if signals.caught:
+        raise typer.Exit(128 + signals.caught)

@@ -5,6 +5,7 @@ nats (natural logarithm) inside and in bits (nats / ln 2) for people.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -24,7 +25,12 @@ RESOLUTION = 1e-6  # nats per character; reading again what changes no lane by m
 
 
 @torch.no_grad()
-def carried_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], tolerance: float = TOLERANCE) -> float:
+def carried_nats(
+    network: CharRNN,
+    ids: NDArray[np.unsignedinteger],
+    tolerance: float = TOLERANCE,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> float:
     """Mean nats per character of a text, the state carried from its first character to its last.
 
     One long stream would leave the machine idle. So the text is cut into lanes that are read side by side, each from
@@ -38,6 +44,7 @@ def carried_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], tolerance: 
         ids: the text (n,), n >= 2.
         tolerance: the largest difference between a guessed and a true component of a state; infinity trusts the
             guesses, which is a little faster, and the only choice in bf16, where no two states agree.
+        heartbeat: called every moment; may raise, to break off.
     """
     pairs = len(ids) - 1
     length = math.ceil(pairs / max(1, min(LANES, pairs // LANE_LENGTH)))
@@ -45,12 +52,12 @@ def carried_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], tolerance: 
     states = [network.zero_state(1)]
     if len(starts) > 1:
         later = starts[1:] - RUN_UP
-        states += _split(_read(network, ids, later, RUN_UP, network.zero_state(len(later)))[1])
+        states += _split(_read(network, ids, later, RUN_UP, network.zero_state(len(later)), heartbeat)[1])
     ends: list[State] = [()] * len(starts)
     sums = np.zeros(len(starts))
     wrong = list(range(len(starts)))
     while wrong:
-        read, after = _read(network, ids, starts[wrong], length, _join([states[lane] for lane in wrong]))
+        read, after = _read(network, ids, starts[wrong], length, _join([states[lane] for lane in wrong]), heartbeat)
         change = np.abs(sums[wrong] - read).max() / length  # of the first reading: more than any resolution
         for lane, total, end in zip(wrong, read, _split(after), strict=True):
             sums[lane], ends[lane] = total, end
@@ -76,7 +83,12 @@ def reset_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], reset: int) -
 
 
 def _read(
-    network: CharRNN, ids: NDArray[np.unsignedinteger], starts: NDArray[np.int64], length: int, state: State
+    network: CharRNN,
+    ids: NDArray[np.unsignedinteger],
+    starts: NDArray[np.int64],
+    length: int,
+    state: State,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[np.float64], State]:
     """The summed nats of ``length`` predictions from each start, and the states after them.
 
@@ -85,6 +97,7 @@ def _read(
     sums = np.zeros(len(starts))  # fp64, which not every device has
     chunk = max(1, min(CHUNK, MOST_LOGITS // (len(starts) * network.vocabulary_size)))
     for offset in range(0, length, chunk):
+        heartbeat()
         place = starts + np.arange(offset, min(offset + chunk, length))[:, None]  # (T, lanes)
         logits, state = network(_tensor(ids.take(place, mode="clip"), network), state)
         targets = _tensor(

@@ -87,20 +87,21 @@ class CharRNN(nn.Module):
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """A copy of the weights under their plain names, as `ModelConfig.tensor_shapes` lists them."""
         return {
-            _plain(name): value.detach().float().cpu().numpy().copy() for name, value in self.state_dict().items()
+            plain_name(name): value.detach().float().cpu().numpy().copy() for name, value in self.state_dict().items()
         }
 
     def load_tensors(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Takes over weights that `tensors` gave."""
-        self.load_state_dict({name: torch.from_numpy(tensors[_plain(name)]) for name in self.state_dict()})
+        self.load_state_dict({name: torch.from_numpy(tensors[plain_name(name)]) for name in self.state_dict()})
 
 
 def detach(state: State) -> State:
-    """The same state without the graph that made it: gradients end here, values go on."""
-    return tuple(tuple(part.detach() for part in layer) for layer in state)
+    """The same state in fp32, without the graph that made it: gradients end here, values go on."""
+    return tuple(tuple(part.detach().float() for part in layer) for layer in state)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """What a parameter is called in `ModelConfig.tensor_shapes`."""
     return name.replace(".stock.", ".").removesuffix("_l0")
 
 

@@ -1,7 +1,8 @@
 """Characters and their ids: what a text is to the model.
 
-A vocabulary is the sorted distinct characters (Unicode code points) of a training text; the id of a character is its
-place among them. Knows nothing about files or networks.
+A vocabulary is the distinct characters (Unicode code points) of a training text, sorted; the id of a character is its
+place among them. Characters that are added later stand behind, so that ids stay what they are. Knows
+nothing about files or networks.
 """
 
 import unicodedata
@@ -40,7 +41,11 @@ class Vocabulary:
     @classmethod
     def of(cls, text: str) -> "Vocabulary":
         """The vocabulary of a text, sorted by code point."""
-        return cls("".join(sorted(set(text))))
+        return cls("".join(sorted(_distinct(text))))
+
+    def extended(self, text: str) -> "Vocabulary":
+        """This vocabulary with the characters of a text that it lacks, sorted, behind its own."""
+        return Vocabulary(self.characters + self.split_unknown(text)[1])
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -71,7 +76,7 @@ class Vocabulary:
 
     def split_unknown(self, text: str) -> tuple[str, str]:
         """``text`` without the characters that are not in the vocabulary, and those characters, each once."""
-        alien = set(text) - set(self.characters)
+        alien = _distinct(text) - set(self.characters)
         return "".join(character for character in text if character not in alien), "".join(sorted(alien))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -82,6 +87,11 @@ class Vocabulary:
         codes = _codes(text)
         known = codes < len(self._ids)
         return np.where(known, self._ids[np.where(known, codes, 0)], np.int32(-1))
+
+
+def _distinct(text: str) -> set[str]:
+    """Counted by the piece, so that a signal is heard while a large text is read."""
+    return set().union(*(text[start : start + PIECE] for start in range(0, len(text), PIECE)))
 
 
 def describe(character: str) -> str:

@@ -6,7 +6,7 @@ operation waits for a slower core, as it does where each is divided among all co
 budgets or evaluation; the trainer feeds it and ``machine.py`` times it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
@@ -19,8 +19,10 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from charrnn.config import Precision, TrainConfig
-from charrnn.model.network import CharRNN, State, detach
+from charrnn.model.network import CharRNN, State, detach, plain_name
 from charrnn.text.streams import IGNORED
+
+_AVERAGES = {"mean": "exp_avg", "square": "exp_avg_sq"}  # AdamW's names in torch
 
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
@@ -63,8 +65,8 @@ class Learner:
             learning_rate: of this step.
 
         Returns:
-            The mean loss in nats per character before the update, and the state after the chunk, detached. A loss
-            that is no finite number changes nothing.
+            The mean loss in nats per character before the update, and the state after the chunk, detached and in
+            fp32. A loss that is no finite number changes nothing.
         """
         predictions = int((targets != IGNORED).sum())
 
@@ -87,6 +89,26 @@ class Learner:
                 return nats, state
             self._update([grads for _, grads, _ in parts], learning_rate)
         return nats, _join([after for _, _, after in parts])
+
+    def averages(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``."""
+        found = {}
+        for name, parameter in self.network.named_parameters():
+            held = self._optimizer.state.get(parameter, {})  # nothing before the first step
+            for ours, theirs in _AVERAGES.items():
+                average = held.get(theirs, torch.zeros_like(parameter))
+                found[f"{ours}.{plain_name(name)}"] = average.detach().cpu().numpy().copy()
+        return found
+
+    def restore(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
+        """Takes over what `averages` gave after so many steps."""
+        for name, parameter in self.network.named_parameters():
+            held = {
+                theirs: torch.from_numpy(averages[f"{ours}.{plain_name(name)}"]).to(parameter.device, copy=True)
+                for ours, theirs in _AVERAGES.items()
+            }
+            where = parameter.device if self._config.device != "mps" else "cpu"
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(steps), device=where), **held}
 
     def _side_by_side(self, learn: Callable[[int, slice], _Learned], batch: int) -> list[_Learned]:
         """What each shard learned; the first one is computed here, the others by threads of their own."""

@@ -7,8 +7,9 @@ neither the training state nor its random numbers. Knows no terminal and no file
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,51 +21,18 @@ from charrnn.evaluation.bits import carried_nats
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.text.streams import Streams
+from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Plan
+from charrnn.training.progress import Progress, Snapshot
 from charrnn.version import __version__
 
 LEARNED = 0.01  # nats by which the training loss falls while the validation loss doesn't: learning by heart
-
-Reason = Literal["done", "overfitting", "stuck", "stopped"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step was taken."""
-
-    step: int  # 1 for the first
-    fraction: float  # of the budget spent, 0 to 1
-    nats: float  # training loss of this step
-    characters: int  # read so far
+MOST_ROLLBACKS = 5  # of a run, each of them at half the learning rate of the one before
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The validation text was measured."""
-
-    step: int
-    epoch: float
-    fraction: float
-    train_nats: float  # mean since the evaluation before, dropout included
-    validation_nats: float | None  # None without a validation text
-    best: bool  # the best so far; `Trainer.checkpoint` holds it
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run is over; `Trainer.checkpoint` holds the best model."""
-
-    reason: Reason
-    step: int
-    best_step: int
-    best_epoch: float
-    validation_nats: float | None  # of the best model in fp32, as `charrnn eval` gives it
-    late_gain: float  # nats by which the last fifth of the run bettered the validation loss
-    seconds: float
-
-
-Event = Step | Evaluation | Finished
+class _Stopped(Exception):
+    """Raised in the middle of an evaluation to break it off."""
 
 
 class Trainer:
@@ -73,122 +41,211 @@ class Trainer:
     Args:
         corpus: the text.
         plan: every setting, decided.
+        history: what else belongs into the record (`resume.Run`).
 
     Attributes:
-        stop: set it to True and the run ends after the step at hand, with an evaluation, as if it had been done.
+        stop: set it to True and the run ends at once, after the step at hand or in the midst of an evaluation, where
+            it can be resumed.
+        best: the weights of the best model so far.
+        good: the run as it was after the last evaluation, or at its start; where it rolls back to.
+        rollbacks: how often it did.
     """
 
-    def __init__(self, corpus: Corpus, plan: Plan) -> None:
+    def __init__(self, corpus: Corpus, plan: Plan, history: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.stop = False
+        self.rollbacks = 0
         self._corpus = corpus
         self._plan = plan
+        self._history = history
         self._config: TrainConfig = plan.train
         training, self._validation = corpus.split(plan.validation_characters)
         self._streams = Streams(training, self._config.batch_size, self._config.seq_length)
         self._network = CharRNN(plan.model, len(corpus.vocabulary))
         self._network.initialize(self._config.seed)
         self._learner = Learner(self._network, self._config)
-        self._best: Tensors = self._network.tensors()
-        self._best_nats = math.inf
-        self._best_step = 0
-        self._step = 0  # optimizer steps taken
-        self._reason: Reason | None = None  # why the run ended; None while it goes on
-        self._early_nats = math.inf  # the best before the last fifth of the run
-        self._closing_nats: float | None = None
+        self._state = self._network.zero_state(self._config.batch_size)
+        self._now = Progress()
+        self._began: float | None = None  # on the clock, such that the run has lasted since, breaks left out
+        self._stopped = False
+        self._copied: tuple[int, Tensors] | None = None  # the tensors after so many steps
+        self.good = self.snapshot()
+        self.best: Tensors = self.good.part("weights")
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The best model so far, with its record."""
-        return Checkpoint(self._plan.model, self._corpus.vocabulary, self._best, self._record())
+        """The best model so far, with its record; the latest, as long as none was measured."""
+        latest = self.snapshot().part("weights")
+        tensors = self.best if self._now.best_step or not _sound(latest) else latest
+        return Checkpoint(self._plan.model, self._corpus.vocabulary, tensors, self._record())
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
         """The network as it is now, for a look at what it writes."""
         return self._plan.model, self._network.tensors()
 
+    def start_from(self, tensors: Tensors) -> None:
+        """Takes other first weights than random ones; before the first step."""
+        self._network.load_tensors(tensors)
+        self._copied = None
+        self.good = self.snapshot()
+        self.best = self.good.part("weights")
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is now, between two steps."""
+        if self._copied is None or self._copied[0] != self._now.step:
+            tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
+            tensors |= self._learner.averages()
+            for index, layer in enumerate(self._state):
+                tensors |= {f"state.{index}.{part}": its.cpu().numpy().copy() for part, its in enumerate(layer)}
+            self._copied = self._now.step, tensors
+        return Snapshot(replace(self._now, seconds=self._seconds()), self._copied[1])
+
+    def resume(self, now: Snapshot, good: Snapshot, best: Tensors, rollbacks: int) -> None:
+        """Goes on where another trainer of the same corpus and plan was; before `run`.
+
+        Args:
+            now: what its `snapshot` gave.
+            good: its attribute, as are the other two.
+            best: the weights of the best model so far.
+            rollbacks: how often it went back.
+        """
+        self.good, self.best, self.rollbacks = good, best, rollbacks
+        self._go_to(now)
+
     def run(self) -> Iterator[Event]:
         """Trains until the budget is spent, the validation loss stops falling, or `stop` is set.
 
         Raises:
-            TrainingError: the loss is no finite number any more.
+            TrainingError: the loss is no finite number, whatever the learning rate.
         """
+        self._began = time.monotonic() - self._now.seconds
         torch.set_flush_denormal(True)  # averages that fade to nothing must not slow the processor down
         try:
-            yield from self._run()
+            while not (self._now.finished or self.stop):
+                if (event := self._advance()) is not None:
+                    yield event
+        except _Stopped:
+            pass
         finally:
             torch.set_flush_denormal(False)
+        self._stopped = not self._now.finished
+        yield self._finished()
 
-    def _run(self) -> Iterator[Event]:
-        config, streams = self._config, self._streams
-        started = time.monotonic()
-        step, evaluations, losses, since_best, train_nats = 0, 0, [], 0, math.inf
-        reason: Reason | None = None
-        state = self._network.zero_state(config.batch_size)
-        while reason is None:
-            cursor = step % streams.chunks
-            if cursor == 0:  # every stream starts again
-                state = self._network.zero_state(config.batch_size)
-            rate = config.learning_rate * schedule(self._fraction(step, started), config.warmup)
-            nats, state = self._learner.step(step, *streams.chunk(cursor), state, rate)
-            if not math.isfinite(nats):
-                advice = f"give a --lr below {config.learning_rate:g}"
-                raise TrainingError("training", f"the loss is {nats} at step {step + 1}", advice)
-            self._step = step = step + 1
-            losses.append(nats)
-            fraction = self._fraction(step, started)
-            yield Step(step, fraction, nats, step * config.batch_size * config.seq_length)
-            if fraction >= 1:
-                reason = "done"
-            elif self.stop:
-                reason = "stopped"
-            if reason or fraction * config.evaluations >= evaluations + 1:
-                evaluations = int(fraction * config.evaluations)
-                evaluation = self._evaluate(step, fraction, sum(losses) / len(losses))
-                losses.clear()
-                if evaluation.best:
-                    since_best, train_nats = 0, evaluation.train_nats
-                else:
-                    since_best += 1
-                yield evaluation
-                if config.patience and since_best >= config.patience and reason is None:
-                    reason = "overfitting" if evaluation.train_nats < train_nats - LEARNED else "stuck"
-        self._reason = reason
-        yield self._finish(reason, step, time.monotonic() - started)
+    def _advance(self) -> Event | None:
+        """Does the next thing."""
+        if self._now.due:
+            return self._evaluate()
+        if self._now.reason:
+            self._close()
+            return None
+        return self._step()
 
-    def _fraction(self, step: int, started: float) -> float:
-        """How much of the budget is spent."""
+    def _step(self) -> Event:
+        config, streams, now = self._config, self._streams, self._now
+        cursor = now.step % streams.chunks
+        if cursor == 0:  # every stream starts again
+            self._state = self._network.zero_state(config.batch_size)
+        peak = config.learning_rate * 0.5**self.rollbacks
+        rate = peak * schedule(self._fraction(now.step), config.warmup)
+        nats, state = self._learner.step(now.step, *streams.chunk(cursor), self._state, rate)
+        if not math.isfinite(nats):
+            return self._roll_back(nats)
+        self._state = state
+        step, fraction = now.step + 1, self._fraction(now.step + 1)
+        over = fraction >= 1
+        marks = [int(share * config.evaluations + 1e-9) for share in (now.fraction, fraction)]
+        self._now = replace(
+            now, step=step, fraction=fraction, nats_sum=now.nats_sum + nats, nats_count=now.nats_count + 1,
+            due=over or marks[0] < marks[1], reason="done" if over else None,
+        )  # fmt: skip
+        return Step(step, fraction, nats, step * config.batch_size * config.seq_length)
+
+    def _fraction(self, step: int) -> float:
+        """How much of the budget is spent after so many steps."""
         if self._config.minutes is not None:
-            return min(1.0, (time.monotonic() - started) / (60 * self._config.minutes))
+            return min(1.0, self._seconds() / (60 * self._config.minutes))
         return step / self._plan.steps
 
-    def _evaluate(self, step: int, fraction: float, train_nats: float) -> Evaluation:
+    def _roll_back(self, nats: float) -> Event:
+        """Returns to the last sound state, which isn't far, with half the learning rate."""
+        failed, rate = self._now.step + 1, self._config.learning_rate * 0.5**self.rollbacks
+        if self.rollbacks >= MOST_ROLLBACKS:
+            reason = f"the loss is {nats} at step {failed}, down to a learning rate of {rate:.2g}"
+            raise TrainingError("training", reason, f"start again with --force and --lr below {rate:.2g}")
+        self.rollbacks += 1
+        self._go_to(self.good)
+        return RolledBack(failed, nats, self._now.step, rate / 2)
+
+    def _go_to(self, snapshot: Snapshot) -> None:
+        device = self._config.device
+        self._now = snapshot.progress
+        self._network.load_tensors(snapshot.part("weights"))
+        self._learner.restore(snapshot.tensors, snapshot.progress.step)
+        self._state = tuple(
+            tuple(
+                torch.tensor(snapshot.tensors[f"state.{index}.{part}"], device=device) for part in range(len(layer))
+            )
+            for index, layer in enumerate(self._state)
+        )
+        self._copied = snapshot.progress.step, snapshot.tensors
+
+    def _evaluate(self) -> Event:
+        config, now = self._config, self._now
+        train_nats = now.nats_sum / now.nats_count
         nats = None
         if len(self._validation):
-            with autocast(self._config.device, self._config.precision):
-                nats = carried_nats(self._network, self._validation, math.inf)  # near enough to rank models
-        tensors = self._network.tensors()
-        sound = all(np.isfinite(array).all() for array in tensors.values())
-        best = sound and (nats is None or nats < self._best_nats)  # unmeasured, the latest is the best we know
+            with autocast(config.device, config.precision):  # near enough to rank models
+                nats = carried_nats(self._network, self._validation, math.inf, self._look)
+        tensors = self.snapshot().part("weights")
+        sound = _sound(tensors) and math.isfinite(nats or 0)
+        best = sound and (nats is None or now.best_nats is None or nats < now.best_nats)  # unmeasured, the latest is
+        now = replace(now, due=False, nats_sum=0.0, nats_count=0, since_best=0 if best else now.since_best + 1)
         if best:
-            self._best, self._best_step = tensors, step
-            self._best_nats = math.inf if nats is None else nats
-            self._closing_nats = nats
-            if fraction <= 0.8:
-                self._early_nats = self._best_nats
-        return Evaluation(step, self._epoch(step), fraction, train_nats, nats, best)
+            self.best = tensors
+            now = replace(
+                now, best_step=now.step, best_nats=nats, best_train_nats=train_nats, closing_nats=nats,
+                early_nats=nats if now.fraction <= 0.8 else now.early_nats,
+            )  # fmt: skip
+        if config.patience and now.since_best >= config.patience and now.reason is None:
+            by_heart = now.best_train_nats is not None and train_nats < now.best_train_nats - LEARNED
+            now = replace(now, reason="overfitting" if by_heart else "stuck")
+        event = Evaluation(now.step, self._epoch(now.step), now.fraction, train_nats, nats, best)
+        rate = config.learning_rate * 0.5**self.rollbacks * schedule(now.fraction, config.warmup)
+        line = {**asdict(event), "learning_rate": rate, "seconds": round(self._seconds(), 3)}
+        line["validation_nats"] = nats if math.isfinite(nats or 0) else None  # JSON knows no other numbers
+        self._now = replace(now, evaluations=(*now.evaluations, line))
+        if sound:
+            self.good = self.snapshot()
+        return event
 
-    def _finish(self, reason: Reason, step: int, seconds: float) -> Finished:
+    def _close(self) -> None:
+        """Measures the best model once more, as `charrnn eval` would."""
+        nats = None
         if len(self._validation):
             network = CharRNN(self._plan.model, len(self._corpus.vocabulary)).to(self._config.device)
-            network.load_tensors(self._best)
-            self._closing_nats = carried_nats(network, self._validation)
-        gain = self._early_nats - self._best_nats if math.isfinite(self._early_nats) else 0.0
-        epoch = self._epoch(self._best_step)
-        return Finished(reason, step, self._best_step, epoch, self._closing_nats, gain, seconds)
+            network.load_tensors(self.best)
+            nats = carried_nats(network, self._validation, heartbeat=self._look)
+        self._now = replace(self._now, finished=True, closing_nats=nats, seconds=self._seconds())
+
+    def _finished(self) -> Finished:
+        now = self._now
+        gain = now.early_nats - now.best_nats if now.early_nats is not None and now.best_nats is not None else 0.0
+        reason = now.reason if now.finished and now.reason else "stopped"
+        epoch = self._epoch(now.best_step)
+        return Finished(reason, now.step, now.best_step, epoch, now.closing_nats, gain, self._seconds())
+
+    def _look(self) -> None:
+        if self.stop:
+            raise _Stopped
+
+    def _seconds(self) -> float:
+        """Of the run so far."""
+        return self._now.seconds if self._began is None or self._now.finished else time.monotonic() - self._began
 
     def _epoch(self, step: int) -> float:
         return step / self._streams.chunks
 
     def _record(self) -> Mapping[str, Any]:
+        now = self._now
         return {
             "corpus": {
                 "name": self._corpus.name,
@@ -197,13 +254,18 @@ class Trainer:
                 "validation_characters": len(self._validation),
             },
             "settings": asdict(self._config),
-            "steps": self._step,
-            "ended": self._reason,
-            "best_step": self._best_step,
-            "validation_nats": self._closing_nats,
+            **self._history,
+            "steps": now.step,
+            "ended": "stopped" if self._stopped else now.reason,
+            "best_step": now.best_step,
+            "validation_nats": now.closing_nats,
             "charrnn": __version__,
             "torch": torch.__version__,
         }
+
+
+def _sound(tensors: Tensors) -> bool:
+    return all(np.isfinite(array).all() for array in tensors.values())
 
 
 def schedule(fraction: float, warmup: float) -> float:

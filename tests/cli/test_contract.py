@@ -270,9 +270,11 @@ def test_a_signal_ends_a_training_with_the_best_model_saved(interrupted: Run) ->
 
 
 def test_a_signal_ends_a_training_with_a_verdict_and_no_traceback(interrupted: Run) -> None:
-    verdict, following = interrupted.stderr.decode().splitlines()[-2:]
+    verdict, again, following = interrupted.stderr.decode().splitlines()[-3:]
 
-    assert verdict.startswith("stopped early; the best model so far was kept; ")
+    assert verdict.startswith("stopped at step ")
+    assert " bits per character " in verdict
+    assert again == "go on: charrnn train --resume -o corpus corpus.txt"
     assert following == "next: charrnn sample corpus --temp 0.8"
     assert b"Traceback" not in interrupted.stderr
 
@@ -433,10 +435,11 @@ def test_a_refused_text_leaves_nothing_behind(charrnn: Charrnn, tmp_path: Path) 
     assert files(tmp_path) == {}
 
 
-def test_train_writes_no_file_but_the_model(trained: Run) -> None:
+def test_train_writes_no_file_but_the_model_the_state_of_the_run_and_its_log(trained: Run) -> None:
     written = {name for name in files(trained.folder) if (trained.folder / name).is_file()}
 
-    assert written == {"corpus.txt", "checkpoints/corpus.safetensors"}
+    its = ("safetensors", "training.safetensors", "training.safetensors.old", "jsonl")
+    assert written == {"corpus.txt", *(f"checkpoints/corpus.{suffix}" for suffix in its)}
 
 
 def test_reading_a_model_writes_nothing(charrnn: Charrnn, shelf: Path) -> None:

@@ -1,0 +1,59 @@
+"""Signals while a run can be lost: they are noted, and looked at where it can be saved.
+
+Before there is anything to lose, and when asked a second time, the program leaves at once: every file is written
+whole, so that does no harm.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charrnn.training.trainer import Trainer
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # as far as the system knows them
+_SAVING = "SIGUSR1"
+
+
+class Signals:
+    """Listens while it is entered.
+
+    Attributes:
+        farewell: called before leaving at once, which no `finally` survives.
+        caught: the signal that ends the run, once there was one.
+        save: whether somebody asked for a save in between; set it back once it is done.
+    """
+
+    def __init__(self) -> None:
+        self.farewell: Callable[[], object] = lambda: None
+        self.caught: int | None = None
+        self.save = False
+        self._trainer: Trainer | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        for name in (*_ENDING, _SAVING):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as `&` and `nohup` may set
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def stop(self, trainer: "Trainer") -> None:
+        """From here on the first signal stops this trainer, instead of leaving at once."""
+        self._trainer = trainer
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, _SAVING, None):
+            self.save = True
+        elif self._trainer is None or self.caught is not None:
+            self.farewell()
+            os._exit(128 + number)
+        else:
+            self.caught = number
+            self._trainer.stop = True

@@ -1,0 +1,248 @@
+"""Runs that are broken off by force: the same model comes out in the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charrnn import checkpoint
+from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, running
+from tests.conftest import Charrnn, environment, one_line
+
+ROOT = Path(__file__).parents[2]
+
+
+def forge(mode: str, times: int, seed: int) -> dict[str, Any]:
+    """What ``forge.py`` reports, from a process that has no threads of other tests."""
+    command = [sys.executable, "-m", "tests.cli.forge", mode, str(times), str(seed)]
+    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=3000, check=True)
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("mode", "times"),
+    [("kill", 12), ("aim", 12), ("signal", 12)]
+    + [pytest.param(mode, times, marks=pytest.mark.slow) for mode, times in (("kill", 300), ("aim", 100))]
+    + [pytest.param("signal", 200, marks=pytest.mark.slow)],
+)
+def test_whatever_breaks_a_run_off_it_ends_with_the_same_model(mode: str, times: int) -> None:
+    report = forge(mode, times, seed=times)
+    assert report["wrong"] == []
+    assert report["broken off"] >= times
+    assert report["runs"] > 0
+    assert report["other models"] == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "corpus.txt").write_text(CORPUS)
+    return tmp_path
+
+
+def until_a_step(process: subprocess.Popen[bytes]) -> bytes:
+    """What a training says up to its first evaluation."""
+    told = b""
+    while line := process.stderr.readline():
+        told += line
+        if line.startswith(b"step"):
+            break
+    return told
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_saves_and_says_how_to_go_on(folder: Path, name: str) -> None:
+    number = getattr(signal, name)
+    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+        until_a_step(process)
+        started = time.monotonic()
+        process.send_signal(number)
+        _, told = process.communicate()
+        assert time.monotonic() - started < 5
+    lines = told.decode().splitlines()
+    assert process.returncode == 128 + number
+    assert lines[-2] == "go on: charrnn train --resume -o corpus corpus.txt"
+
+
+def test_a_second_signal_leaves_at_once_without_harm(folder: Path) -> None:
+    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+        until_a_step(process)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    checkpoint.load(folder / "checkpoints" / "corpus.safetensors")
+
+
+def test_sigusr1_saves_and_goes_on(folder: Path) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", cwd=folder) as process:
+        until_a_step(process)
+        state = folder / "checkpoints" / "corpus.training.safetensors"
+        state.unlink(missing_ok=True)
+        process.send_signal(signal.SIGUSR1)
+        while b"saved, as asked" not in (line := process.stderr.readline()):
+            assert line
+        assert process.poll() is None
+        assert state.exists()
+
+
+def test_a_signal_before_the_training_leaves_nothing_behind(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with running("train", "pipe", *QUICK, cwd=folder) as process, open(folder / "pipe", "wb") as pipe:
+        pipe.write(b"as much of a text as there is")
+        pipe.flush()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        stdout, told = process.communicate()
+    assert (process.returncode, stdout, told) == (130, b"", b"")
+    assert {path.name for path in folder.iterdir()} == {"corpus.txt", "pipe"}
+
+
+def test_two_trainings_of_one_name_are_one_too_many(folder: Path, charrnn: Charrnn) -> None:
+    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+        until_a_step(process)
+        for more in ((), ("--force",), ("--resume",)):
+            other = charrnn("train", "corpus.txt", *QUICK, *more)
+            assert other.returncode == 1
+            assert "another charrnn is training it" in one_line(other)
+
+
+def test_a_run_that_was_killed_can_be_locked_again(folder: Path, charrnn: Charrnn) -> None:
+    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+        until_a_step(process)
+        process.kill()
+    done = charrnn("train", "corpus.txt", "--resume", "--minutes", "0.0001")
+    assert "are behind it" in one_line(done)
+    assert not [path.name for path in (folder / "checkpoints").iterdir() if path.name.endswith((".tmp", ".lock"))]
+
+
+@pytest.mark.parametrize("times", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_readers_never_see_a_torn_model(folder: Path, times: int) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "0.001", cwd=folder) as process:
+        until_a_step(process)
+        loads, seen = 0, set()
+        while loads < times or len(seen) < 3:
+            seen.add(checkpoint.load(folder / "checkpoints" / "corpus.safetensors").training["steps"])
+            loads += 1
+        assert process.poll() is None
+
+
+# What the user is told
+
+
+def test_an_unfinished_run_is_not_overwritten_but_offered(folder: Path, charrnn: Charrnn) -> None:
+    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+        until_a_step(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    told = one_line(charrnn("train", "corpus.txt", *ENDLESS))
+    assert "a run is unfinished, at step " in told
+    assert told.endswith("add --resume to go on, --force to start again, or -o NAME to keep both\n")
+
+
+def test_a_finished_run_may_be_resumed_for_nothing_or_for_more(folder: Path, charrnn: Charrnn) -> None:
+    first = charrnn("train", "corpus.txt", *QUICK)
+    told = one_line(charrnn("train", "corpus.txt", *QUICK))
+    assert "exists already; add --resume and a larger budget to train on" in told
+    again = charrnn("train", "corpus.txt", *QUICK, "--resume")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert b"finished already, at step 20; to train on, give a larger budget" in again.stderr
+    more = charrnn("train", "corpus.txt", "--resume", "--steps", "30")
+    assert more.returncode == 0
+    record = checkpoint.load(folder / "checkpoints" / "corpus.safetensors").training
+    assert record["steps"] == 30
+    assert record["changed"] == [
+        "step 20: the budget is 30 steps instead of 20 steps; the schedule stretches with it"
+    ]
+    told = charrnn("info", "corpus").stdout.decode()
+    assert "\nchanged     step 20: the budget is 30 steps" in told
+    assert "\nsimilar " in told  # and not: repeat
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("--hidden", "17"), 2, "--hidden: cannot be 17 in a run that has 16"),
+        (("--cell", "gru"), 2, "--cell: cannot be gru in a run that has lstm"),
+        (("--lr", "0.5"), 2, "--lr: cannot be 0.5"),
+        (("--steps", "20"), 0, ""),
+        (("--steps", "19"), 2, "--steps: cannot be 19, 20 steps are behind it"),
+        (("--force",), 2, "--resume: cannot be combined with --force"),
+    ],
+)
+def test_a_resumed_run_is_the_same_run(
+    folder: Path, charrnn: Charrnn, options: tuple[str, ...], code: int, told: str
+) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    result = charrnn("train", "corpus.txt", "--resume", *options)
+    assert result.returncode == code
+    if code:
+        assert told in one_line(result)
+
+
+def test_another_text_under_the_same_name_is_refused(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    (folder / "corpus.txt").write_text(CORPUS + "!")
+    assert "is not the text of this run (SHA-256 " in one_line(charrnn("train", "corpus.txt", "--resume"))
+
+
+def test_there_must_be_a_run_to_resume(folder: Path, charrnn: Charrnn) -> None:
+    told = one_line(charrnn("train", "corpus.txt", "--resume"))
+    assert told.endswith("has no run to go on with; leave out --resume to start one\n")
+    assert {path.name for path in folder.iterdir()} == {"corpus.txt"}
+
+
+def test_a_state_is_no_model_to_sample(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    state = folder / "checkpoints" / "corpus.training.safetensors"
+    os.utime(state, (2**31, 2**31))
+    assert charrnn("sample", "-n", "5").returncode == 0  # the newest model is not the newest file
+    assert "is the state of a training run, but not a charrnn model" in one_line(charrnn("sample", state))
+
+
+# --from
+
+
+def test_from_maps_the_vocabulary_by_character_and_reports_it(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    (folder / "new.txt").write_text("äöü and the lazy dog\n" * 60)
+    result = charrnn("train", "new.txt", "--from", "corpus", "--steps", "5", "--threads", "1")
+    assert result.returncode == 0
+    assert b"characters that it knows, 3 new ones, " in result.stderr
+    old, new = (checkpoint.load(folder / "checkpoints" / f"{name}.safetensors") for name in ("corpus", "new"))
+    assert new.vocabulary.characters == old.vocabulary.characters + "äöü"
+    assert (new.model.hidden, new.model.layers) == (old.model.hidden, old.model.layers)
+    assert new.training["from"]["model"] == "corpus"
+
+
+def test_frozen_it_refuses_new_characters_by_name(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    (folder / "new.txt").write_text("äöü and the lazy dog\n" * 60)
+    told = one_line(charrnn("train", "new.txt", "--from", "corpus", "--freeze-vocabulary"))
+    assert "never saw 'ä' (U+00E4 LATIN SMALL LETTER A WITH DIAERESIS), " in told
+    (folder / "new.txt").write_text("the lazy dog\n" * 60)
+    frozen = charrnn("train", "new.txt", "--from", "corpus", "--freeze-vocabulary", "--steps", "5")
+    assert frozen.returncode == 0
+    told = one_line(charrnn("train", "new.txt", "--from", "corpus", "--hidden", "99", "-o", "other"))
+    assert "--hidden: cannot be 99 with --from corpus, which has 16; leave it out" in told
+
+
+def test_a_run_from_a_model_is_resumed_exactly(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    (folder / "new.txt").write_text("äöü and the lazy dog\n" * 60)
+    tuned = ("train", "new.txt", "--from", "corpus", *NETWORK, "--steps", "1000", "--patience", "0")
+    assert charrnn(*tuned, "-o", "whole").returncode == 0
+    with running(*tuned, "-o", "broken", cwd=folder) as process:
+        until_a_step(process)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    assert charrnn("train", "new.txt", "-o", "broken", "--resume").returncode == 0
+    whole, broken = ((folder / "checkpoints" / f"{name}.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == broken
