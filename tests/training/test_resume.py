@@ -183,6 +183,19 @@ def test_a_finished_run_goes_on_with_a_larger_budget() -> None:
     assert on.checkpoint.training["steps"] == 2 * STEPS
 
 
+def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> None:
+    noise = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
+    made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
+    trainer = Trainer(corpus(noise), made)
+    *_, finished = trainer.run()
+    assert finished.reason in ("overfitting", "stuck")
+    saved, _ = extend(SavedRun.of(run_of(made, noise), trainer), {"steps": 500})
+    on = list(saved.trainer(corpus(noise)).run())
+    assert sum(isinstance(event, Evaluation) for event in on) >= 4
+    assert isinstance(on[-1], Finished)
+    assert on[-1].late_gain == 0
+
+
 def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
     rates = []
     for made, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
