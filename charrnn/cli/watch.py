@@ -98,10 +98,17 @@ def tell_verdict(finished: Finished, path: Path, again: str, console: Console) -
 
 def resume_command(corpus: Sequence[str], path: Path) -> str:
     """The command that goes on with the run of a model."""
-    texts = shlex.join(corpus) + (" < THE_SAME_TEXT" if "-" in corpus else "")
+    texts = " ".join(word if word == "-" else _word(word) for word in corpus)
+    texts += " < THE_SAME_TEXT" if "-" in corpus else ""
     return f"charrnn train --resume -o {as_argument(path)} {texts}"
 
 
 def as_argument(path: Path) -> str:
     """How a shell names this model most shortly."""
-    return shlex.quote(path.stem if path.parent == checkpoint.FOLDER else str(path))
+    short = path.parent == checkpoint.FOLDER and not path.stem.startswith("-")
+    return _word(path.stem if short else str(path))
+
+
+def _word(text: str) -> str:
+    """As a word of a shell, and no option."""
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -1,10 +1,14 @@
 """The first screen, and what a surrounding shell has already decided."""
 
 import os
+import shlex
 import signal
 from pathlib import Path
 
+import pytest
+
 from charrnn import checkpoint
+from charrnn.cli.watch import resume_command
 from tests.cli.conftest import CORPUS, ENDLESS, running
 from tests.conftest import Charrnn
 
@@ -55,3 +59,14 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
             assert len(pipe.read()) == 200_000
         assert process.wait() == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("name", ["-x", "two words", "$HOME", "[red]", "ünï"])
+def test_the_commands_that_are_advised_work_for_any_name(charrnn: Charrnn, tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.txt").write_text("to be or not to be\n" * 60)
+    options = ("--steps", "3", "--hidden", "16", "--threads", "1")
+    advice = charrnn("train", *options, f"./{name}.txt").stderr.decode().splitlines()[-1]
+    assert advice.startswith("next: charrnn sample ")
+    assert len(charrnn(*shlex.split(advice)[2:], "-n", "5").stdout) == 5
+    words = shlex.split(resume_command([f"{name}.txt"], Path("checkpoints", f"{name}.safetensors")))
+    assert charrnn(*words[1:]).returncode == 0
