@@ -15,15 +15,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import files, sealed
 from charrnn.config import ModelConfig
-from charrnn.errors import CharrnnError, FileError
-from charrnn.sealed import MODEL, refuse
+from charrnn.errors import CharrnnError, FileError, ModelFileError
+from charrnn.sealed import MODEL
 from charrnn.text.vocabulary import Vocabulary
 
 SUFFIX = ".safetensors"
@@ -74,7 +74,7 @@ def load(path: Path) -> Checkpoint:
         vocabulary = Vocabulary(str(header["vocabulary"]))
         training = dict(header["training"])
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
-        refuse(path, f"does not describe a model ({error})", "train again")
+        _refuse(path, f"does not describe a model ({error})", "train again")
     check_tensors(path, model, vocabulary, tensors)
     return Checkpoint(model, vocabulary, tensors, training)
 
@@ -88,9 +88,9 @@ def check_tensors(path: Path, model: ModelConfig, vocabulary: Vocabulary, tensor
     expected = model.tensor_shapes(len(vocabulary)) if model.layers <= len(tensors) else {}
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
     if shapes != expected:
-        refuse(path, "holds tensors that are not those of its model", "train again")
+        _refuse(path, "holds tensors that are not those of its model", "train again")
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        refuse(path, "holds weights that are no finite numbers", "train again")
+        _refuse(path, "holds weights that are no finite numbers", "train again")
 
 
 def find(name: str | None) -> Path:
@@ -102,16 +102,16 @@ def find(name: str | None) -> Path:
     if name is None:
         models = [file for file in FOLDER.glob("*" + SUFFIX) if file.is_file() and not is_run(file)]
         if not models:
-            refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
+            _refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     bare = Path(name).name == name and not name.endswith(SUFFIX)
     for path in (FOLDER / (name + SUFFIX), Path(name)) if bare else (Path(name),):
         if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
-        refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
+        _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
     looked = f"no such file, nor {FOLDER / (name + SUFFIX)}" if bare else "no such file"
-    refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
+    _refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
 
 
 def is_run(path: Path) -> bool:
@@ -144,5 +144,9 @@ def check_free(path: Path, *, replace: bool) -> None:
         FileError: no regular file can be written there.
     """
     if path.exists() and not replace:
-        refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
+        _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
     files.check_writable(path)
+
+
+def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
+    raise ModelFileError(str(path), reason, advice)

@@ -5,7 +5,8 @@ CharrnnError                    something a user can understand and mend
 ├── FileError                   a file that cannot be read or written
 │   ├── BusyError               a file that another process is writing
 │   ├── CorpusError             a text that cannot be read, or not be trained on
-│   └── ModelFileError          a model file that is missing, damaged or not a model
+│   └── ModelFileError          a model file that is missing, in the way or not a model
+│       └── DamagedFileError    one that is not what was written
 ├── ResumeError                 a run that cannot go on as it was asked to
 ├── UnknownCharacterError       a text holds characters that the model never saw
 ├── DownloadError               a named corpus could not be fetched whole
@@ -57,7 +58,11 @@ class CorpusError(FileError):
 
 
 class ModelFileError(FileError):
-    """A model file that is missing, damaged, foreign, or in the way."""
+    """A model file, or the state of a run, that is missing, foreign, in the way, or of another version."""
+
+
+class DamagedFileError(ModelFileError):
+    """A model file, or the state of a run, whose bytes are not those that were written, or never were ours."""
 
 
 class ResumeError(CharrnnError):

@@ -3,6 +3,7 @@
 The only module that writes files; the mode follows the umask, and a symbolic link stays one.
 """
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -165,4 +166,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> FileError:
     reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
-    return FileError(str(path), reason, "choose another place")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FileError(str(path), reason, "make room and try again" if full else "choose another place")

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from charrnn.errors import ModelFileError
+from charrnn.errors import DamagedFileError, ModelFileError
 
 NO_DIGEST = "0" * 64
 
@@ -47,7 +47,7 @@ def to_bytes(kind: Kind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
     metadata = {kind.key: json.dumps(contents, sort_keys=True)}
     blank = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     digest = hashlib.sha256(blank).hexdigest().encode()
-    place = blank.index(NO_DIGEST.encode())
+    place = blank.index(_entry(NO_DIGEST)) + len(_entry(""))
     whole = memoryview(blank)
     return b"".join([whole[:place], digest, whole[place + len(digest) :]])
 
@@ -61,23 +61,24 @@ def from_bytes(kind: Kind, data: bytes, path: Path) -> tuple[dict[str, Any], dic
         path: what an error calls it.
 
     Raises:
-        ModelFileError: empty, truncated, changed since it was written, of a later format, or of another kind.
+        DamagedFileError: empty, truncated, changed since it was written, or of another kind.
+        ModelFileError: of another format.
     """
     header = _header(kind, data, path)
-    if header.get("format") != kind.format:
-        reason = f"has file format {header.get('format')}, this charrnn reads {kind.format}"
-        refuse(path, reason, "install the charrnn that wrote it")
     digest = str(header["digest"]).encode()
-    place, whole = data.index(digest), memoryview(data)
+    place, whole = data.index(_entry(header["digest"])) + len(_entry("")), memoryview(data)
     hashed = hashlib.sha256(whole[:place])
     hashed.update(NO_DIGEST.encode())
     hashed.update(whole[place + len(digest) :])
     if hashed.hexdigest().encode() != digest:
-        refuse(path, "is damaged: its contents do not match its own digest", _RESTORE)
+        _refuse(path, "is damaged: its contents do not match its own digest", _RESTORE)
+    if header.get("format") != kind.format:  # sound, since all formats have the same digest
+        reason = f"has file format {header.get('format')}, this charrnn reads {kind.format}"
+        raise ModelFileError(str(path), reason, "install the charrnn that wrote it")
     try:
         return header, safetensors.numpy.load(data)
     except (KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
-        refuse(path, f"does not describe {kind.noun} ({error})", "train again")
+        _refuse(path, f"does not describe {kind.noun} ({error})", "train again")
 
 
 def read(kind: Kind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -89,24 +90,29 @@ def read(kind: Kind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     try:
         data = path.read_bytes()
     except OSError as error:
-        refuse(path, f"cannot be read ({(error.strerror or str(error)).lower()})", "check the path")
+        reason = f"cannot be read ({(error.strerror or str(error)).lower()})"
+        raise ModelFileError(str(path), reason, "check the path") from None
     return from_bytes(kind, data, path)
 
 
-def refuse(path: Path, reason: str, advice: str) -> NoReturn:
-    """Raises ModelFileError."""
-    raise ModelFileError(str(path), reason, advice)
+def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
+    raise DamagedFileError(str(path), reason, advice)
+
+
+def _entry(digest: str) -> bytes:
+    """How the header begins to say its digest: as no text in it could, whose quotes would be escaped twice."""
+    return f'\\"digest\\": \\"{digest}'.encode()
 
 
 def _header(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
     """The JSON under our key, from bytes that may be anything."""
     if not data:
-        refuse(path, "is empty", _RESTORE)
+        _refuse(path, "is empty", _RESTORE)
     size = int.from_bytes(data[:8], "little")
     if data[8:9] != b"{":
         pickled = data.startswith((b"\x80", b"PK"))
         what = "is a pickle, which may run code when opened" if pickled else "is not a safetensors file"
-        refuse(path, what, kind.advice)
+        _refuse(path, what, kind.advice)
     try:
         header = json.loads(data[8 : 8 + size])
         tensors = [entry for name, entry in header.items() if name != "__metadata__"]
@@ -114,19 +120,19 @@ def _header(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         cut = 8 + size > len(data)
         reason = "is truncated in its header" if cut else "is damaged: its header makes no sense"
-        refuse(path, reason, _RESTORE)
+        _refuse(path, reason, _RESTORE)
     if len(data) < end:
-        refuse(path, f"is truncated: {len(data)} of {end} bytes", _RESTORE)
+        _refuse(path, f"is truncated: {len(data)} of {end} bytes", _RESTORE)
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or kind.key not in metadata:
         other = next((one for one in (MODEL, RUN) if isinstance(metadata, dict) and one.key in metadata), None)
         what = f"is {other.noun}" if other else "is a safetensors file"
-        refuse(path, f"{what}, but not {kind.noun}", kind.advice)
+        _refuse(path, f"{what}, but not {kind.noun}", kind.advice)
     try:
         ours = json.loads(metadata[kind.key])
     except (ValueError, TypeError, RecursionError):
         ours = None
     digest = str(ours.get("digest")) if isinstance(ours, dict) else ""
-    if not re.fullmatch("[0-9a-f]{64}", digest) or digest.encode() not in data:
-        refuse(path, "is damaged: its header makes no sense", _RESTORE)
+    if not re.fullmatch("[0-9a-f]{64}", digest) or _entry(digest) not in data:
+        _refuse(path, "is damaged: its header makes no sense", _RESTORE)
     return dict(ours)

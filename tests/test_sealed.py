@@ -46,6 +46,12 @@ def test_what_is_sealed_comes_out_again(header: dict[str, Any], values: list[flo
     assert sealed.to_bytes(RUN, header, {"values": array}) == data
 
 
+def test_text_that_looks_like_a_digest_is_no_digest() -> None:
+    header = {"a": "0" * 64, "b": '"digest": "' + "0" * 64, "c": json.dumps({"digest": "0" * 64})}
+    found, _ = sealed.from_bytes(MODEL, sealed.to_bytes(MODEL, header, ARRAYS), Path("m"))
+    assert {name: found[name] for name in header} == header
+
+
 def test_every_flip_of_every_byte_is_found() -> None:
     for place in range(len(GOOD)):
         for bit in range(8):

@@ -28,7 +28,7 @@ def emit(text: str) -> None:
         ReaderGone: nobody reads any more.
         FileError: its disk is full, or it cannot be written for another reason.
     """
-    data = memoryview(text.encode("utf-8"))
+    data = memoryview(text.encode("utf-8", "surrogateescape"))  # a path may hold any bytes
     try:
         sys.stdout.flush()
         while data:  # past Python's buffers: nothing is left for exit to lose

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,8 +38,9 @@ def log(
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
     from charrnn import checkpoint, files
+    from charrnn.training.keeper import log_of
 
-    path = checkpoint.find(model).with_suffix(".jsonl")
+    path = log_of(checkpoint.find(model))
     lines = _read(path)
     if out is not None:
         files.write_whole(Path(out), _picture(_curves(lines), path.stem, Path(out).suffix))
@@ -60,7 +62,7 @@ def _read(path: Path) -> list[Line]:
         try:
             line = json.loads(row)
             _row(line)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             raise FileError(f"{path}:{number}", "is not a line of a log", "train again") from None
         lines.append(line)
     if not lines:
@@ -123,10 +125,12 @@ def _picture(curves: Curves, title: str, suffix: str) -> bytes:
     axes = figure.add_subplot()
     for name, (steps, values) in curves.items():
         axes.plot(steps, values, label=name, marker="o" if name == "validation" else None, markersize=3)
-    axes.set(xlabel="step", ylabel="bits per character", title=title)
+    axes.set(xlabel="step", ylabel="bits per character")
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "charrnn"}):  # the same curve, the same bytes
+    with mpl.rc_context({"svg.hashsalt": "charrnn"}), warnings.catch_warnings():  # the same curve, the same bytes
+        warnings.simplefilter("ignore")  # of a letter in the title that its font lacks
         figure.savefig(buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
     return buffer.getvalue()

@@ -1,11 +1,12 @@
 """Signals while a run can be lost: they are noted, and looked at where it can be saved.
 
-Before there is anything to lose, and when asked a second time, the program leaves at once: every file is written
-whole, so that does no harm.
+Before there is anything to lose, and at a second Ctrl-C, the program leaves at once: every file is written whole, so
+that does no harm.
 """
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # as far as the system knows them
 _SAVING = "SIGUSR1"
+AT_ONCE = 0.3  # seconds in which two signals are one wish
 
 
 class Signals:
@@ -31,6 +33,7 @@ class Signals:
         self.caught: int | None = None
         self.save = False
         self._trainer: Trainer | None = None
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -51,9 +54,13 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == getattr(signal, _SAVING, None):
             self.save = True
-        elif self._trainer is None or self.caught is not None:
+        elif self._trainer is None or (number == signal.SIGINT and self._is_repeated()):
             self.farewell()
             os._exit(128 + number)
-        else:
-            self.caught = number
+        elif self.caught is None:
+            self.caught, self._since = number, time.monotonic()
             self._trainer.stop = True
+
+    def _is_repeated(self) -> bool:
+        """Whether a person asked again: launchers and service managers send two signals at once."""
+        return self.caught is not None and time.monotonic() - self._since > AT_ONCE

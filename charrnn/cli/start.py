@@ -1,6 +1,8 @@
 """From what the user typed to a trainer that is ready to run: a new run, or one that goes on."""
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from charrnn import checkpoint
@@ -36,15 +38,31 @@ def check_place(keeper: Keeper, *, resume: bool, force: bool) -> None:
     elif keeper.has_state() and (found := keeper.find()):
         now = found[0].now.progress
         other = "--force to start again, or -o NAME to keep both"
-        if now.finished:
+        if now.finished and not keeper.model.exists():
+            reason, advice = "is missing, though its run is finished", f"add --resume to write it again, {other}"
+        elif now.finished:
             reason, advice = "exists already", f"add --resume and a larger budget to train on, {other}"
         else:
             reason, advice = f"a run is unfinished, at step {now.step:,}", f"add --resume to go on, {other}"
         raise ModelFileError(str(keeper.model), reason, advice)
-    elif keeper.model.exists():
-        raise ModelFileError(
-            str(keeper.model), "exists already", "add --force to replace it, or -o NAME to keep both"
-        )
+    else:
+        for path in (keeper.model, keeper.log):
+            if path.exists():
+                raise ModelFileError(
+                    str(path), "exists already", "add --force to replace it, or -o NAME to keep both"
+                )
+
+
+def check_apart(source: Source, keeper: Keeper) -> None:
+    """Makes sure that no file of the run is the text itself.
+
+    Raises:
+        ModelFileError: one is.
+    """
+    for path in (keeper.model, keeper.state, keeper.log):
+        for file in source.files:
+            if path.exists() and os.path.exists(file) and os.path.samefile(path, file):
+                raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
 
 
 def new(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
@@ -99,7 +117,9 @@ def new(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Conso
         from charrnn.model.transfer import transfer
 
         trainer.start_from(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
-    return Run(plan, asked, corpus.name, corpus.sha256, corpus.vocabulary, history), trainer
+    run = Run(plan, asked, corpus.name, corpus.sha256, corpus.vocabulary, history)
+    keeper.begin(run, trainer)
+    return run, trainer
 
 
 def resumed(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
@@ -117,7 +137,7 @@ def resumed(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: C
     check_same(saved.run, ", ".join(source.files), sha256_of(source), asked)
     saved, notes = extend(saved, asked)
     run, now = saved.run, saved.now.progress
-    corpus = Corpus.of(source, run.vocabulary)
+    corpus = replace(Corpus.of(source, run.vocabulary), name=run.name)
     _tell_text(corpus, keeper, console)
     console.line(f"plan: {run.plan.summary}")
     for line in [note, *notes]:

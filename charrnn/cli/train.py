@@ -113,7 +113,7 @@ def train(
     for config in (ModelConfig, TrainConfig):  # a wrong value is told before anything is read or loaded
         config(**{name: value for name, value in wishes.items() if name in config.__dataclass_fields__})
     keeping = KeepConfig(**options.given(save_every=save_every))
-    if freeze_vocabulary and from_ is None:
+    if freeze_vocabulary and from_ is None and not resume:
         raise SettingError("freeze_vocabulary", "needs a model", "name one with --from")
     if resume and force:
         raise SettingError("resume", "cannot be combined with --force", "leave one of them out")
@@ -134,6 +134,7 @@ def train(
         try:
             start.check_place(keeper, resume=resume, force=force)
             source = sources.read(corpus)
+            start.check_apart(source, keeper)
             run, trainer = (start.resumed if resume else start.new)(source, keeper, asked, console)
 
             from charrnn.cli.watch import resume_command, tell_verdict, watch

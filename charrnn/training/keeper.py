@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from charrnn import checkpoint, files
 from charrnn.checkpoint import SUFFIX, TRAINING, Tensors
-from charrnn.errors import ModelFileError
+from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.training import resume
 from charrnn.training.events import Evaluation, Event, Finished
 from charrnn.training.resume import Run, SavedRun
@@ -34,12 +34,14 @@ class Keeper:
     """
 
     def __init__(self, model: Path, save_every: float) -> None:
-        stem = model.name.removesuffix(SUFFIX)
+        real = model.resolve()  # what belongs to a model lies beside it, not beside a link to it
+        stem = real.name.removesuffix(SUFFIX)
         self.model = model
-        self.state = model.with_name(stem + TRAINING + SUFFIX)
-        self.log = model.with_name(stem + ".jsonl")
+        self.state = _shown(real.with_name(stem + TRAINING + SUFFIX), model)
+        self.log = log_of(model)
         self._save_every = save_every
         self._fresh = True  # what lies there is of another run
+        self._keep_old = True  # what lies there is sound
         self._saved = time.monotonic()
         self._rest = 0.0  # seconds after a save before it was worth its time
         self._model_saved: Tensors | None = None  # the weights in the model's file
@@ -67,17 +69,18 @@ class Keeper:
         """The newest state that is sound, and what to say about it; None if there is none.
 
         Raises:
-            ModelFileError: there are states, but all of them are damaged.
+            ModelFileError: there are states, but all of them are damaged, or the newest is not for this charrnn.
         """
-        damaged: ModelFileError | None = None
+        damaged: DamagedFileError | None = None
         for path in (self.state, files.old(self.state)):
             if not path.exists():
                 continue
             try:
                 saved = resume.read(path)
-            except ModelFileError as error:
+            except DamagedFileError as error:
                 damaged = damaged or error
                 continue
+            self._keep_old = path == self.state  # never a damaged one in place of a sound one
             note = f"{damaged.subject} {damaged.reason}; " if damaged else ""
             if path != self.state:
                 note += f"going on from the state before it, at step {saved.now.progress.step:,}"
@@ -85,6 +88,15 @@ class Keeper:
         if damaged:
             raise ModelFileError(damaged.subject, damaged.reason, "start again with --force")
         return None
+
+    def begin(self, run: Run, trainer: "Trainer") -> None:
+        """Saves a new run before its first step: from here on, what lies there is of this run and no other.
+
+        Raises:
+            FileError: a file cannot be written.
+        """
+        self._save(SavedRun.of(run, trainer), trainer, over=False)
+        self._rest = 0.0
 
     def goes_on(self) -> None:
         """Says that what lies there is of the run that will be saved."""
@@ -114,8 +126,8 @@ class Keeper:
         started = time.monotonic()
         if self._fresh:  # or the state before this one would be another run's
             files.remove(files.old(self.state))
-        files.write_whole(self.state, resume.to_bytes(saved), keep_old=not self._fresh)
-        self._fresh = False
+        files.write_whole(self.state, resume.to_bytes(saved), keep_old=self._keep_old and not self._fresh)
+        self._fresh, self._keep_old = False, True
         if over or (trainer.best is not self._model_saved and saved.now.progress.best_step):
             checkpoint.save(self.model, trainer.checkpoint)
             self._model_saved = trainer.best
@@ -125,3 +137,14 @@ class Keeper:
             self._lines_saved = len(lines)
         self._saved = time.monotonic()
         self._rest = (self._saved - started) / COST
+
+
+def log_of(model: Path) -> Path:
+    """Where the log of a model lies."""
+    real = model.resolve()
+    return _shown(real.with_name(real.name.removesuffix(SUFFIX) + ".jsonl"), model)
+
+
+def _shown(path: Path, model: Path) -> Path:
+    """The path as the user would write it, if it lies beside the model."""
+    return model.with_name(path.name) if path.parent == model.parent.resolve() else path

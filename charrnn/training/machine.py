@@ -168,7 +168,7 @@ def _device(wish: Device) -> Device:
         return "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(wish, True):
-        raise SettingError("device", f"torch finds no {wish} here", "leave it out or give cpu")
+        raise SettingError("device", f"torch finds no {wish} here", "give cpu")
     return wish
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from charrnn import sealed
 from charrnn.checkpoint import Tensors, check_tensors
 from charrnn.config import ModelConfig, TrainConfig
-from charrnn.errors import CharrnnError, ResumeError, SettingError
-from charrnn.sealed import RUN, refuse
+from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
+from charrnn.sealed import RUN
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.plan import Plan
@@ -126,7 +126,9 @@ def check_same(run: Run, name: str, sha256: str, given: Mapping[str, Any]) -> No
     for setting, value in given.items():
         before = run.given.get(setting), decided.get(setting)  # the plan may have cut what was asked for
         if setting not in (*BUDGETS, *PLACES) and value not in before:
-            reason = f"cannot be {value} in a run that has {before[0] if before[1] is None else before[1]}"
+            own = before[0] if before[1] is None else before[1]
+            has = "was not given it" if own is None else f"has {own}"
+            reason = f"cannot be {value} in a run that {has}"
             raise SettingError(setting, reason, f"leave it out to go on, or {_AGAIN}")
 
 
@@ -140,8 +142,10 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
     """
     plan, now, notes = saved.run.plan, saved.now.progress, []
     budget = {name: given[name] for name in BUDGETS if name in given}
-    places = {name: given[name] for name in PLACES if name in given and given[name] not in ("auto", None)}
+    places = {name: given[name] for name in PLACES if name in given and given[name] not in ("auto", 0)}
     places = {name: value for name, value in places.items() if value != getattr(plan.train, name)}
+    if places.get("device", "cpu") != "cpu":
+        places["engine"] = "stock"  # ours know nothing but the CPU
     if places:
         told = ", ".join(f"{name} {value}" for name, value in places.items())
         notes.append(f"goes on with {told}: from here on not the same to the last bit")
@@ -151,11 +155,10 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
         train = replace(plan.train, **{**dict.fromkeys(BUDGETS), **budget})
         pace = plan.seconds / plan.steps
         if train.minutes is not None:
-            steps, fraction = max(1, int(60 * train.minutes / pace)), now.seconds / (60 * train.minutes)
+            steps = max(1, int(60 * train.minutes / pace))
         else:
             steps = train.steps if train.steps is not None else max(1, round((train.epochs or 0) * plan.epoch_steps))
-            fraction = now.step / steps
-        if fraction >= 1:
+        if _spent(now, train, steps) >= 1:
             name = next(iter(budget))
             spent = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
             told = spent.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
@@ -164,15 +167,26 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
             )
         plan = replace(plan, train=train, steps=steps, seconds=steps * pace)
         change = "stretches" if steps > saved.run.plan.steps else "shrinks"
-        now = replace(
-            now, fraction=fraction, reason=None, finished=False, early_nats=now.best_nats,
-            since_best=0 if now.reason else now.since_best,
-        )  # fmt: skip
+        now, good = (_stretched(progress, train, steps) for progress in (now, saved.good.progress))
+        saved = replace(saved, good=replace(saved.good, progress=good))
         notes.append(f"the budget is {_described(plan)} instead of {before}; the schedule {change} with it")
     changed = [*saved.run.history.get("changed", ()), *(f"step {now.step}: {note}" for note in notes)]
     history = {**saved.run.history, **({"changed": changed} if changed else {})}
     run = replace(saved.run, plan=plan, history=history)
     return replace(saved, run=run, now=replace(saved.now, progress=now)), notes
+
+
+def _spent(progress: Progress, train: TrainConfig, steps: int) -> float:
+    """How much of a budget a run has spent."""
+    return progress.step / steps if train.minutes is None else progress.seconds / (60 * train.minutes)
+
+
+def _stretched(progress: Progress, train: TrainConfig, steps: int) -> Progress:
+    """The same progress under another budget, which it hasn't spent."""
+    return replace(
+        progress, fraction=_spent(progress, train, steps), reason=None, finished=False, early_nats=progress.best_nats,
+        since_best=0 if progress.reason else progress.since_best,
+    )  # fmt: skip
 
 
 def _described(plan: Plan) -> str:
@@ -198,6 +212,6 @@ def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
         )
         saved = SavedRun(run, now, good, groups[2], int(header["rollbacks"]))
     except (KeyError, TypeError, ValueError, AttributeError, CharrnnError) as error:
-        refuse(path, f"does not describe a run ({error})", _AGAIN)
+        raise ModelFileError(str(path), f"does not describe a run ({error})", _AGAIN) from None
     check_tensors(path, run.plan.model, vocabulary, saved.best)
     return saved

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from charrnn import checkpoint
+from charrnn.training.keeper import Keeper
 from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, running
 from tests.conftest import Charrnn, environment, one_line
 
@@ -68,6 +70,20 @@ def test_a_signal_saves_and_says_how_to_go_on(folder: Path, name: str) -> None:
     lines = told.decode().splitlines()
     assert process.returncode == 128 + number
     assert lines[-2] == "go on: charrnn train --resume -o corpus corpus.txt"
+
+
+@pytest.mark.parametrize("pair", [("SIGTERM", "SIGHUP"), ("SIGINT", "SIGINT"), ("SIGHUP", "SIGTERM")])
+def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", cwd=folder) as process:
+        until_a_step(process)
+        time.sleep(0.5)
+        for name in pair:
+            process.send_signal(getattr(signal, name))
+        _, told = process.communicate()
+    assert b"and everything saved" in told
+    found = Keeper(folder / "checkpoints" / "corpus.safetensors", 60).find()
+    assert found is not None
+    assert re.search(rf"stopped at step {found[0].now.progress.step:,},", told.decode())
 
 
 def test_a_second_signal_leaves_at_once_without_harm(folder: Path) -> None:
@@ -190,6 +206,26 @@ def test_another_text_under_the_same_name_is_refused(folder: Path, charrnn: Char
     assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
     (folder / "corpus.txt").write_text(CORPUS + "!")
     assert "is not the text of this run (SHA-256 " in one_line(charrnn("train", "corpus.txt", "--resume"))
+
+
+def test_the_text_itself_is_never_written_over(folder: Path, charrnn: Charrnn) -> None:
+    (folder / "data.jsonl").write_text(CORPUS)
+    for more, told in (((), "data.jsonl: exists already"), (("--force",), "data.jsonl: is the text to train on")):
+        assert told in one_line(charrnn("train", "data.jsonl", "-o", "./data", *QUICK, *more))
+    assert (folder / "data.jsonl").read_text() == CORPUS
+
+
+def test_a_model_that_is_lost_is_written_again(folder: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    model = folder / "checkpoints" / "corpus.safetensors"
+    data = model.read_bytes()
+    model.unlink()
+    assert "is missing, though its run is finished; add --resume to write it again" in one_line(
+        charrnn("train", "corpus.txt", *QUICK)
+    )
+    (folder / "copy.txt").write_text(CORPUS)
+    assert charrnn("train", "copy.txt", "-o", "corpus", "--resume").returncode == 0
+    assert model.read_bytes() == data
 
 
 def test_there_must_be_a_run_to_resume(folder: Path, charrnn: Charrnn) -> None:

@@ -64,6 +64,14 @@ def test_the_curve_is_saved_as_a_picture(folder: Path, charrnn: Charrnn, name: s
     assert (folder / ("again" + name)).read_bytes() == picture
 
 
+def test_any_name_makes_a_title(folder: Path, charrnn: Charrnn) -> None:
+    for name in ("a$^$b", "水"):
+        for suffix in (".safetensors", ".jsonl"):
+            (folder / f"{name}{suffix}").write_bytes((folder / f"m{suffix}").read_bytes())
+        result = charrnn("log", f"{name}.safetensors", "-o", "curve.svg")
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:
     result = charrnn("log", "m.safetensors", "-o", "curve.pdf")
     assert result.returncode == 2

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from charrnn import checkpoint, files
 from charrnn.errors import BusyError, FileError, ModelFileError
+from charrnn.sealed import RUN
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.keeper import Keeper
 from charrnn.training.trainer import Trainer
@@ -64,6 +66,47 @@ def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, dama
     assert saved.now.progress.step == 17
     assert note.endswith("going on from the state before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path: Path) -> None:
+    keeper, _ = kept(tmp_path, saves=(17,))
+    keeper.state.write_bytes(b"")
+    again = Keeper(keeper.model, 60)
+    saved, _ = again.find()
+    again.goes_on()
+    trainer = saved.trainer(corpus())
+    again.keep(saved.run, trainer, next(trainer.run()), now=True)
+    keeper.state.write_bytes(b"")
+    assert again.find()[0].now.progress.step == 17
+
+
+def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, _ = kept(tmp_path, saves=(17,))
+    monkeypatch.setattr("charrnn.training.resume.RUN", replace(RUN, format=2))
+    with pytest.raises(ModelFileError, match="has file format 1, this charrnn reads 2; install the charrnn that"):
+        keeper.find()
+
+
+def test_a_new_run_is_on_disk_before_its_first_step(tmp_path: Path) -> None:
+    kept(tmp_path, saves=(5, 17), seed=1)
+    made = plan()
+    keeper, trainer = Keeper(tmp_path / "m.safetensors", 60), Trainer(corpus(), made)
+    keeper.begin(run_of(made), trainer)
+    saved, note = keeper.find()
+    assert (saved.run.plan.train.seed, saved.now.progress.step, note) == (0, 0, "")
+    assert keeper.log.read_bytes() == b""
+    assert outcome(saved.trainer(corpus())) == outcome(trainer)
+
+
+def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    kept(tmp_path / "store")
+    (tmp_path / "ln.safetensors").symlink_to(tmp_path / "store" / "m.safetensors")
+    keeper = Keeper(tmp_path / "ln.safetensors", 60)
+    assert keeper.find()[0].now.progress.step == 20
+    assert (keeper.state, keeper.log) == tuple(
+        tmp_path / "store" / f"m.{end}" for end in ("training.safetensors", "jsonl")
+    )
 
 
 def test_two_damaged_states_are_an_error_with_advice(tmp_path: Path) -> None:

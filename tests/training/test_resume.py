@@ -223,6 +223,19 @@ def test_a_budget_that_is_spent_is_refused(budget: dict[str, float]) -> None:
         extend(broken_off(plan(), LONG, 20), budget)
 
 
+def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
+    made = plan()
+    trainer = Trainer(corpus(), made)
+    outcome(trainer)
+    on = extend(SavedRun.of(run_of(made), trainer), {"steps": 2 * STEPS})[0].trainer(corpus())
+    events = on.run()
+    assert any(event.step == STEPS + 3 for event in events)
+    on._network.output.bias.data.fill_(float("nan"))
+    following = list(events)
+    assert following[0].back_to == STEPS
+    assert (following[-1].reason, following[-1].step) == ("done", 2 * STEPS)
+
+
 def test_the_same_budget_again_changes_nothing() -> None:
     saved = broken_off(plan(), LONG, 20)
     assert extend(saved, {"steps": STEPS}) == (saved, [])
@@ -238,9 +251,11 @@ def test_minutes_count_what_was_spent_before() -> None:
 
 
 def test_another_machine_is_told_to_be_inexact() -> None:
-    saved, notes = extend(broken_off(plan(), LONG, 20), {"threads": 2, "precision": "auto"})
+    saved, notes = extend(broken_off(plan(), LONG, 20), {"threads": 2, "precision": "auto", "device": "auto"})
     assert saved.run.plan.train.threads == 2
     assert "not the same to the last bit" in notes[0]
+    assert extend(saved, {"threads": 0})[1] == []
+    assert extend(broken_off(plan(engine="fused"), LONG, 5), {"device": "cuda"})[0].run.plan.train.engine == "stock"
 
 
 # What must be the same
