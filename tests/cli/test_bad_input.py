@@ -1,12 +1,12 @@
 """Whatever a user hands in that cannot work: one line that says what, why and what to do, and nothing lost."""
 
-import json
 import os
 import pickle
 import re
 import shutil
 import subprocess
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from charrnn import checkpoint
+from charrnn import checkpoint, sealed
 from charrnn.errors import ModelFileError
 from tests.cli.conftest import CORPUS, PROGRAM, QUICK, files
 from tests.conftest import Charrnn, environment, one_line
@@ -227,7 +227,7 @@ BAD_MODELS = {
     "half ours": (lambda model: foreign({}, {"charrnn": "{}"}), "is damaged"),
     "deep": (lambda model: foreign({}, {"charrnn": "[" * 100_000}), "is damaged"),
     "the future's": (
-        lambda model: foreign({}, {"charrnn": json.dumps({"format": 2, "digest": "0" * 64})}),
+        lambda model: sealed.to_bytes(replace(sealed.MODEL, format=2), {}, {}),
         "has file format 2, this charrnn reads 1",
     ),
 }
