@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import random
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -52,21 +53,31 @@ def test_it_opens_with_the_library_of_the_format_under_plain_names(tiny_path: Pa
     assert {name: array.shape for name, array in tensors.items()} == tiny.model.tensor_shapes(len(tiny.vocabulary))
 
 
-def test_every_flipped_byte_is_found(tiny_path: Path) -> None:
+ALL = pytest.param(1, 10_000, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("stride", "flips"), [(3, 100), ALL])
+def test_every_flipped_byte_is_found(tiny_path: Path, stride: int, flips: int) -> None:
     good = tiny_path.read_bytes()
     size = int.from_bytes(good[:8], "little")
-    places = [*range(0, 8 + size, 3), *range(8 + size, len(good), 97)]
+    dice = random.Random(0)
+    places = [*range(0, 8 + size, stride), *(dice.randrange(8 + size, len(good)) for _ in range(flips))]
     for place in places:
         data = bytearray(good)
-        data[place] ^= 1 << (place % 8)
+        data[place] ^= 1 << dice.randrange(8)
         tiny_path.write_bytes(data)
         with pytest.raises(ModelFileError):
             checkpoint.load(tiny_path)
 
 
-def test_every_truncation_is_found(tiny_path: Path) -> None:
+@pytest.mark.parametrize(("stride", "flips"), [(211, 0), ALL])
+def test_every_truncation_is_found(tiny_path: Path, stride: int, flips: int) -> None:
     good = tiny_path.read_bytes()
-    for size in [*range(0, 64), *range(64, len(good), 211), len(good) - 1]:
+    for size in [
+        *range(0, 64),
+        *range(64, min(len(good), 4096 if stride == 1 else len(good)), stride),
+        len(good) - 1,
+    ]:
         tiny_path.write_bytes(good[:size])
         with pytest.raises(ModelFileError):
             checkpoint.load(tiny_path)
