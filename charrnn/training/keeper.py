@@ -22,7 +22,7 @@ from charrnn.training.resume import Run, SavedRun
 if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
-COST = 0.02  # of the time, at most, goes into saving at evaluations
+COST = 0.015  # of the time, at most, goes into saving at evaluations
 
 
 class Keeper:
