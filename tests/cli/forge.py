@@ -137,6 +137,7 @@ def batter(mode: str, times: int, seed: int) -> dict[str, Any]:
             folder = Path(home, name)
             folder.mkdir()
             (folder / "corpus.txt").write_text(CORPUS)
+            (folder / "stderr").touch()  # for a process that dies before it opens it
             return folder
 
         torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # loads half of torch
