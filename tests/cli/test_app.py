@@ -61,7 +61,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
         assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("name", ["-x", "two words", "$HOME", "[red]", "ünï"])
+@pytest.mark.parametrize("name", ["-x", "two $HOME [red] ünï"])
 def test_the_commands_that_are_advised_work_for_any_name(charrnn: Charrnn, tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.txt").write_text("to be or not to be\n" * 60)
     options = ("--steps", "3", "--hidden", "16", "--threads", "1")
