@@ -52,7 +52,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpora" / "hello.txt").write_bytes((ROOT / "corpora" / "hello.txt").read_bytes())
     for name in ("corpus.txt", "mine.txt"):
         (folder / name).write_text("It was the best of times, it was the worst of times,\n" * 60, encoding="utf-8")
-    (folder / "names.txt").write_text("emma\nolivia\nava\nisabella\nsophia\n" * 60, encoding="utf-8")
+    names = "emma olivia ava isabella sophia " * 12  # few lines, for a command is run with each
+    (folder / "names.txt").write_text(f"{names}\n" * 4, encoding="utf-8")
     program = folder / "bin" / "charrnn"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m charrnn "$@"\n', encoding="utf-8")

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.adamw import adamw
 
 from charrnn.config import Precision, TrainConfig
 from charrnn.model.network import CharRNN, State, detach, plain_name
 from charrnn.text.streams import IGNORED
 
-_AVERAGES = {"mean": "exp_avg", "square": "exp_avg_sq"}  # AdamW's names in torch
+_BETAS = (0.9, 0.99)  # of AdamW's moving averages
 
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
@@ -45,10 +46,13 @@ class Learner:
         self.network = network.to(config.device)
         self.network.fused = config.engine == "fused"
         self._config = config
-        self._parameters = list(network.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=config.device != "mps"
-        )
+        self._parameters: list[Tensor] = list(network.parameters())
+        # AdamW as a function: the class loads torch's compiler, which takes longer to start than all else together.
+        self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._fused_update = config.device != "mps"
+        where = config.device if self._fused_update else "cpu"
+        self._steps = [torch.zeros((), device=where) for _ in self._parameters]
         self._shards = min(config.threads, config.batch_size) if config.engine == "fused" else 1
         self._others = ThreadPoolExecutor(self._shards - 1, initializer=_fast_zeros) if self._shards > 1 else None
 
@@ -92,23 +96,19 @@ class Learner:
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
         """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``."""
-        found = {}
-        for name, parameter in self.network.named_parameters():
-            held = self._optimizer.state.get(parameter, {})  # nothing before the first step
-            for ours, theirs in _AVERAGES.items():
-                average = held.get(theirs, torch.zeros_like(parameter))
-                found[f"{ours}.{plain_name(name)}"] = average.detach().cpu().numpy().copy()
-        return found
+        return {name: average.cpu().numpy().copy() for name, average in self._averages()}
 
     def restore(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
         """Takes over what `averages` gave after so many steps."""
-        for name, parameter in self.network.named_parameters():
-            held = {
-                theirs: torch.from_numpy(averages[f"{ours}.{plain_name(name)}"]).to(parameter.device, copy=True)
-                for ours, theirs in _AVERAGES.items()
-            }
-            where = parameter.device if self._config.device != "mps" else "cpu"
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(steps), device=where), **held}
+        for name, average in self._averages():
+            average.copy_(torch.from_numpy(averages[name]))
+        for step in self._steps:
+            step.fill_(steps)
+
+    def _averages(self) -> Iterator[tuple[str, Tensor]]:
+        for kind, averages in (("mean", self._means), ("square", self._squares)):
+            for (name, _), average in zip(self.network.named_parameters(), averages, strict=True):
+                yield f"{kind}.{plain_name(name)}", average
 
     def _side_by_side(self, learn: Callable[[int, slice], _Learned], batch: int) -> list[_Learned]:
         """What each shard learned; the first one is computed here, the others by threads of their own."""
@@ -126,13 +126,28 @@ class Learner:
 
     def _update(self, grads: list[tuple[Tensor, ...]], learning_rate: float) -> None:
         """Takes the optimizer step along the sum of the shards' gradients."""
-        for parameter, *parts in zip(self._parameters, *grads, strict=True):
-            parameter.grad = sum(parts[1:], start=parts[0])
+        total = [sum(parts[1:], start=parts[0]) for parts in zip(*grads, strict=True)]
+        for parameter, grad in zip(self._parameters, total, strict=True):
+            parameter.grad = grad
         if self._config.clip:
             clip_grad_norm_(self._parameters, self._config.clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
+        with torch.no_grad():
+            adamw(
+                self._parameters,
+                total,
+                self._means,
+                self._squares,
+                max_exp_avg_sqs=[],
+                state_steps=self._steps,
+                fused=self._fused_update,
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=learning_rate,
+                weight_decay=self._config.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
 
     def _tensor(self, ids: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(ids).to(self._config.device)
