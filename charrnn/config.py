@@ -90,10 +90,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained; of the three budgets at most one is given.
+    """How a network is trained. Of a budget in steps or epochs and one in minutes, what is spent first ends the run.
 
     Raises:
-        SettingError: a value out of range, or two budgets at once.
+        SettingError: a value out of range, or both epochs and steps.
     """
 
     seq_length: int = 64  # T, time steps of a chunk: how far back a gradient flows
@@ -139,9 +139,8 @@ class TrainConfig:
         _whole("threads", self.threads, 0)
         if self.threads > MOST_THREADS:
             _refuse("threads", self.threads, f"at most {MOST_THREADS}")
-        budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
-        if len(budgets) > 1:
-            raise SettingError(budgets[1], f"given together with {budgets[0]}", "give one budget")
+        if self.epochs is not None and self.steps is not None:
+            raise SettingError("steps", "given together with epochs", "give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def test_an_empty_stop_string_is_refused() -> None:
         SampleConfig(stop="")
 
 
-def test_two_budgets_are_one_too_many() -> None:
+def test_steps_and_epochs_are_one_budget_too_many() -> None:
     with pytest.raises(SettingError, match="steps: given together with epochs"):
         TrainConfig(epochs=1, steps=10)
 

@@ -47,13 +47,28 @@ class Plan:
 
     model: ModelConfig
     train: TrainConfig  # device and precision resolved; without a budget, `steps` says how many
-    steps: int  # the budget in steps; with a budget in minutes what they are expected to be
+    steps: int  # what the budget is expected to buy
     epoch_steps: int  # steps of one epoch
     seconds: float  # expected, evaluations left out
     characters: int  # of the text
     validation_characters: int
     distinct: int  # V
     notes: tuple[str, ...]  # what a person should know: settings that were cut to fit a small text
+
+    def spent(self, step: int, seconds: float) -> float:
+        """The share of the budget that is spent after so many steps and seconds, 0 to 1 and beyond."""
+        train, shares = self.train, []
+        if train.minutes is not None:
+            shares.append(seconds / (60 * train.minutes))
+        if (most := _most_steps(train, self.epoch_steps)) is not None:
+            shares.append(step / most)
+        return max(shares)
+
+    def with_budget(self, train: TrainConfig) -> "Plan":
+        """The same with other settings of the training, at the pace that it expects."""
+        pace = self.seconds / self.steps
+        steps = _steps(train, self.epoch_steps, pace)
+        return replace(self, train=train, steps=steps, seconds=steps * pace)
 
     @property
     def epoch_seconds(self) -> float:
@@ -111,15 +126,13 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
     notes += [pace.note] if pace.note else []
 
     chunks = math.ceil(math.ceil(pairs / batch) / length)  # steps of an epoch
-    if train.steps is not None:
-        steps = train.steps
-    elif train.epochs is not None:
-        steps = max(1, round(train.epochs * chunks))
-    elif train.minutes is not None:
-        steps = max(1, int(seconds / pace.seconds_per_step))
-    else:
-        steps = max(1, min(int(seconds / pace.seconds_per_step), max(LEAST_STEPS, MOST_EPOCHS * chunks)))
-        train = replace(train, steps=steps)
+    if train.steps is None and train.epochs is None:
+        in_time = max(1, int(seconds / pace.seconds_per_step))
+        chosen = validation > 0 and "hidden" not in given
+        enough = max(LEAST_STEPS, (ENOUGH_EPOCHS if chosen else MOST_EPOCHS) * chunks)
+        if train.minutes is None or (chosen and enough < in_time):
+            train = replace(train, steps=min(in_time, enough))
+    steps = _steps(train, chunks, pace.seconds_per_step)
     if "validation" not in given and train.epochs is None and "steps" not in given:
         most = max(LEAST_VALIDATION, int(MEASURED_SHARE * steps * batch * length))
         if validation > most:  # a large text, of which little is read, or a large vocabulary, which is slow
@@ -133,6 +146,18 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         train = replace(train, evaluations=_evaluations(steps * batch * length, steps / chunks, validation))
     seconds = steps * pace.seconds_per_step
     return Plan(model, train, steps, chunks, seconds, characters, validation, distinct, tuple(notes))
+
+
+def _steps(train: TrainConfig, chunks: int, seconds_per_step: float) -> int:
+    """The steps that a budget is expected to buy; an epoch has ``chunks``."""
+    most = _most_steps(train, chunks)
+    in_time = max(1, int(60 * train.minutes / seconds_per_step)) if train.minutes is not None else most
+    return min(steps for steps in (most, in_time) if steps is not None)
+
+
+def _most_steps(train: TrainConfig, chunks: int) -> int | None:
+    """The budget in steps, where there is one in steps or epochs."""
+    return train.steps if train.epochs is None else max(1, round(train.epochs * chunks))
 
 
 def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:

@@ -153,21 +153,16 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
     if budget and any(value != getattr(plan.train, name) for name, value in budget.items()):
         before = _described(plan)
         train = replace(plan.train, **{**dict.fromkeys(BUDGETS), **budget})
-        pace = plan.seconds / plan.steps
-        if train.minutes is not None:
-            steps = max(1, int(60 * train.minutes / pace))
-        else:
-            steps = train.steps if train.steps is not None else max(1, round((train.epochs or 0) * plan.epoch_steps))
-        if _spent(now, train, steps) >= 1:
+        plan = plan.with_budget(train)
+        if plan.spent(now.step, now.seconds) >= 1:
             name = next(iter(budget))
             spent = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
             told = spent.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
             raise SettingError(
                 name, f"cannot be {budget[name]}, {told} are behind it", "give more, all of it counted"
             )
-        plan = replace(plan, train=train, steps=steps, seconds=steps * pace)
-        change = "stretches" if steps > saved.run.plan.steps else "shrinks"
-        now, good = (_stretched(progress, train, steps) for progress in (now, saved.good.progress))
+        change = "stretches" if plan.steps > saved.run.plan.steps else "shrinks"
+        now, good = (_stretched(progress, plan) for progress in (now, saved.good.progress))
         saved = replace(saved, good=replace(saved.good, progress=good))
         notes.append(f"the budget is {_described(plan)} instead of {before}; the schedule {change} with it")
     changed = [*saved.run.history.get("changed", ()), *(f"step {now.step}: {note}" for note in notes)]
@@ -176,24 +171,22 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
     return replace(saved, run=run, now=replace(saved.now, progress=now)), notes
 
 
-def _spent(progress: Progress, train: TrainConfig, steps: int) -> float:
-    """How much of a budget a run has spent."""
-    return progress.step / steps if train.minutes is None else progress.seconds / (60 * train.minutes)
-
-
-def _stretched(progress: Progress, train: TrainConfig, steps: int) -> Progress:
+def _stretched(progress: Progress, plan: Plan) -> Progress:
     """The same progress under another budget, which it hasn't spent."""
+    fraction, waited = plan.spent(progress.step, progress.seconds), 0 if progress.reason else progress.since_best
     return replace(
-        progress, fraction=_spent(progress, train, steps), reason=None, finished=False, early_nats=progress.best_nats,
-        since_best=0 if progress.reason else progress.since_best,
+        progress, fraction=fraction, reason=None, finished=False, early_nats=progress.best_nats, since_best=waited
     )  # fmt: skip
 
 
 def _described(plan: Plan) -> str:
     train = plan.train
-    if train.minutes is not None:
-        return duration(60 * train.minutes)
-    return f"{train.epochs:g} epochs" if train.epochs is not None else f"{plan.steps:,} steps"
+    budgets = {
+        "minutes": train.minutes and duration(60 * train.minutes),
+        "epochs": train.epochs and f"{train.epochs:g} epochs",
+        "steps": train.steps and f"{train.steps:,} steps",
+    }
+    return " or ".join(budget for budget in budgets.values() if budget)
 
 
 def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:

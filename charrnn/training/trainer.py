@@ -161,9 +161,7 @@ class Trainer:
 
     def _fraction(self, step: int) -> float:
         """How much of the budget is spent after so many steps."""
-        if self._config.minutes is not None:
-            return min(1.0, self._seconds() / (60 * self._config.minutes))
-        return step / self._plan.steps
+        return min(1.0, self._plan.spent(step, self._seconds()))
 
     def _roll_back(self, nats: float) -> Event:
         """Returns to the last sound state, which isn't far, with half the learning rate."""

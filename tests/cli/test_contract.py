@@ -409,11 +409,11 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
     assert files(tmp_path) == {}
 
 
-def test_two_budgets_are_one_too_many(charrnn: Charrnn, tmp_path: Path) -> None:
-    result = charrnn("train", "nothing.txt", "--steps", 5, "--minutes", 1)
+def test_steps_and_epochs_are_one_budget_too_many(charrnn: Charrnn, tmp_path: Path) -> None:
+    result = charrnn("train", "nothing.txt", "--steps", 5, "--epochs", 1)
 
     assert result.returncode == 2
-    assert one_line(result) == "charrnn: --minutes: given together with steps; give one budget\n"
+    assert one_line(result) == "charrnn: --steps: given together with epochs; give one of them\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.errors import SettingError
-from charrnn.training.plan import Pace, Plan, make_plan
+from charrnn.training.plan import ENOUGH_EPOCHS, Pace, Plan, make_plan
 
 
 def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
@@ -74,6 +74,32 @@ def test_minutes_are_kept_as_minutes() -> None:
     assert made.train.minutes == 2.0
     assert made.train.steps is None
     assert made.seconds == pytest.approx(120, rel=0.05)
+
+
+def test_no_more_minutes_are_spent_than_a_text_is_worth_to_a_network_that_was_chosen_for_it() -> None:
+    short, long = plan(300_000, minutes=5), plan(300_000, minutes=60)
+    assert long.seconds < 60 * 60 / 2
+    assert long.steps / long.epoch_steps == pytest.approx(ENOUGH_EPOCHS)
+    assert long.train.steps == long.steps
+    assert short.steps <= long.steps
+
+
+def test_whoever_chooses_the_network_gets_all_the_minutes() -> None:
+    made = plan(300_000, minutes=60, hidden=128)
+    assert made.seconds == pytest.approx(3600, rel=0.01)
+    assert made.train.steps is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "step", "seconds"),
+    [({"minutes": 1, "steps": 50}, 5, 6), ({"minutes": 1, "steps": 50}, 4, 30), ({"minutes": 2, "epochs": 2}, 20, 9)],
+)
+def test_of_two_budgets_what_is_spent_first_counts(budget: dict[str, float], step: int, seconds: float) -> None:
+    settings = {"batch_size": 10, "seq_length": 90, "hidden": 8, "validation": 0.1}
+    made = plan(10_000, **settings, **budget)
+    alone = [plan(10_000, **settings, **{name: share}) for name, share in budget.items()]
+    assert made.spent(step, seconds) == max(one.spent(step, seconds) for one in alone) > 0
+    assert made.steps == min(one.steps for one in alone)
 
 
 def test_epochs_become_steps() -> None:

@@ -126,6 +126,12 @@ def test_the_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch
     assert 8 < len(fractions) < 60
 
 
+def test_a_budget_in_steps_ends_a_run_that_has_minutes_left() -> None:
+    _, events = run(minutes=60, steps=7)
+    assert sum(isinstance(event, Step) for event in events) == 7
+    assert events[-1].reason == "done"
+
+
 def test_evaluations_are_spread_evenly_and_one_closes_the_run() -> None:
     _, events = run(steps=40, evaluations=4, patience=0)
     assert [event.step for event in evaluations(events)] == [10, 20, 30, 40]
