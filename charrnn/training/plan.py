@@ -22,8 +22,9 @@ LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
 MOST_VALIDATION = 500_000  # characters, unless a share is given
 MEASURED_SHARE = 0.1  # of what a budget in time reads, at most; more would be measured for longer than trained on
 CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
-ENOUGH_EPOCHS = 7  # and larger where it would read the text more often: larger and less often learns more
-REFERENCE = ModelConfig(layers=2, hidden=128)  # the network whose pace tells how large one the budget allows
+ENOUGH_EPOCHS = 8  # and larger where it would read the text more often: larger and less often learns more
+STREAM_CHUNKS = 16  # at least, of a stream: fewer and longer ones learn more from a small text
+REFERENCE = 256  # units of the network whose pace tells how large a one the budget allows; larger ones gain little
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
 
@@ -117,11 +118,9 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         notes.append(f"cut to B {batch}, T {length}: more than {characters:,} characters can fill was asked for")
     train = replace(train, batch_size=batch, seq_length=length)
 
-    model = _model(pairs, validation > 0, distinct, given, train, seconds, clock)
+    model, pace = _model(pairs, validation > 0, distinct, given, train, seconds, clock)
     if "learning_rate" not in given:
         train = replace(train, learning_rate=_learning_rate(model))
-    likely = model if "dropout" in given else replace(model, dropout=0.2)  # which takes its time, and is decided last
-    pace = clock(likely, train, distinct)
     train = replace(train, precision=pace.precision, engine=pace.engine, threads=pace.threads)
     notes += [pace.note] if pace.note else []
 
@@ -141,7 +140,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
             pairs = characters - validation - 1
             chunks = math.ceil(math.ceil(pairs / batch) / length)
     if "dropout" not in given:
-        model = replace(model, dropout=_dropout(steps / chunks))
+        model = replace(model, dropout=_dropout(steps / chunks, model.parameters(0) / pairs))
     if "evaluations" not in given:
         train = replace(train, evaluations=_evaluations(steps * batch * length, steps / chunks, validation))
     seconds = steps * pace.seconds_per_step
@@ -177,7 +176,7 @@ def _fit(pairs: int, train: TrainConfig, given: Mapping[str, Any]) -> tuple[int,
     """B and T that the text can fill."""
     batch, length = train.batch_size, train.seq_length
     if "batch_size" not in given:
-        batch = max(1, min(batch, pairs // (4 * length)))  # short streams would start from nothing too often
+        batch = max(1, min(batch, pairs // (STREAM_CHUNKS * length)))
     batch = min(batch, pairs)
     stream = math.ceil(pairs / batch)
     if "seq_length" not in given:
@@ -193,28 +192,32 @@ def _model(
     train: TrainConfig,
     seconds: float,
     clock: Clock,
-) -> ModelConfig:
-    """As large a network as the budget can train and the text can fill."""
+) -> tuple[ModelConfig, Pace]:
+    """As large a network as the budget can train and the text can fill, and its pace."""
     wishes = {name: value for name, value in given.items() if name in ModelConfig.__dataclass_fields__}
     model = ModelConfig(**wishes)
     if "embedding" not in given:
         model = replace(model, embedding=0 if distinct <= ONE_HOT_UP_TO else 128)
+    if "dropout" not in given:
+        model = replace(model, dropout=0.2)  # which takes its time, and is decided last
     if "hidden" in given:
-        return model
-    reference = replace(model, layers=REFERENCE.layers, hidden=REFERENCE.hidden)
+        return model, clock(model, train, distinct)
+    # Where the end of the text tells when to stop, a large network is better on a small text, too.
+    most = 900_000 + 8 * pairs if measured else 20_000 + 4 * pairs
+    sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
+    fitting = [size for size in sizes if size.parameters(distinct) <= most] or sizes[:1]
+
+    reference = replace(model, hidden=min(REFERENCE, fitting[-1].hidden))
     pace = clock(reference, train, distinct)
     work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * _products(reference, distinct)
 
-    def trainable(model: ModelConfig) -> bool:
-        characters = work / _products(model, distinct)  # that the budget reads with it
-        learned = model.parameters(0)  # a rare character's own would say nothing about how much there is to learn
+    def trainable(size: ModelConfig) -> bool:
+        characters = work / _products(size, distinct)  # that the budget reads with it
+        learned = size.parameters(0)  # a rare character's own would say nothing about how much there is to learn
         return characters >= min(CHARACTERS_PER_PARAMETER * learned, ENOUGH_EPOCHS * pairs)
 
-    # Where the end of the text tells when to stop, a large network is better on a small text, too.
-    most = 900_000 + 5 * pairs if measured else 20_000 + 4 * pairs
-    sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
-    fitting = [size for size in sizes if trainable(size) and size.parameters(distinct) <= most]
-    return fitting[-1] if fitting else sizes[0]
+    size = next((size for size in reversed(fitting) if trainable(size)), fitting[0])
+    return size, pace if size == reference else clock(size, train, distinct)
 
 
 def _products(model: ModelConfig, distinct: int) -> int:
@@ -228,9 +231,10 @@ def _learning_rate(model: ModelConfig) -> float:
     return {"lstm": rate, "gru": rate / 2, "rnn": rate / 4}[model.cell]
 
 
-def _dropout(epochs: float) -> float:
-    """The more often a text is read, the more it must be kept from being learned by heart."""
-    return next((share for most, share in ((2, 0.0), (5, 0.1), (8, 0.2), (25, 0.3)) if epochs <= most), 0.4)
+def _dropout(epochs: float, parameters_per_character: float) -> float:
+    """The more often a text is read, and the larger the network, the more it must be kept from learning by heart."""
+    risk = epochs * parameters_per_character**0.25
+    return next((share for most, share in ((2, 0.0), (4, 0.1), (10, 0.2), (15, 0.3), (25, 0.4)) if risk <= most), 0.5)
 
 
 def _evaluations(characters: int, epochs: float, validation: int) -> int:

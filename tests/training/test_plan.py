@@ -138,8 +138,19 @@ def test_a_large_vocabulary_gets_an_embedding() -> None:
 
 
 def test_a_text_read_often_gets_more_dropout() -> None:
-    shares = [plan(1_000_000, epochs=epochs).model.dropout for epochs in (1.0, 4.0, 7.0, 16.0, 60.0)]
+    shares = [plan(1_000_000, hidden=128, epochs=epochs).model.dropout for epochs in (1.0, 4.0, 7.0, 16.0, 60.0)]
     assert shares == sorted(set(shares))
+
+
+def test_a_network_that_is_large_for_its_text_gets_more_dropout() -> None:
+    small, large = (plan(200_000, hidden=hidden, epochs=8.0).model.dropout for hidden in (64, 512))
+    assert 0 < small < large
+
+
+def test_a_small_text_is_read_in_a_few_long_streams() -> None:
+    made = plan(10_000)
+    assert made.epoch_steps >= 16
+    assert plan(1_000_000).train.batch_size == 4 * made.train.batch_size
 
 
 def test_a_validation_part_too_small_to_mean_anything_is_dropped_with_a_note() -> None:
