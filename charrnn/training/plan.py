@@ -234,7 +234,7 @@ def _learning_rate(model: ModelConfig) -> float:
 def _dropout(epochs: float, parameters_per_character: float) -> float:
     """The more often a text is read, and the larger the network, the more it must be kept from learning by heart."""
     risk = epochs * parameters_per_character**0.25
-    return next((share for most, share in ((2, 0.0), (4, 0.1), (10, 0.2), (15, 0.3), (25, 0.4)) if risk <= most), 0.5)
+    return next((share for most, share in ((2, 0.0), (4, 0.1), (10, 0.2), (15, 0.3), (40, 0.4)) if risk <= most), 0.5)
 
 
 def _evaluations(characters: int, epochs: float, validation: int) -> int:
