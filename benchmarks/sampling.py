@@ -103,7 +103,7 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
     network.initialize(seed=0)
     tensors = network.tensors()
     stepper, module, cells = Stepper(network.config, tensors), Module(network), Cells(network)
-    ours = stepper.step(0, stepper.zero_state())[0]
+    ours = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
     for rival in (module, cells):
         if not np.allclose(ours, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
             raise SystemExit("the stepper and torch disagree")
@@ -112,9 +112,9 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
     config = SampleConfig(length=characters, temperature=TEMPERATURE, seed=0)
 
     def step() -> None:
-        state = stepper.zero_state()
-        for index in range(characters):
-            _, state = stepper.step(index % len(VOCABULARY), state)
+        state, ids = stepper.zero_state(1), np.arange(characters)[:, None] % len(VOCABULARY)
+        for index in ids:
+            _, state = stepper.step(index, state)
 
     def multiply() -> None:
         for _ in range(characters):

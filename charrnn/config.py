@@ -6,6 +6,8 @@ field, and ``cli/options.py`` knows what the field is called there.
 """
 
 import math
+import re
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -152,25 +154,65 @@ class SampleConfig:
     """
 
     length: int = 1000  # new characters, the prompt not counted; 0 never stops
-    temperature: float = 1.0  # divides the logits: below 1 plays safe, above 1 takes risks, 0 is greedy
+    temperature: float | tuple[float, float] = 1.0  # divides the logits: below 1 plays safe, above 1 takes risks, 0
+    # is greedy; of two, the first new character gets the one, the last the other, and those between what lies between
     top_k: int = 0  # keep the K likeliest characters; 0 keeps all
     top_p: float = 1.0  # keep the likeliest characters that together reach this probability
     min_p: float = 0.0  # drop characters less likely than this share of the likeliest
+    repeat_penalty: float = 1.0  # the probability of each recent character is raised to this power
+    repeat_window: int = 64  # characters that are recent, those of the prompt included
+    allow: str = ""  # write only these characters, given as inside a regular expression's brackets; "" allows all
+    forbid: str = ""  # never write these, given likewise
     seed: int | None = None  # None: a fresh one each time
-    stop: str | None = None  # end before this string would be written
+    stop: str | tuple[str, ...] = ()  # end before any of these strings would be written
+    keep_stop: bool = False  # end after it instead
+    lines: int = 0  # end with the end of so many lines; 0 doesn't count them
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
 
     def __post_init__(self) -> None:
         _whole("length", self.length, 0)
-        _number("temperature", self.temperature, 0, math.inf, "a finite number, 0 (greedy) or more")
+        for temperature in self.temperatures:
+            _number("temperature", temperature, 0, math.inf, "a finite number, 0 (greedy) or more")
+        if self.temperatures[0] != self.temperatures[1] and not self.length:
+            raise SettingError("temperature", "cannot be a range of an endless sample", "give a length")
         _whole("top_k", self.top_k, 0)
         _number("top_p", self.top_p, 0, 1, "a probability above 0, at most 1", open_low=True)
         _number("min_p", self.min_p, 0, 1, "a probability from 0 to 1")
+        _number("repeat_penalty", self.repeat_penalty, 0, math.inf, "a finite number above 0", open_low=True)
+        _whole("repeat_window", self.repeat_window, 1)
+        for name in ("allow", "forbid"):
+            brackets(name, getattr(self, name))
+        _whole("lines", self.lines, 0)
         if self.seed is not None:
             _whole("seed", self.seed, 0)
-        if self.stop == "":  # what a shell makes of "$(printf '\\n')"
+        if "" in self.stops:  # what a shell makes of "$(printf '\\n')"
             raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
         _choice("unknown", self.unknown, Unknown)
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Of the first new character and of the last."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature, self.temperature)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings that end a sample."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
+
+
+def brackets(field: str, characters: str) -> re.Pattern[str]:
+    """The regular expression ``[characters]``, which matches one of them; nothing without any.
+
+    Raises:
+        SettingError: there is no such expression.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what "[[" may come to mean
+            return re.compile(f"[{characters}]" if characters else r"(?!)")
+    except re.error as error:
+        reason = f"cannot be {characters} ({error.msg})"
+        raise SettingError(field, reason, "give characters and ranges, such as 'a-z \\n'") from None
 
 
 @dataclass(frozen=True, kw_only=True)

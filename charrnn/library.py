@@ -10,7 +10,7 @@ The same pieces as behind the command line, without files and terminals. Setting
 `TrainConfig` and `SampleConfig`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
 from charrnn.sampling.stepper import Stepper
-from charrnn.sampling.writer import write
+from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Model:
 
         Args:
             prompt: what to continue.
-            settings: fields of `SampleConfig`: length, temperature, top_k, top_p, min_p, seed, stop, unknown.
+            settings: fields of `SampleConfig`, such as length, temperature, top_p, seed and stop.
 
         Raises:
             SettingError: a setting out of range.
@@ -77,7 +77,32 @@ class Model:
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
-        return write(self._stepper, vocabulary, config, prompt)
+        return (character for piece in write(self._stepper, vocabulary, config, prompt) for character in piece)
+
+    def samples(self, prompts: Iterable[str] = ("",), count: int = 1, **settings: Any) -> Iterator[Sample]:
+        """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
+
+        Args:
+            prompts: what to continue; they are taken as they are needed, and may be endless.
+            count: how many samples of each.
+            settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
+
+        Returns:
+            Samples, with their text, what ended them and how surprising the model finds them. One whose prompt holds
+            characters that the model never saw has no text, but an ``error``.
+
+        Raises:
+            SettingError: a setting out of range.
+        """
+        if settings.get("length") == 0:
+            raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
+        config = SampleConfig(**settings)
+        vocabulary = self.contents.vocabulary
+        if config.unknown == "skip":
+            prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
+        repeated = (prompt for prompt in prompts for _ in range(count))
+        requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
+        return write_all(self._stepper, vocabulary, config, requests)
 
     def score(self, text: str) -> Score:
         """How well the model predicts a text, the state carried from its first character to its last; needs torch.

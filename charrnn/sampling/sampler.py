@@ -1,63 +1,128 @@
-"""From the logits of the next character to its id.
+"""From the logits of the next character to its id, for B streams at once.
 
-The settings act in this order: temperature, top-k, top-p, min-p. Each filter works on what the one before it left,
-made a distribution again. At least the likeliest character always stays. Knows nothing about networks or text.
+The settings act in this order: repeat penalty, allowed and forbidden characters, temperature, top-k, top-p, min-p.
+Each filter works on what the one before it left, made a distribution again. At least the likeliest character always
+stays. Knows nothing about networks or text.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.config import SampleConfig
+from charrnn.config import SampleConfig, brackets
+from charrnn.errors import SettingError
 
 COLDEST = 1e-250  # temperature; any fp32 logit below the largest has no chance by then, and float64 no overflow yet
+NEVER = -1  # the id of no character, among the recent ones
+
+Ids = NDArray[np.intp]
+Numbers = NDArray[np.float64]
 
 
 class Sampler:
-    """Chooses ids from logits; one uniform random number each, none when greedy.
+    """Chooses ids from logits; draws no random numbers of its own.
 
     Args:
-        config: temperature, filters and seed.
+        config: temperature, filters, length.
+        characters: those of the vocabulary, in the order of their ids.
+
+    Raises:
+        SettingError: no character is allowed.
     """
 
-    def __init__(self, config: SampleConfig) -> None:
+    def __init__(self, config: SampleConfig, characters: str) -> None:
         self._config = config
-        self._temperature = max(config.temperature, COLDEST)
-        self._random = np.random.default_rng(config.seed)
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
+        self._never = _never(config, characters)
+        self.window = config.repeat_window if config.repeat_penalty != 1 else 0  # recent ids that it wants to know
 
-    def choose(self, logits: NDArray[np.float32]) -> int:
-        """An id drawn from the distribution that `distribution` gives; the likeliest one at temperature 0."""
-        if self._config.temperature == 0:
-            return int(logits.argmax())
-        cumulative = np.add.accumulate(self._weights(logits))
-        drawn = int(cumulative.searchsorted(self._random.random() * cumulative[-1], side="right"))
+    def temperatures(self, positions: Ids) -> Numbers:
+        """The temperatures of characters at these places of their samples, 0 the first new one."""
+        first, last = self._config.temperatures
+        if first == last:
+            return np.full(positions.shape, first, dtype=np.float64)
+        return np.asarray(first + (last - first) * (positions / max(1, self._config.length - 1)))
+
+    def choose(self, logits: NDArray[np.float32], uniforms: Numbers, temperatures: Numbers, recent: Ids) -> Ids:
+        """Ids (B,) drawn from what `distribution` gives; where the temperature is 0 the likeliest one.
+
+        Args:
+            logits: (B, V).
+            uniforms: (B,), random numbers from 0 to below 1.
+            temperatures: (B,).
+            recent: (B, `window`) ids, NEVER where there are fewer.
+        """
+        scores = self._scores(logits, recent)
+        if not temperatures.any():
+            return np.asarray(scores.argmax(axis=1))
+        cumulative = np.add.accumulate(self._weights(scores, temperatures), axis=1)
+        total = cumulative[:, -1:]
+        drawn: Ids = (cumulative <= uniforms[:, None] * total).sum(axis=1)
         # the product above may round up to the total, beyond the last character that has a probability
-        return drawn if drawn < len(cumulative) else int(cumulative.searchsorted(cumulative[-1]))
+        if (beyond := drawn == cumulative.shape[1]).any():
+            drawn[beyond] = (cumulative[beyond] < total[beyond]).sum(axis=1)
+        return drawn if temperatures.all() else np.where(temperatures == 0, scores.argmax(axis=1), drawn)
 
-    def distribution(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The probabilities (V,) of the ids, after temperature (above 0) and filters."""
-        weights = self._weights(logits)
-        return np.asarray(weights / weights.sum())
+    def distribution(self, logits: NDArray[np.float32], temperatures: Numbers, recent: Ids) -> Numbers:
+        """The probabilities (B, V) of the ids, for temperatures above 0; arguments as of `choose`."""
+        weights = self._weights(self._scores(logits, recent), temperatures)
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
-    def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _scores(self, logits: NDArray[np.float32], recent: Ids) -> Numbers:
+        """Logits after the penalty, -inf where nothing may be written."""
+        scores = logits.astype(np.float64)
+        if recent.shape[1]:
+            logs = log_softmax(scores)  # at most 0, so that a power above 1 makes each less likely
+            seen = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
+            np.put_along_axis(seen, recent, True, axis=1)  # NEVER falls on the last column
+            scores = np.where(seen[:, :-1], logs * self._config.repeat_penalty, logs)
+        if self._never is not None:
+            scores[:, self._never] = -np.inf
+        return scores
+
+    def _weights(self, scores: Numbers, temperatures: Numbers) -> Numbers:
         """What the probabilities are proportional to: a choice needs no sum of 1."""
-        weights = logits.astype(np.float64)
-        weights -= weights[weights.argmax()]
-        weights /= self._temperature
+        weights = scores - scores.max(axis=1, keepdims=True)
+        weights /= np.maximum(temperatures, COLDEST)[:, None]
         np.exp(weights, out=weights)
-        return self._filter(weights / weights.sum()) if self._filters else weights
+        return self._filter(weights / weights.sum(axis=1, keepdims=True)) if self._filters else weights
 
-    def _filter(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _filter(self, probabilities: Numbers) -> Numbers:
         config = self._config
-        if 0 < config.top_k < len(probabilities):
-            dropped = np.argsort(-probabilities, kind="stable")[config.top_k :]  # of equals the lower id stays
-            probabilities[dropped] = 0
-            probabilities /= probabilities.sum()
+        if 0 < config.top_k < probabilities.shape[1]:
+            dropped = _ranked(probabilities)[:, config.top_k :]
+            np.put_along_axis(probabilities, dropped, 0, axis=1)
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
         if config.top_p < 1:
-            order = np.argsort(-probabilities, kind="stable")
-            reached = np.cumsum(probabilities[order])
-            keep = int(reached.searchsorted(config.top_p)) + 1  # up to the one that crosses the threshold
-            probabilities[order[keep:]] = 0
+            order = _ranked(probabilities)
+            sorted_ones = np.take_along_axis(probabilities, order, axis=1)
+            reached = np.cumsum(sorted_ones, axis=1)
+            reached[:, 1:] = reached[:, :-1]  # before each of them
+            reached[:, 0] = -1
+            np.put_along_axis(probabilities, order, np.where(reached < config.top_p, sorted_ones, 0), axis=1)
         if config.min_p > 0:
-            probabilities[probabilities < config.min_p * probabilities.max()] = 0
+            probabilities[probabilities < config.min_p * probabilities.max(axis=1, keepdims=True)] = 0
         return probabilities
+
+
+def log_softmax(logits: NDArray[np.floating]) -> Numbers:
+    """The logarithms of the probabilities (B, V) that logits stand for, in nats."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _ranked(probabilities: Numbers) -> Ids:
+    return np.argsort(-probabilities, axis=1, kind="stable")  # of equals the lower id comes first
+
+
+def _never(config: SampleConfig, characters: str) -> NDArray[np.bool_] | None:
+    """Which ids are not to be written."""
+    if not config.allow and not config.forbid:
+        return None
+    allow, forbid = (brackets(name, getattr(config, name)) for name in ("allow", "forbid"))
+    never = [bool((config.allow and not allow.match(one)) or forbid.match(one)) for one in characters]
+    if all(never):
+        name = "allow" if config.allow else "forbid"
+        reason = f"leaves no character that the model can write ({getattr(config, name)!r})"
+        raise SettingError(name, reason, "charrnn info shows those that it knows")
+    return np.array(never)

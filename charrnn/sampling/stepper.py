@@ -1,11 +1,11 @@
-"""The network of ``model/network.py`` in NumPy, one character at a time, without torch.
+"""The network of ``model/network.py`` in NumPy, one character of B streams at a time, without torch.
 
 What does not depend on the state is done once, in the constructor: layer 0 looks a character's share of the gates up
 in a table instead of multiplying; and as s(z) = (1 + tanh(z / 2)) / 2, the rows of all sigmoid gates are halved
 (exactly, in binary) and put first, so that one tanh serves every gate. The equations stand in ``model/cells.py``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from charrnn.config import GATES, Cell, ModelConfig
 
 Array = NDArray[np.float32]
-LayerState = tuple[Array, ...]  # (h,), or (h, c) for an LSTM; each (H,)
+Ids = NDArray[np.intp]
+LayerState = tuple[Array, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
 State = tuple[LayerState, ...]  # one entry per layer; passed in, passed out, never kept
 
 _ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 1, 3, 2), "gru": (0, 1, 2), "rnn": (0,)}  # sigmoid gates first
@@ -24,14 +25,14 @@ _HALF = np.array(0.5, dtype=np.float32)  # an array, which NumPy takes faster th
 
 @dataclass(frozen=True)
 class _Layer:
-    recurrent: Array  # (G*H, H)
+    recurrent: Array  # (H, G*H)
     recurrent_bias: Array  # (G*H,)
-    above: Array  # (rows, H): the input weights of the next layer, or the output layer's
+    above: Array  # (H, rows): the input weights of the next layer, or the output layer's
     above_bias: Array  # (rows,)
 
 
 class Stepper:
-    """Reads one character and gives the logits of the next.
+    """Reads one character of each stream and gives the logits of the next.
 
     Args:
         config: the network's shape.
@@ -52,28 +53,40 @@ class Stepper:
         self._layers = []
         for layer in range(config.layers):
             if layer + 1 < config.layers:
-                above = gates(layer + 1, "weight_ih"), gates(layer + 1, "bias_ih")
+                above = gates(layer + 1, "weight_ih").T, gates(layer + 1, "bias_ih")
             else:
-                above = tensors["output.weight"], tensors["output.bias"]
-            self._layers.append(_Layer(gates(layer, "weight_hh"), gates(layer, "bias_hh"), *above))
+                above = tensors["output.weight"].T, tensors["output.bias"]
+            self._layers.append(_Layer(gates(layer, "weight_hh").T, gates(layer, "bias_hh"), *above))
 
-    def zero_state(self) -> State:
-        """The state before the first character."""
-        zeros = np.zeros(self._hidden, dtype=np.float32)
+    def zero_state(self, batch: int) -> State:
+        """The state of so many streams before their first character."""
+        zeros = np.zeros((batch, self._hidden), dtype=np.float32)
         return tuple((zeros,) * self._states for _ in self._layers)
 
-    def step(self, index: int, state: State) -> tuple[Array, State]:
-        """Reads the character with this id: logits of the next (V,), and the state after it."""
-        signal = self._columns[index]
+    def step(self, ids: Ids, state: State) -> tuple[Array, State]:
+        """Reads the characters with these ids (B,): logits of the next (B, V), and the state after them."""
+        signal = self._columns[ids]
         after = []
         for layer, before in zip(self._layers, state, strict=True):
-            echo = layer.recurrent.dot(before[0])
+            echo = before[0].dot(layer.recurrent)
             echo += layer.recurrent_bias
             now = self._cell(signal, echo, before)
-            signal = layer.above.dot(now[0])
+            signal = now[0].dot(layer.above)
             signal += layer.above_bias
             after.append(now)
         return signal, tuple(after)
+
+
+def rows_of(state: State, rows: NDArray[np.intp]) -> State:
+    """The state of some of the streams."""
+    return tuple(tuple(part[rows] for part in layer) for layer in state)
+
+
+def joined(states: Sequence[State]) -> State:
+    """The streams of all these states as one."""
+    return tuple(
+        tuple(np.concatenate(parts) for parts in zip(*layers, strict=True)) for layers in zip(*states, strict=True)
+    )
 
 
 def _arrange(cell: Cell, rows: Array) -> Array:
@@ -89,32 +102,32 @@ def _rnn(signal: Array, echo: Array, before: LayerState) -> LayerState:
 
 
 def _lstm(signal: Array, echo: Array, before: LayerState) -> LayerState:
-    size = len(before[0])
+    size = before[0].shape[1]
     echo += signal
     np.tanh(echo, out=echo)
-    gates = echo[: 3 * size]  # input, forget, output
+    gates = echo[:, : 3 * size]  # input, forget, output
     gates *= _HALF
     gates += _HALF
-    cell = gates[size : 2 * size] * before[1]
-    gates[:size] *= echo[3 * size :]  # the candidate
-    cell += gates[:size]
+    cell = gates[:, size : 2 * size] * before[1]
+    gates[:, :size] *= echo[:, 3 * size :]  # the candidate
+    cell += gates[:, :size]
     hidden = np.tanh(cell)
-    hidden *= gates[2 * size :]
+    hidden *= gates[:, 2 * size :]
     return hidden, cell
 
 
 def _gru(signal: Array, echo: Array, before: LayerState) -> LayerState:
-    size = len(before[0])
-    gates = signal[: 2 * size] + echo[: 2 * size]  # reset, update
+    size = before[0].shape[1]
+    gates = signal[:, : 2 * size] + echo[:, : 2 * size]  # reset, update
     np.tanh(gates, out=gates)
     gates *= _HALF
     gates += _HALF
-    candidate = echo[2 * size :]
-    candidate *= gates[:size]
-    candidate += signal[2 * size :]
+    candidate = echo[:, 2 * size :]
+    candidate *= gates[:, :size]
+    candidate += signal[:, 2 * size :]
     np.tanh(candidate, out=candidate)
     hidden = before[0] - candidate
-    hidden *= gates[size:]
+    hidden *= gates[:, size:]
     hidden += candidate
     return (hidden,)
 

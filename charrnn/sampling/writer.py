@@ -1,15 +1,67 @@
-"""The feedback loop: read the prompt, choose a character, write it, read it, and so on.
+"""The feedback loop for many samples at once: read the prompt, choose a character, write it, read it, and so on.
 
-Knows nothing about files, terminals or bytes: it takes text and yields text.
+Knows nothing about files, terminals or bytes: it takes text and yields text. The random numbers of a sample follow
+from the seed and its own number alone, so that its text does not depend on those beside it.
 """
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from charrnn.config import SampleConfig
-from charrnn.sampling.sampler import Sampler
-from charrnn.sampling.stepper import Stepper
+from charrnn.errors import CharrnnError
+from charrnn.sampling.ending import Ending, Reason
+from charrnn.sampling.sampler import NEVER, Numbers, Sampler, log_softmax
+from charrnn.sampling.stepper import Ids, State, Stepper, joined, rows_of
 from charrnn.text.vocabulary import Vocabulary
+
+WIDTH = 256  # samples written side by side
+STEPS = 16  # characters of each before anything is passed on
+AHEAD = 4  # times WIDTH: how many samples may be finished before the oldest is
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sample to be written."""
+
+    number: int  # 0, 1, 2, ... in the order of asking
+    prompt: str = ""
+    name: str = "the prompt"  # what an error calls it
+    error: CharrnnError | None = None  # why it cannot be
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was written."""
+
+    number: int
+    prompt: str
+    text: str = ""
+    ended: Reason | None = None  # None if it never began
+    nats: float = 0.0  # the surprise of all its characters, as the model itself sees them
+    seed: int = 0
+    error: CharrnnError | None = None
+
+
+class Requests(Protocol):
+    """Where samples are asked for."""
+
+    def take(self, *, wait: bool) -> Request | None:
+        """The next one; None if there is none, or, unless it is to wait, if there is none yet."""
+
+
+class Listed:
+    """Requests that are all there."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._requests = iter(requests)
+
+    def take(self, *, wait: bool) -> Request | None:
+        """The next one, or None."""
+        return next(self._requests, None)
 
 
 def start(vocabulary: Vocabulary) -> str:
@@ -18,44 +70,174 @@ def start(vocabulary: Vocabulary) -> str:
 
 
 def write(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt: str = "") -> Iterator[str]:
-    """Yields the continuation of a prompt as it is made, without the prompt.
+    """Yields the continuation of a prompt, a few characters at a time as they are made, without the prompt.
 
-    Ends after ``config.length`` characters (never, if that is 0) or before the string ``config.stop``, of which
-    nothing is ever yielded. The state runs through the prompt from zero.
+    The state runs through the prompt from zero. `Ending` tells when it is over.
 
     Raises:
         UnknownCharacterError: the prompt holds characters that the model never saw; raised by the call itself,
             before the first character.
+        SettingError: no character is allowed; likewise.
     """
-    ids = vocabulary.encode(prompt or start(vocabulary), "the prompt")
-    characters = _characters(stepper, vocabulary, config, ids.tolist())
-    return _held_back(characters, config.stop) if config.stop else characters
+    batch = _Batch(stepper, vocabulary, config, whole=True)
+    stream = batch.add(Request(0, prompt))
+
+    def pieces() -> Iterator[str]:
+        while stream.ending.reason is None:
+            batch.advance()
+            if stream.passed:
+                yield stream.passed
+
+    return pieces()
 
 
-def _characters(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt: list[int]) -> Iterator[str]:
-    sampler = Sampler(config)
-    state = stepper.zero_state()
-    for index in prompt[:-1]:
-        _, state = stepper.step(index, state)
-    index = prompt[-1]
-    for _ in range(config.length) if config.length else count():
-        logits, state = stepper.step(index, state)
-        index = sampler.choose(logits)
-        yield vocabulary.characters[index]
+def write_all(
+    stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, requests: Requests, width: int = WIDTH
+) -> Iterator[Sample]:
+    """Yields the samples that are asked for, in that order, each when it and all before it are finished.
 
+    They are records: the last of ``config.lines`` comes without its line end.
+    Those whose prompt holds characters that the model never saw come with the error.
 
-def _held_back(characters: Iterator[str], stop: str) -> Iterator[str]:
-    """Passes text on, but for what may yet turn out to be the beginning of ``stop``."""
-    held = ""
-    for character in characters:
-        held += character
-        if held.endswith(stop):
-            if len(held) > len(stop):
-                yield held[: -len(stop)]
+    Args:
+        stepper: the network.
+        vocabulary: its characters.
+        config: how each sample is written.
+        requests: numbered without gaps.
+        width: how many are written side by side at most.
+
+    Raises:
+        SettingError: no character is allowed.
+    """
+    batch = _Batch(stepper, vocabulary, config, whole=False)
+    finished: dict[int, Sample] = {}
+    following = 0  # the number of the sample to be yielded next
+    texts: dict[int, list[str]] = {}
+    while True:
+        newest = following + len(texts) + len(finished)
+        while len(batch.streams) < width and newest - following < AHEAD * width:
+            request = requests.take(wait=not batch.streams and following not in finished)
+            if request is None:
+                break
+            newest = request.number + 1
+            try:
+                if request.error is not None:
+                    raise request.error
+                batch.add(request)
+                texts[request.number] = []
+            except CharrnnError as error:
+                finished[request.number] = Sample(request.number, request.prompt, error=error)
+        if not batch.streams and following not in finished:
             return
-        begun = next(size for size in range(min(len(held), len(stop) - 1), -1, -1) if held.endswith(stop[:size]))
-        if begun < len(held):
-            yield held[: len(held) - begun]
-            held = held[len(held) - begun :]
-    if held:
-        yield held
+        if batch.streams:
+            for stream in batch.advance(measure=True):
+                texts[stream.request.number].append(stream.passed)
+                if stream.ending.reason is not None:
+                    text = "".join(texts.pop(stream.request.number))
+                    nats = float(sum(stream.nats[: len(text)]))
+                    number, prompt = stream.request.number, stream.request.prompt
+                    finished[number] = Sample(number, prompt, text, stream.ending.reason, nats, batch.seed)
+        while following in finished:
+            yield finished.pop(following)
+            following += 1
+
+
+class _Stream:
+    """One sample on its way."""
+
+    def __init__(
+        self, request: Request, prompt: NDArray[np.unsignedinteger], config: SampleConfig, seed: int, *, whole: bool
+    ) -> None:
+        self.request = request
+        self.ending = Ending(config, whole=whole)
+        self.unread = prompt  # ids
+        self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(request.number,)))
+        self.position = 0  # of the next new character
+        self.nats: list[float] = []  # surprise of each new character
+        self.passed = ""  # by the last advance
+
+
+class _Batch:
+    """Streams that advance together: row b of every array is stream b's."""
+
+    def __init__(self, stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, *, whole: bool) -> None:
+        self._whole = whole  # whether the last of ``config.lines`` keeps its line end
+        self._stepper, self._vocabulary, self._config = stepper, vocabulary, config
+        self._sampler = Sampler(config, vocabulary.characters)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
+        self.streams: list[_Stream] = []
+        self._state: State = stepper.zero_state(0)  # of the streams that have advanced
+        self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
+        self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
+
+    def add(self, request: Request) -> _Stream:
+        """Begins a sample.
+
+        Raises:
+            UnknownCharacterError: its prompt holds characters that the model never saw.
+        """
+        prompt = self._vocabulary.encode(request.prompt or start(self._vocabulary), request.name)
+        self.streams.append(_Stream(request, prompt, self._config, self.seed, whole=self._whole))
+        return self.streams[-1]
+
+    def advance(self, *, measure: bool = False) -> list[_Stream]:
+        """Takes some steps and gives back the streams that took them; those that ended are gone by then."""
+        self._admit(self.streams[len(self._next) :])
+        steps = min(STEPS, max(self._wanted(stream) for stream in self.streams))
+        shape = steps, len(self.streams)
+        given = np.full(shape, NEVER, dtype=np.intp)  # what is read next, where it is not chosen
+        uniforms, positions = np.zeros(shape), np.zeros(shape, dtype=np.intp)
+        for b, stream in enumerate(self.streams):
+            known = min(steps, len(stream.unread))
+            given[:known, b], stream.unread = stream.unread[:known], stream.unread[known:]
+            if known < steps:
+                uniforms[known:, b] = stream.random.random(steps - known)
+                positions[known:, b] = range(stream.position, stream.position + steps - known)
+        chosen, nats = self._run(given, uniforms, self._sampler.temperatures(positions), measure=measure)
+        advanced = self.streams
+        for b, stream in enumerate(advanced):
+            new = chosen[given[:, b] == NEVER, b]
+            stream.position += len(new)
+            stream.passed = stream.ending.feed(self._vocabulary.decode(new.tolist()))
+            if measure:
+                stream.nats += nats[given[:, b] == NEVER, b].tolist()
+        self._drop_ended()
+        return advanced
+
+    def _admit(self, new: list[_Stream]) -> None:
+        """Adds the rows of streams that have not advanced yet."""
+        if not new:
+            return
+        self._state = joined([self._state, self._stepper.zero_state(len(new))])
+        self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
+        for stream in new:
+            stream.unread = stream.unread[1:]
+        nothing = np.full((len(new), self._recent.shape[1]), NEVER, dtype=np.intp)
+        self._recent = np.concatenate([self._recent, nothing])
+
+    def _wanted(self, stream: _Stream) -> int:
+        left = stream.ending.left
+        return STEPS if left is None else len(stream.unread) + left
+
+    def _run(self, given: Ids, uniforms: Numbers, temperatures: Numbers, *, measure: bool) -> tuple[Ids, Numbers]:
+        """The characters (steps, B) that were read next, and how surprising they were."""
+        chosen, nats = np.empty_like(given), np.zeros(given.shape)
+        for t, known in enumerate(given):
+            if self._recent.shape[1]:
+                self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
+            logits, self._state = self._stepper.step(self._next, self._state)
+            following = known
+            if (known == NEVER).any():
+                drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)
+                following = np.where(known == NEVER, drawn, known)
+                if measure:
+                    nats[t] = -np.take_along_axis(log_softmax(logits), following[:, None], axis=1)[:, 0]
+            chosen[t] = self._next = following
+        return chosen, nats
+
+    def _drop_ended(self) -> None:
+        rows = np.array([b for b, stream in enumerate(self.streams) if stream.ending.reason is None], dtype=np.intp)
+        if len(rows) == len(self.streams):
+            return
+        self.streams = [self.streams[b] for b in rows]
+        self._state, self._next, self._recent = rows_of(self._state, rows), self._next[rows], self._recent[rows]

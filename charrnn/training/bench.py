@@ -141,13 +141,13 @@ def _sampling(model: ModelConfig) -> float:
     """Characters per second of one stream, written to nowhere."""
     network = CharRNN(model, len(VOCABULARY))
     network.initialize(seed=0)
-    characters = write(Stepper(model, network.tensors()), VOCABULARY, SampleConfig(length=0, seed=0))
-    for _ in range(SAMPLING_WARM_UP):
-        next(characters)
+    pieces = write(Stepper(model, network.tensors()), VOCABULARY, SampleConfig(length=0, seed=0))
+    written = 0
+    while written < SAMPLING_WARM_UP:
+        written += len(next(pieces))
     written, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < SAMPLING_SECONDS:
-        next(characters)
-        written += 1
+        written += len(next(pieces))
     return written / seconds
 
 

@@ -27,11 +27,11 @@ def scores(
 ) -> np.ndarray:
     """Logits of the characters of ``text``, in that order, after reading it."""
     stepper = Stepper(ModelConfig(cell=cast(Cell, cell), layers=2, hidden=8, embedding=embedding), tensors)
-    state = stepper.zero_state()
+    state = stepper.zero_state(1)
     ids = vocabulary.encode(text)
     for index in ids:
-        logits, state = stepper.step(int(index), state)
-    return np.asarray(logits)[ids]
+        logits, state = stepper.step(np.array([index]), state)
+    return np.asarray(logits)[0][ids]
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

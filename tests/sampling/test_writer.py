@@ -1,23 +1,31 @@
 """The feedback loop."""
 
-import contextlib
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
-from charrnn.errors import UnknownCharacterError
-from charrnn.sampling.sampler import Sampler
+from charrnn.errors import SettingError, UnknownCharacterError
+from charrnn.sampling import writer as module
+from charrnn.sampling.sampler import log_softmax
 from charrnn.sampling.stepper import Stepper
-from charrnn.sampling.writer import _held_back, start, write
+from charrnn.sampling.writer import Listed, Request, Sample, start, write, write_all
 from charrnn.text.vocabulary import Vocabulary
 
 
-def written(tiny: Checkpoint, prompt: str = "fox", **settings: object) -> str:
-    config = SampleConfig(**settings)  # type: ignore[arg-type]
-    return "".join(write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, config, prompt))
+def written(tiny: Checkpoint, prompt: str = "fox", **settings: Any) -> str:
+    return "".join(write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(**settings), prompt))
+
+
+def all_written(tiny: Checkpoint, prompts: Sequence[str], width: int = 256, **settings: Any) -> list[Sample]:
+    requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
+    stepper = Stepper(tiny.model, tiny.tensors)
+    return list(write_all(stepper, tiny.vocabulary, SampleConfig(**settings), requests, width))
 
 
 @pytest.mark.parametrize("length", [1, 2, 100])
@@ -30,21 +38,32 @@ def test_a_shorter_sample_is_the_beginning_of_a_longer_one(tiny: Checkpoint) -> 
 
 
 def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
-    stepper, sampler = Stepper(tiny.model, tiny.tensors), Sampler(SampleConfig(seed=2))
-    state, expected = stepper.zero_state(), ""
-    logits = None
-    for character in "fox":
-        logits, state = stepper.step(tiny.vocabulary.characters.index(character), state)
-    for _ in range(40):
-        index = sampler.choose(logits)
-        expected += tiny.vocabulary.characters[index]
-        logits, state = stepper.step(index, state)
-    assert written(tiny, length=40, seed=2) == expected
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    text = written(tiny, prompt="fox", length=40, temperature=0)
+    state = stepper.zero_state(1)
+    for position, character in enumerate("fox" + text[:-1]):
+        logits, state = stepper.step(np.array([characters.index(character)]), state)
+        if position >= 2:
+            assert characters[int(logits.argmax())] == text[position - 2]
+
+
+def test_the_random_numbers_are_those_of_the_seed_and_the_number(tiny: Checkpoint) -> None:
+    text = written(tiny, prompt="f", length=20, seed=2)
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    uniforms = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,))).random(20)
+    state, index = stepper.zero_state(1), characters.index("f")
+    for character, uniform in zip(text, uniforms, strict=True):
+        logits, state = stepper.step(np.array([index]), state)
+        cumulative = np.exp(log_softmax(logits))[0].cumsum()
+        index = int(cumulative.searchsorted(uniform))
+        assert characters[index] == character
 
 
 def test_length_zero_never_stops(tiny: Checkpoint) -> None:
     pieces = write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(length=0), "fox")
-    assert len([next(pieces) for _ in range(2000)]) == 2000
+    text = ""
+    while len(text) < 2000:
+        text += next(pieces)
 
 
 def test_without_a_prompt_it_begins_as_after_the_end_of_a_line(tiny: Checkpoint) -> None:
@@ -60,33 +79,125 @@ def test_an_unknown_character_is_told_by_the_call_itself(tiny: Checkpoint) -> No
         write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(), "für")
 
 
-@given(text=st.text("ab", max_size=30), stop=st.text("ab", min_size=1, max_size=4))
-def test_everything_before_the_stop_string_and_nothing_of_it_is_written(text: str, stop: str) -> None:
-    assert "".join(_held_back(iter(text), stop)) == text.split(stop)[0]
-
-
-@given(text=st.text("abc", max_size=30), stop=st.text("ab", min_size=1, max_size=4))
-def test_no_more_is_held_back_than_may_become_the_stop_string(text: str, stop: str) -> None:
-    reached = text.split(stop)[0]
-    for size in range(len(reached) + 1):
-        held = text[:size][len("".join(_held_until_then(text[:size], stop))) :]
-        assert stop.startswith(held)
-
-
-def _held_until_then(text: str, stop: str) -> list[str]:
-    """What has been passed on by the time these characters have come, with more to follow."""
-    passed: list[str] = []
-
-    def coming() -> object:
-        yield from text
-        raise EOFError
-
-    with contextlib.suppress(EOFError):
-        passed.extend(iter(_held_back(coming(), stop)))  # type: ignore[arg-type]
-    return passed
+def test_filters_that_leave_nothing_are_told_by_the_call_itself(tiny: Checkpoint) -> None:
+    with pytest.raises(SettingError, match="allow: leaves no character"):
+        write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(allow="é"), "fox")
 
 
 def test_a_stop_string_ends_the_sample(tiny: Checkpoint) -> None:
     whole = written(tiny, length=300, seed=3)
     stop = whole[40:42]
     assert written(tiny, length=300, seed=3, stop=stop) == whole[: whole.index(stop)]
+
+
+def test_nothing_but_what_is_allowed_is_written(tiny: Checkpoint) -> None:
+    assert set(written(tiny, length=300, seed=0, allow="a-e ")) <= set("abcde ")
+    assert not set(written(tiny, length=300, seed=0, forbid="a-e ")) & set("abcde ")
+
+
+def test_a_penalty_on_recent_characters_makes_them_rarer(tiny: Checkpoint) -> None:
+    plain, varied = (written(tiny, length=2000, seed=0, repeat_penalty=x, repeat_window=5) for x in (1.0, 4.0))
+
+    def repeated(text: str) -> int:
+        return sum(character in text[max(0, place - 5) : place] for place, character in enumerate(text))
+
+    assert repeated(varied) < repeated(plain) / 4
+
+
+def test_the_prompt_counts_among_the_recent_characters(tiny: Checkpoint) -> None:
+    settings = {"temperature": 0, "repeat_penalty": 1000.0, "repeat_window": 3, "length": 1}
+    assert written(tiny, prompt="fox", **settings) not in "fox"
+
+
+prompts = st.lists(st.text("abcdefg o", max_size=40), min_size=1, max_size=7)
+
+
+@settings(max_examples=25)
+@given(prompts=prompts, width=st.integers(1, 9), seed=st.integers(0, 9))
+def test_a_sample_does_not_depend_on_those_beside_it(
+    tiny: Checkpoint, prompts: list[str], width: int, seed: int
+) -> None:
+    options: dict[str, Any] = {"length": 30, "seed": seed, "stop": "q", "repeat_penalty": 1.2}
+    together = all_written(tiny, prompts, width, **options)
+    alone = all_written(tiny, prompts, 1, **options)
+    assert [sample.text for sample in together] == [sample.text for sample in alone]
+    assert [sample.nats for sample in together] == pytest.approx([sample.nats for sample in alone], rel=1e-4)
+
+
+def test_samples_come_in_order_with_what_was_asked(tiny: Checkpoint) -> None:
+    prompts = ["fox" * (k % 5) for k in range(40)]
+    found = all_written(tiny, prompts, width=4, length=200, stop="e", seed=5)
+    assert [sample.number for sample in found] == list(range(40))
+    assert [sample.prompt for sample in found] == prompts
+    assert {sample.ended for sample in found} <= {"stop", "length"}
+    assert len({len(sample.text) for sample in found}) > 5
+
+
+def test_the_first_of_many_is_the_one_alone(tiny: Checkpoint) -> None:
+    assert all_written(tiny, ["fox"] * 3, length=50, seed=4)[0].text == written(tiny, length=50, seed=4)
+
+
+def test_a_seed_is_told_by_which_it_can_be_had_again(tiny: Checkpoint) -> None:
+    one, other = (all_written(tiny, [""] * 2, length=40) for _ in range(2))
+    assert one[0].seed == one[1].seed != other[0].seed
+    assert [sample.text for sample in all_written(tiny, [""] * 2, length=40, seed=one[0].seed)] == [
+        sample.text for sample in one
+    ]
+
+
+def test_the_surprise_is_that_of_the_model_whatever_the_temperature(tiny: Checkpoint) -> None:
+    (found,) = all_written(tiny, ["fox"], length=50, temperature=0.3, stop="z", seed=0)
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    state, nats = stepper.zero_state(1), 0.0
+    both = "fox" + found.text
+    for position in range(len(both) - 1):
+        logits, state = stepper.step(np.array([characters.index(both[position])]), state)
+        if position >= 2:
+            nats -= log_softmax(logits)[0, characters.index(both[position + 1])]
+    assert found.nats == pytest.approx(nats, rel=1e-4)
+
+
+def test_a_prompt_that_cannot_be_read_spoils_no_other(tiny: Checkpoint) -> None:
+    found = all_written(tiny, ["fox", "für", "fox"], length=9, seed=0)
+    assert [len(sample.text) for sample in found] == [9, 0, 9]
+    assert isinstance(found[1].error, UnknownCharacterError)
+    assert found[0].error is found[2].error is None
+
+
+class Trickle:
+    """Requests that come one at a time, the next one only after somebody has waited for it."""
+
+    def __init__(self, number: int) -> None:
+        self.taken, self._number, self.waited = 0, number, 0
+
+    def take(self, *, wait: bool) -> Request | None:
+        if not wait or self.taken == self._number:
+            return None
+        self.waited += 1
+        self.taken += 1
+        return Request(self.taken - 1)
+
+
+def test_what_is_there_is_written_while_the_rest_is_awaited(tiny: Checkpoint) -> None:
+    requests = Trickle(3)
+    samples = write_all(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(length=50, seed=0), requests)
+    for count in range(1, 4):
+        next(samples)
+        assert requests.taken == count
+    assert list(samples) == []
+
+
+def test_however_many_are_asked_for_few_are_taken_ahead(tiny: Checkpoint) -> None:
+    taken = 0
+
+    class Endless:
+        def take(self, *, wait: bool) -> Request:
+            nonlocal taken
+            taken += 1
+            return Request(taken - 1, "für" if taken % 2 else "fox")
+
+    stepper = Stepper(tiny.model, tiny.tensors)
+    samples = write_all(stepper, tiny.vocabulary, SampleConfig(length=20, seed=0), Endless(), width=8)
+    for number in range(100):
+        next(samples)
+        assert taken <= number + 1 + (module.AHEAD + 1) * 8

@@ -1,0 +1,199 @@
+"""Many samples in a pipeline: prompts as lines, samples as records."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Charrnn, environment, one_line
+
+
+def lines_of(result: subprocess.CompletedProcess[bytes]) -> list[str]:
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode().split("\n")
+
+
+def test_count_writes_so_many_samples_each_ended_by_a_newline(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--count", 5, "--lines", 1, "--seed", 1)
+    alone = charrnn("sample", tiny_path, "--lines", 1, "--seed", 1)
+
+    found = lines_of(result)
+    assert len(found) == 6
+    assert found[-1] == ""
+    assert found[0] + "\n" == alone.stdout.decode()
+    assert len(set(found[:5])) == 5
+
+
+@pytest.mark.parametrize(("option", "end"), [(("--separator", "<>"), b"<>"), (("-0",), b"\0"), ((), b"\n")])
+def test_a_record_ends_as_was_asked(charrnn: Charrnn, tiny_path: Path, option: tuple[str, ...], end: bytes) -> None:
+    result = charrnn("sample", tiny_path, "--count", 3, "-n", 9, "--forbid", r"\n", "--seed", 1, *option)
+
+    records = result.stdout.split(end)
+    assert [len(record) for record in records] == [9, 9, 9, 0]
+
+
+def test_one_line_comes_out_for_each_that_goes_in(charrnn: Charrnn, tiny_path: Path) -> None:
+    prompts = ["fox", "", "The quick brown", "dog", "x" * 500]
+    result = charrnn("sample", tiny_path, "--prompts", "-", "--seed", 3, input="\n".join(prompts).encode())
+    alone = charrnn("sample", tiny_path, "--prompt", prompts[0], "--lines", 1, "--seed", 3)
+
+    found = lines_of(result)
+    assert len(found) == len(prompts) + 1
+    assert found[0] + "\n" == alone.stdout.decode()
+
+
+def test_windows_line_ends_are_none_of_the_prompt(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "dos.txt").write_bytes(b"fox\r\ndog\r\n")
+    (tmp_path / "unix.txt").write_bytes(b"fox\ndog\n")
+    dos, unix = (charrnn("sample", tiny_path, "--prompts", name, "--seed", 3) for name in ("dos.txt", "unix.txt"))
+
+    assert lines_of(dos) == lines_of(unix)
+
+
+def test_json_tells_everything_about_a_sample(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--prompts", "-", "--json", "-n", 30, "--count", 2, input=b"fox\ndog\n")
+
+    found = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    assert [(one["number"], one["prompt"]) for one in found] == [(0, "fox"), (1, "fox"), (2, "dog"), (3, "dog")]
+    assert all(one["stop"] == "length" and one["characters"] == len(one["text"]) == 30 for one in found)
+    assert all(0 < one["bits_per_char"] < 30 for one in found)
+    again = charrnn("sample", tiny_path, "--json", "-n", 30, "--prompt", "fox", "--seed", found[0]["seed"])
+    assert json.loads(again.stdout)["text"] == found[0]["text"]
+
+
+def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"fox\nf\xc3\xbcr\nd\xffg\ndog\n")
+    result = charrnn("sample", tiny_path, "--prompts", "prompts.txt", "--seed", 3)
+
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines() == [
+        "charrnn: prompts.txt, line 2: the model never saw 'ü' (U+00FC LATIN SMALL LETTER U WITH DIAERESIS); "
+        "add --unknown skip to leave them out",
+        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; it was left out",
+        "charrnn: prompts.txt: 2 could not be continued; the others were",
+    ]
+    found = result.stdout.split(b"\n")
+    assert len(found) == 5  # as many lines as before, so that they can be pasted side by side
+    assert found[1] == found[2] == b""
+    skipped = charrnn("sample", tiny_path, "--prompts", "-", "--unknown", "skip", input="für\n".encode())
+    assert skipped.returncode == 0
+    assert "line 1: left out what the model never saw: 'ü'" in skipped.stderr.decode()
+
+
+def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path) -> None:
+    command = [sys.executable, "-m", "charrnn", "sample", str(tiny_path), "--prompts", "-", "-q"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdin.write(b"fox\n")
+            assert process.stdout.readline().endswith(b"\n")
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_endless_prompts_take_no_more_memory_than_a_thousand(tiny_path: Path) -> None:
+    pytest.importorskip("resource")
+    command = f"yes fox | {sys.executable} -m charrnn sample {tiny_path} --prompts - -n 3 | head -n %d | wc -l"
+    program = "import resource, subprocess, sys; print(subprocess.run(sys.argv[1], shell=True, capture_output=True)"
+    program += ".stdout.decode().strip(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    few, many = (
+        subprocess.run(
+            [sys.executable, "-c", program, command % lines], capture_output=True, env=environment(), check=True
+        ).stdout.split()
+        for lines in (1000, 20_000)
+    )
+    assert (few[0], many[0]) == (b"1000", b"20000")
+    assert int(many[1]) < int(few[1]) * 1.2
+
+
+@pytest.mark.parametrize("ending", ["INT", "TERM"])
+def test_a_signal_ends_the_waiting_for_prompts(tiny_path: Path, ending: str) -> None:
+    command = [sys.executable, "-m", "charrnn", "sample", str(tiny_path), "--prompts", "-", "-q"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"fox\n")
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(getattr(__import__("signal"), f"SIG{ending}"))
+        assert process.wait(30) == {"INT": 130, "TERM": 143}[ending]
+        assert process.stderr.read() == b""
+
+
+def test_a_reader_that_goes_away_in_the_middle_is_no_failure(tiny_path: Path) -> None:
+    command = f"{sys.executable} -m charrnn sample {tiny_path} --count 3000 -n 50 -0 -q | head -c 100 | wc -c"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, env=environment(), timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"100", b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        result = charrnn("sample", tiny_path, "--count", 3, "-n", 9, stdout=full)
+
+    assert result.returncode == 1
+    assert one_line(result).startswith("charrnn: stdout: cannot be written (no space left on device)")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--count 0", "--count: cannot be 0; give a whole number, 1 or more"),
+        ("--prompts - --prompt x", "--prompts: given together with --prompt; give one of them"),
+        ("--count 2 -0 --separator x", "--separator: given together with -0; give one of them"),
+        ("--separator x", "--separator: ends each of many samples; add --count or --prompts"),
+        ("-0", "--null: ends each of many samples; add --count or --prompts"),
+        ("--count 2 -n 0", "--length: cannot be 0 where a sample is to be finished; give a whole number, 1 or more"),
+        ("--temp 1:2:3", "--temp: cannot be 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
+        ("--temp 1:nan", "--temp: cannot be nan; give a finite number, 0 (greedy) or more"),
+        ("--temp 1:2 -n 0", "--temp: cannot be a range of an endless sample; give a length"),
+        (
+            "--allow z-a",
+            "--allow: cannot be z-a (bad character range z-a); give characters and ranges, such as 'a-z \\n'",
+        ),
+        ("--repeat-penalty 0", "--repeat-penalty: cannot be 0.0; give a finite number above 0"),
+        ("--lines -1", "--lines: cannot be -1; give a whole number, 0 or more"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_a_model_is_opened(
+    charrnn: Charrnn, options: str, complaint: str
+) -> None:
+    result = charrnn("sample", "nothing.safetensors", *options.split(), input=b"")
+
+    assert result.returncode == 2
+    assert one_line(result) == f"charrnn: {complaint}\n"
+
+
+def test_filters_that_leave_nothing_are_refused(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--allow", "é")
+
+    assert result.returncode == 2
+    assert one_line(result).startswith("charrnn: --allow: leaves no character that the model can write ('é'); ")
+
+
+def test_a_stop_string_that_cannot_come_is_noted(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--stop", "é", "-n", 5)
+
+    assert (result.returncode, len(result.stdout)) == (0, 5)
+    assert "--stop: the model never writes 'é' (U+00E9" in one_line(result)
+
+
+def test_prompts_that_are_not_there_are_one_line(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--prompts", "nothing.txt")
+
+    assert result.returncode == 1
+    assert one_line(result) == "charrnn: nothing.txt: no such file or directory; check the path\n"
