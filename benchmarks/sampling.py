@@ -2,8 +2,10 @@
 
 Timed in turn on the same network, V = 65, two layers of 128, 256 and 512 units, LSTM and GRU:
 
-- loop: `charrnn.sampling.writer.write` at temperature 0.8, all that ``charrnn sample`` does but writing to stdout;
-- stepper: the network alone, without the choice of a character;
+- loop: `charrnn.sampling.writer.write` by compiled code, at temperature 0.8: all that a long ``charrnn sample`` does
+  but writing to stdout;
+- NumPy: the same by NumPy, which is what a short one does;
+- of 256: a character of one among 256 streams that are written side by side, by compiled code;
 - module: what a PyTorch char-rnn does: one stacked nn.LSTM or nn.GRU stepped one character at a time under
   inference_mode, the output layer, softmax, multinomial;
 - cells: the same with nn.LSTMCell or nn.GRUCell, one per layer: the fastest that torch's own modules can do;
@@ -16,6 +18,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,17 +28,19 @@ from torch import nn
 
 from charrnn.config import Cell, ModelConfig, SampleConfig
 from charrnn.model.network import CharRNN
+from charrnn.sampling.compiled import Compiled
 from charrnn.sampling.stepper import Stepper
-from charrnn.sampling.writer import write
+from charrnn.sampling.writer import Listed, Request, write, write_all
 from charrnn.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
 TEMPERATURE = 0.8
+STREAMS, STEPS = 256, 32  # side by side, characters of each
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
 HEADER = (
-    "us per character", "loop", "stepper", "module", "cells", "products",
-    "module / loop", "cells / loop", "loop / products",
+    "us per character", "loop", "NumPy", "of 256", "module", "cells", "products",
+    "module / loop", "cells / loop", "loop / products", "NumPy / products", "loop / of 256",
 )  # fmt: skip
 
 
@@ -102,19 +107,20 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
     network = CharRNN(ModelConfig(cell=cell, hidden=hidden), len(VOCABULARY))
     network.initialize(seed=0)
     tensors = network.tensors()
-    stepper, module, cells = Stepper(network.config, tensors), Module(network), Cells(network)
-    ours = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
+    stepper, compiled = Stepper(network.config, tensors), Compiled(network.config, tensors)
+    module, cells = Module(network), Cells(network)
+    exact = Stepper(network.config, tensors, "fp32").step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
     for rival in (module, cells):
-        if not np.allclose(ours, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
+        if not np.allclose(exact, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
             raise SystemExit("the stepper and torch disagree")
     matrices = [tensor for name, tensor in tensors.items() if "weight" in name and name != "layers.0.weight_ih"]
     vector = np.ones(hidden, dtype=np.float32)
     config = SampleConfig(length=characters, temperature=TEMPERATURE, seed=0)
 
-    def step() -> None:
-        state, ids = stepper.zero_state(1), np.arange(characters)[:, None] % len(VOCABULARY)
-        for index in ids:
-            _, state = stepper.step(index, state)
+    def many() -> None:
+        few = replace(config, length=STEPS)
+        for _ in write_all(compiled, VOCABULARY, few, Listed(Request(number) for number in range(STREAMS)), STREAMS):
+            pass
 
     def multiply() -> None:
         for _ in range(characters):
@@ -122,15 +128,19 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
                 matrix.dot(vector)
 
     contestants = {
-        "loop": lambda: "".join(write(stepper, VOCABULARY, config)),
-        "stepper": step,
+        "loop": lambda: "".join(write(compiled, VOCABULARY, config)),
+        "NumPy": lambda: "".join(write(stepper, VOCABULARY, config)),
+        "of 256": many,
         "module": lambda: module.write(characters),
         "cells": lambda: cells.write(characters),
         "products": multiply,
     }
     laps = alternate(contestants, rounds)
-    microseconds = [median(laps, name, per=characters / 1e6) for name in contestants]
-    ratios = [ratio(laps, *pair) for pair in (("module", "loop"), ("cells", "loop"), ("loop", "products"))]
+    each = {name: STREAMS * STEPS if name == "of 256" else characters for name in contestants}
+    microseconds = [median(laps, name, per=each[name] / 1e6) for name in contestants]
+    pairs = (("module", "loop"), ("cells", "loop"), ("loop", "products"), ("NumPy", "products"))
+    ratios = [ratio(laps, *pair) for pair in pairs]
+    ratios.append(ratio(laps, "loop", "of 256") * STREAMS * STEPS / characters)
     return [f"2x{hidden} {cell.upper()}", *microseconds, *ratios]
 
 
@@ -143,7 +153,7 @@ def in_processes(cell: Cell, hidden: int, processes: int, *options: str) -> list
     command = [sys.executable, *sys.argv[:1], "--row", f"{cell} {hidden}", *options]
     rows = [json.loads(subprocess.check_output(command, encoding="utf-8")) for _ in range(processes)]
     columns = list(zip(*rows, strict=True))
-    return [columns[0][0], *(statistics.median(column) for column in columns[1:]), min(columns[6]), max(columns[6])]
+    return [columns[0][0], *(statistics.median(column) for column in columns[1:]), min(columns[7]), max(columns[7])]
 
 
 def main() -> None:

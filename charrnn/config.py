@@ -18,6 +18,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Engine = Literal["auto", "fused", "stock"]
 Unknown = Literal["error", "skip"]
+SamplePrecision = Literal["int8", "fp32"]
 
 MOST_THREADS = 1024  # more crash the libraries below
 
@@ -168,6 +169,7 @@ class SampleConfig:
     keep_stop: bool = False  # end after it instead
     lines: int = 0  # end with the end of so many lines; 0 doesn't count them
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
+    precision: SamplePrecision = "int8"  # of the weights in matrix products; sums and states stay fp32
 
     def __post_init__(self) -> None:
         _whole("length", self.length, 0)
@@ -188,6 +190,7 @@ class SampleConfig:
         if "" in self.stops:  # what a shell makes of "$(printf '\\n')"
             raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
         _choice("unknown", self.unknown, Unknown)
+        _choice("precision", self.precision, SamplePrecision)
 
     @property
     def temperatures(self) -> tuple[float, float]:

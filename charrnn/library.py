@@ -10,7 +10,8 @@ The same pieces as behind the command line, without files and terminals. Setting
 `TrainConfig` and `SampleConfig`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
-from charrnn.sampling.stepper import Stepper
+from charrnn.sampling.engine import Engines
 from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.units import bits
 
@@ -54,7 +55,7 @@ class Model:
 
     def __init__(self, contents: Checkpoint) -> None:
         self.contents = contents
-        self._stepper = Stepper(contents.model, contents.tensors)
+        self._engines = Engines(contents.model, contents.tensors)
 
     def sample(self, prompt: str = "", **settings: Any) -> str:
         """New text that continues the prompt, without the prompt; `stream` says more."""
@@ -77,7 +78,8 @@ class Model:
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
-        return (character for piece in write(self._stepper, vocabulary, config, prompt) for character in piece)
+        network = self._engines.network(config.precision, len(prompt) + (config.length or math.inf))
+        return (character for piece in write(network, vocabulary, config, prompt) for character in piece)
 
     def samples(self, prompts: Iterable[str] = ("",), count: int = 1, **settings: Any) -> Iterator[Sample]:
         """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
@@ -98,11 +100,12 @@ class Model:
             raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
         config = SampleConfig(**settings)
         vocabulary = self.contents.vocabulary
+        characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
         if config.unknown == "skip":
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
         requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
-        return write_all(self._stepper, vocabulary, config, requests)
+        return write_all(self._engines.network(config.precision, characters), vocabulary, config, requests)
 
     def score(self, text: str) -> Score:
         """How well the model predicts a text, the state carried from its first character to its last; needs torch.

@@ -11,7 +11,7 @@ import charrnn
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
     {"errors", "units", "version"},
-    {"text", "config", "files", "sealed"},
+    {"text", "config", "files", "sealed", "vectors"},
     {"model", "checkpoint"},
     {"evaluation", "sampling"},
     {"training"},

@@ -1,6 +1,7 @@
 """``charrnn sample``: new text on stdout, and nothing else there."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +86,9 @@ def sample(
         int | None, typer.Option("--seed", metavar="N", help="The same seed, the same text.  [default: a fresh one]")
     ] = None,
     unknown: options.Unknown = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="int8|fp32", help="Of the weights.  [default: int8]")
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -108,6 +112,7 @@ def sample(
             temperature=None if temp is None else _temperature(temp), length=length, stop=tuple(stop or ()),
             keep_stop=keep_stop, lines=lines, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty,
             repeat_window=repeat_window, allow=allow, forbid=forbid, seed=seed, unknown=unknown,
+            precision=precision,
         )
     )  # fmt: skip
     if count is not None and count < 1:
@@ -115,7 +120,7 @@ def sample(
     if config.length == 0 and (many or as_json):
         raise SettingError("length", "cannot be 0 where a sample is to be finished", "give a whole number, 1 or more")
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
-    from charrnn.sampling.stepper import Stepper
+    from charrnn.sampling.engine import Engines
     from charrnn.sampling.writer import Listed, Request, Requests, write, write_all
     from charrnn.text import sources
     from charrnn.text.vocabulary import describe_all
@@ -137,9 +142,10 @@ def sample(
         prompt, dropped = vocabulary.split_unknown(prompt)
         if dropped:
             console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
-    stepper = Stepper(loaded.model, loaded.tensors)
+    characters = len(prompt) + (config.length or math.inf) * (math.inf if prompts is not None else count or 1)
+    network = Engines(loaded.model, loaded.tensors).network(config.precision, characters)
     if not many and not as_json:
-        _stream(write(stepper, vocabulary, config, prompt), prompt if echo else "", console)
+        _stream(write(network, vocabulary, config, prompt), prompt if echo else "", console)
         return
     if prompts is None:
         vocabulary.encode(prompt, "the prompt")  # one error, not one for each sample
@@ -151,7 +157,7 @@ def sample(
         requests = PromptLines(prompts, vocabulary, skip=skip, count=count or 1, console=console)
     end = "\0" if null else "\n" if separator is None else separator
     failed = 0
-    for written in write_all(stepper, vocabulary, config, requests):
+    for written in write_all(network, vocabulary, config, requests):
         if written.error is not None:
             complain(str(written.error))
             failed += 1

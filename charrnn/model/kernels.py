@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from charrnn.model.tiles import HEIGHT, LANES, add_rows, product, put, take
-from charrnn.model.vectors import ONE, inlined, kernel, sigmoid, tanh
+from charrnn.vectors import ONE, inlined, kernel, sigmoid, tanh
 
 
 @inlined

@@ -5,7 +5,7 @@ Compiled by Numba at first use, then kept on disk; importing this module raises 
 
 from typing import Any
 
-from charrnn.model.vectors import kernel, wide
+from charrnn.vectors import kernel, wide
 
 
 @kernel

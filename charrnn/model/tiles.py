@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from charrnn.model.vectors import FEATURES, inlined, narrow, wide
+from charrnn.vectors import FEATURES, inlined, narrow, wide
 
 _VECTOR = 16  # float32 in the widest register there is; narrower processors take several for one
 # Units and streams that a product takes at a time: sums for as many registers as keep the processor's two multipliers

@@ -32,7 +32,9 @@ class Sampler:
     def __init__(self, config: SampleConfig, characters: str) -> None:
         self._config = config
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
-        self._never = _never(config, characters)
+        self.never = _never(config, characters)  # (V,), which ids are not to be written
+        self._forbids = bool(self.never.any())
+        self.plain = not self._filters and config.repeat_penalty == 1  # nothing but temperature and ``never``
         self.window = config.repeat_window if config.repeat_penalty != 1 else 0  # recent ids that it wants to know
 
     def temperatures(self, positions: Ids) -> Numbers:
@@ -75,8 +77,8 @@ class Sampler:
             seen = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
             np.put_along_axis(seen, recent, True, axis=1)  # NEVER falls on the last column
             scores = np.where(seen[:, :-1], logs * self._config.repeat_penalty, logs)
-        if self._never is not None:
-            scores[:, self._never] = -np.inf
+        if self._forbids:
+            scores[:, self.never] = -np.inf
         return scores
 
     def _weights(self, scores: Numbers, temperatures: Numbers) -> Numbers:
@@ -115,10 +117,9 @@ def _ranked(probabilities: Numbers) -> Ids:
     return np.argsort(-probabilities, axis=1, kind="stable")  # of equals the lower id comes first
 
 
-def _never(config: SampleConfig, characters: str) -> NDArray[np.bool_] | None:
-    """Which ids are not to be written."""
+def _never(config: SampleConfig, characters: str) -> NDArray[np.bool_]:
     if not config.allow and not config.forbid:
-        return None
+        return np.zeros(len(characters), dtype=bool)
     allow, forbid = (brackets(name, getattr(config, name)) for name in ("allow", "forbid"))
     never = [bool((config.allow and not allow.match(one)) or forbid.match(one)) for one in characters]
     if all(never):

@@ -6,12 +6,14 @@ in a table instead of multiplying; and as s(z) = (1 + tanh(z / 2)) / 2, the rows
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.config import GATES, Cell, ModelConfig
+from charrnn.config import GATES, Cell, ModelConfig, SamplePrecision
+from charrnn.sampling.rounding import levels, rounded, rounded_state
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.intp]
@@ -23,40 +25,95 @@ _SIGMOIDS: dict[Cell, int] = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of them
 _HALF = np.array(0.5, dtype=np.float32)  # an array, which NumPy takes faster than a number
 
 
+class Network(Protocol):
+    """What reads one character of each stream and gives the logits of the next."""
+
+    def zero_state(self, batch: int) -> State:
+        """The state of so many streams before their first character."""
+
+    def step(self, ids: Ids, state: State) -> tuple[Array, State]:
+        """Reads the characters with these ids (B,): logits of the next (B, V), and the state after them."""
+
+
 @dataclass(frozen=True)
-class _Layer:
-    recurrent: Array  # (H, G*H)
+class Layer:
+    """What the state of a layer is multiplied by, on its way to the next step and to the layer above."""
+
+    recurrent: Array  # (G*H, H)
     recurrent_bias: Array  # (G*H,)
-    above: Array  # (H, rows): the input weights of the next layer, or the output layer's
+    above: Array  # (rows, H): the input weights of the next layer, or the output layer's
     above_bias: Array  # (rows,)
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """A network as it is stepped through."""
+
+    columns: Array  # (V, G*H), what each character adds to the gates of layer 0
+    layers: tuple[Layer, ...]
+
+
+def arrange(config: ModelConfig, tensors: Mapping[str, Array]) -> Arranged:
+    """Does once what does not depend on the state."""
+
+    def gates(layer: int, name: str) -> Array:
+        return _gates_in_order(config.cell, tensors[f"layers.{layer}.{name}"])
+
+    first = gates(0, "weight_ih").T  # (V or E, G*H)
+    embedded = tensors["embedding.weight"] @ first if config.embedding else first
+    columns: Array = np.ascontiguousarray(embedded + gates(0, "bias_ih"))
+    layers = []
+    for layer in range(config.layers):
+        if layer + 1 < config.layers:
+            above = gates(layer + 1, "weight_ih"), gates(layer + 1, "bias_ih")
+        else:
+            above = tensors["output.weight"], tensors["output.bias"]
+        layers.append(Layer(gates(layer, "weight_hh"), gates(layer, "bias_hh"), *above))
+    return Arranged(columns, tuple(layers))
+
+
+@runtime_checkable
+class Runner(Network, Protocol):
+    """One that can go on by itself, for any number of steps."""
+
+    def run(
+        self,
+        ids: Ids,
+        state: State,
+        given: Ids,
+        uniforms: NDArray[np.float64],
+        temperatures: NDArray[np.float64],
+        never: NDArray[np.bool_],
+        *,
+        measure: bool,
+    ) -> tuple[Ids, NDArray[np.float64], State]:
+        """Takes T steps, reading what is given and choosing the rest; see `Compiled.run`."""
+
+
 class Stepper:
-    """Reads one character of each stream and gives the logits of the next.
+    """The network in NumPy.
 
     Args:
         config: the network's shape.
         tensors: its weights, as a model file holds them.
+        precision: "int8" computes what `kernel.py` does, but for the rounding of fp32.
     """
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Array]) -> None:
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Array], precision: SamplePrecision = "int8"
+    ) -> None:
         self._states = 2 if config.cell == "lstm" else 1
         self._hidden = config.hidden
         self._cell = _CELLS[config.cell]
-
-        def gates(layer: int, name: str) -> Array:
-            return _arrange(config.cell, tensors[f"layers.{layer}.{name}"])
-
-        first = gates(0, "weight_ih").T  # (V or E, G*H)
-        embedded = tensors["embedding.weight"] @ first if config.embedding else first
-        self._columns: Array = np.ascontiguousarray(embedded + gates(0, "bias_ih"))  # (V, G*H)
-        self._layers = []
-        for layer in range(config.layers):
-            if layer + 1 < config.layers:
-                above = gates(layer + 1, "weight_ih").T, gates(layer + 1, "bias_ih")
-            else:
-                above = tensors["output.weight"].T, tensors["output.bias"]
-            self._layers.append(_Layer(gates(layer, "weight_hh").T, gates(layer, "bias_hh"), *above))
+        self._levels = levels(config.hidden) if precision == "int8" else None
+        arranged = arrange(config, tensors)
+        self._columns = arranged.columns
+        self._layers = arranged.layers
+        if precision == "int8":
+            self._layers = tuple(
+                replace(layer, recurrent=_restored(layer.recurrent), above=_restored(layer.above))
+                for layer in arranged.layers
+            )
 
     def zero_state(self, batch: int) -> State:
         """The state of so many streams before their first character."""
@@ -68,13 +125,17 @@ class Stepper:
         signal = self._columns[ids]
         after = []
         for layer, before in zip(self._layers, state, strict=True):
-            echo = before[0].dot(layer.recurrent)
+            echo = self._seen(before[0]).dot(layer.recurrent.T)
             echo += layer.recurrent_bias
             now = self._cell(signal, echo, before)
-            signal = now[0].dot(layer.above)
+            signal = self._seen(now[0]).dot(layer.above.T)
             signal += layer.above_bias
             after.append(now)
         return signal, tuple(after)
+
+    def _seen(self, hidden: Array) -> Array:
+        """The state that weights are multiplied by."""
+        return hidden if self._levels is None else rounded_state(hidden, self._levels)
 
 
 def rows_of(state: State, rows: NDArray[np.intp]) -> State:
@@ -89,7 +150,12 @@ def joined(states: Sequence[State]) -> State:
     )
 
 
-def _arrange(cell: Cell, rows: Array) -> Array:
+def _restored(weights: Array) -> Array:
+    whole, scales = rounded(weights)
+    return np.asarray(whole * scales[:, None])
+
+
+def _gates_in_order(cell: Cell, rows: Array) -> Array:
     """The blocks of a weight matrix or a bias in our order of gates, those of sigmoid gates halved."""
     blocks = np.split(rows, GATES[cell])
     halved = [blocks[gate] * np.float32(0.5) for gate in _ORDER[cell][: _SIGMOIDS[cell]]]

@@ -15,11 +15,12 @@ from charrnn.config import SampleConfig
 from charrnn.errors import CharrnnError
 from charrnn.sampling.ending import Ending, Reason
 from charrnn.sampling.sampler import NEVER, Numbers, Sampler, log_softmax
-from charrnn.sampling.stepper import Ids, State, Stepper, joined, rows_of
+from charrnn.sampling.stepper import Ids, Network, Runner, State, joined, rows_of
 from charrnn.text.vocabulary import Vocabulary
 
 WIDTH = 256  # samples written side by side
-STEPS = 16  # characters of each before anything is passed on
+STEPS = 16  # characters of each of many before any is looked at: those beyond its end are wasted
+STEPS_ALONE = 64  # of a single one, before they are passed on: some milliseconds
 AHEAD = 4  # times WIDTH: how many samples may be finished before the oldest is
 
 
@@ -69,7 +70,7 @@ def start(vocabulary: Vocabulary) -> str:
     return "\n" if "\n" in vocabulary else vocabulary.characters[0]
 
 
-def write(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt: str = "") -> Iterator[str]:
+def write(network: Network, vocabulary: Vocabulary, config: SampleConfig, prompt: str = "") -> Iterator[str]:
     """Yields the continuation of a prompt, a few characters at a time as they are made, without the prompt.
 
     The state runs through the prompt from zero. `Ending` tells when it is over.
@@ -79,12 +80,12 @@ def write(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt
             before the first character.
         SettingError: no character is allowed; likewise.
     """
-    batch = _Batch(stepper, vocabulary, config, whole=True)
+    batch = _Batch(network, vocabulary, config, whole=True)
     stream = batch.add(Request(0, prompt))
 
     def pieces() -> Iterator[str]:
         while stream.ending.reason is None:
-            batch.advance()
+            batch.advance(STEPS_ALONE)
             if stream.passed:
                 yield stream.passed
 
@@ -92,7 +93,7 @@ def write(stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, prompt
 
 
 def write_all(
-    stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, requests: Requests, width: int = WIDTH
+    network: Network, vocabulary: Vocabulary, config: SampleConfig, requests: Requests, width: int = WIDTH
 ) -> Iterator[Sample]:
     """Yields the samples that are asked for, in that order, each when it and all before it are finished.
 
@@ -100,7 +101,7 @@ def write_all(
     Those whose prompt holds characters that the model never saw come with the error.
 
     Args:
-        stepper: the network.
+        network: the model's.
         vocabulary: its characters.
         config: how each sample is written.
         requests: numbered without gaps.
@@ -109,7 +110,7 @@ def write_all(
     Raises:
         SettingError: no character is allowed.
     """
-    batch = _Batch(stepper, vocabulary, config, whole=False)
+    batch = _Batch(network, vocabulary, config, whole=False)
     finished: dict[int, Sample] = {}
     following = 0  # the number of the sample to be yielded next
     texts: dict[int, list[str]] = {}
@@ -130,7 +131,7 @@ def write_all(
         if not batch.streams and following not in finished:
             return
         if batch.streams:
-            for stream in batch.advance(measure=True):
+            for stream in batch.advance(STEPS, measure=True):
                 texts[stream.request.number].append(stream.passed)
                 if stream.ending.reason is not None:
                     text = "".join(texts.pop(stream.request.number))
@@ -160,13 +161,13 @@ class _Stream:
 class _Batch:
     """Streams that advance together: row b of every array is stream b's."""
 
-    def __init__(self, stepper: Stepper, vocabulary: Vocabulary, config: SampleConfig, *, whole: bool) -> None:
+    def __init__(self, network: Network, vocabulary: Vocabulary, config: SampleConfig, *, whole: bool) -> None:
         self._whole = whole  # whether the last of ``config.lines`` keeps its line end
-        self._stepper, self._vocabulary, self._config = stepper, vocabulary, config
+        self._network, self._vocabulary, self._config = network, vocabulary, config
         self._sampler = Sampler(config, vocabulary.characters)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
         self.streams: list[_Stream] = []
-        self._state: State = stepper.zero_state(0)  # of the streams that have advanced
+        self._state: State = network.zero_state(0)  # of the streams that have advanced
         self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
         self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
 
@@ -180,10 +181,10 @@ class _Batch:
         self.streams.append(_Stream(request, prompt, self._config, self.seed, whole=self._whole))
         return self.streams[-1]
 
-    def advance(self, *, measure: bool = False) -> list[_Stream]:
-        """Takes some steps and gives back the streams that took them; those that ended are gone by then."""
+    def advance(self, most: int, *, measure: bool = False) -> list[_Stream]:
+        """Takes at most so many steps and gives back the streams that did; those that ended are gone by then."""
         self._admit(self.streams[len(self._next) :])
-        steps = min(STEPS, max(self._wanted(stream) for stream in self.streams))
+        steps = min(most, max(self._wanted(stream, most) for stream in self.streams))
         shape = steps, len(self.streams)
         given = np.full(shape, NEVER, dtype=np.intp)  # what is read next, where it is not chosen
         uniforms, positions = np.zeros(shape), np.zeros(shape, dtype=np.intp)
@@ -208,24 +209,30 @@ class _Batch:
         """Adds the rows of streams that have not advanced yet."""
         if not new:
             return
-        self._state = joined([self._state, self._stepper.zero_state(len(new))])
+        self._state = joined([self._state, self._network.zero_state(len(new))])
         self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
         for stream in new:
             stream.unread = stream.unread[1:]
         nothing = np.full((len(new), self._recent.shape[1]), NEVER, dtype=np.intp)
         self._recent = np.concatenate([self._recent, nothing])
 
-    def _wanted(self, stream: _Stream) -> int:
+    def _wanted(self, stream: _Stream, most: int) -> int:
         left = stream.ending.left
-        return STEPS if left is None else len(stream.unread) + left
+        return most if left is None else len(stream.unread) + left
 
     def _run(self, given: Ids, uniforms: Numbers, temperatures: Numbers, *, measure: bool) -> tuple[Ids, Numbers]:
         """The characters (steps, B) that were read next, and how surprising they were."""
+        if isinstance(self._network, Runner) and self._sampler.plain:
+            chosen, nats, self._state = self._network.run(
+                self._next, self._state, given, uniforms, temperatures, self._sampler.never, measure=measure
+            )
+            self._next = chosen[-1]
+            return chosen, nats
         chosen, nats = np.empty_like(given), np.zeros(given.shape)
         for t, known in enumerate(given):
             if self._recent.shape[1]:
                 self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
-            logits, self._state = self._stepper.step(self._next, self._state)
+            logits, self._state = self._network.step(self._next, self._state)
             following = known
             if (known == NEVER).any():
                 drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)

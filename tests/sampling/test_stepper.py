@@ -25,7 +25,7 @@ def test_logits_are_those_of_the_torch_network(cell: str, layers: int, embedding
     ids = np.random.default_rng(0).integers(V, size=CHARACTERS)
     with torch.no_grad():
         expected, after = network(torch.from_numpy(ids[:, None]), network.zero_state(1))
-    stepper = Stepper(config, network.tensors())
+    stepper = Stepper(config, network.tensors(), "fp32")
     state = stepper.zero_state(1)
     for t in range(CHARACTERS):
         logits, state = stepper.step(ids[[t]], state)
@@ -40,7 +40,7 @@ def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
     config = ModelConfig(cell=cell, layers=2, hidden=24)  # type: ignore[arg-type]
     network = CharRNN(config, V)
     network.initialize(seed=0)
-    stepper = Stepper(config, network.tensors())
+    stepper = Stepper(config, network.tensors(), "fp32")
     ids = np.random.default_rng(1).integers(V, size=(30, 5))
     states = [stepper.zero_state(1) for _ in range(5)]
     together = stepper.zero_state(5)
@@ -60,7 +60,7 @@ def test_a_step_leaves_the_state_it_was_given(cell: str) -> None:
     config = ModelConfig(cell=cell, layers=2, hidden=8)  # type: ignore[arg-type]
     network = CharRNN(config, V)
     network.initialize(seed=0)
-    stepper = Stepper(config, network.tensors())
+    stepper = Stepper(config, network.tensors(), "fp32")
     _, state = stepper.step(np.array([3]), stepper.zero_state(1))
     copy = [[part.copy() for part in layer] for layer in state]
     first, _ = stepper.step(np.array([5]), state)

@@ -25,22 +25,25 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",  # x / 0 is infinite and raises nothing: a test for it would forbid vectors
     "fastmath": {"contract", "arcp", "nsz", "reassoc"},
 }
-# Numba compiles a kernel anew when the kernel's own file has changed, but not when one of these has.
-_PARTS = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("vectors.py", "tiles.py"))
-_VERSION = "kernels-" + hashlib.sha256(_PARTS).hexdigest()[:12]
 ONE = np.float32(1)  # a plain 1 would widen float32 to float64
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compiles a function for callers outside; the machine code is kept on disk."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(Path(before or Path(__file__).with_name("__pycache__"), _VERSION))
+    before, file = config.CACHE_DIR, Path(function.__code__.co_filename)
+    config.CACHE_DIR = str(Path(before or file.with_name("__pycache__"), _version(file)))
     try:
         return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
     except RuntimeError:  # nowhere to keep it: compiled again each time
         return cast(Callable[..., None], njit(**_OPTIONS)(function))
     finally:
         config.CACHE_DIR = before
+
+
+def _version(file: Path) -> str:
+    """Names what a kernel is made of beside its own file, with which alone Numba would compile it anew."""
+    parts = [part for part in (Path(__file__), file.with_name("tiles.py")) if part.exists()]
+    return "kernels-" + hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:12]
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

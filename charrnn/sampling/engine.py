@@ -1,0 +1,45 @@
+"""Which of the two computes: NumPy, which is there at once, or compiled code, which is many times as fast.
+
+Both write the same text, so that nobody needs to know; but for a character in a million or so, where fp32 rounds the
+sums of one otherwise than those of the other.
+"""
+
+from collections.abc import Mapping
+
+from charrnn.config import ModelConfig, SamplePrecision
+from charrnn.sampling.stepper import Array, Network, Stepper
+
+LOADING = 0.4  # seconds that it takes to load what compiled code needs
+_PER_CHARACTER, _PER_PARAMETER = 4e-5, 8e-11  # seconds that NumPy takes, in a laptop's order of magnitude
+
+
+class Engines:
+    """The network of a model, by whichever is expected to be done sooner.
+
+    Args:
+        config: its shape.
+        tensors: its weights, as a model file holds them.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Array]) -> None:
+        self._config, self._tensors = config, tensors
+        self._made: dict[tuple[SamplePrecision, bool], Network] = {}
+
+    def network(self, precision: SamplePrecision, characters: float) -> Network:
+        """One that is about to read and write so many characters; the same one again where it may be."""
+        parameters = self._config.parameters(0)
+        compiled = characters * (_PER_CHARACTER + parameters * _PER_PARAMETER) > LOADING and precision == "int8"
+        compiled |= (precision, True) in self._made
+        if (precision, compiled) not in self._made:
+            self._made[precision, compiled] = self._make(precision, compiled=compiled)
+        return self._made[precision, compiled]
+
+    def _make(self, precision: SamplePrecision, *, compiled: bool) -> Network:
+        if compiled:
+            try:
+                from charrnn.sampling.compiled import Compiled
+
+                return Compiled(self._config, self._tensors)
+            except ImportError:  # no Numba here, or one that cannot compile for this processor
+                pass
+        return Stepper(self._config, self._tensors, precision)

@@ -1,0 +1,31 @@
+"""Weights in 8 bits and hidden states in 16: what a network loses when it is made small, and nothing else.
+
+`kernel.py` computes with the whole numbers themselves, `stepper.py` in fp32 with the numbers that they stand for.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+STEPS = 127  # of a row's largest weight
+
+
+def rounded(weights: Array) -> tuple[NDArray[np.int8], Array]:
+    """The whole numbers (R, H) and the scales (R,) whose product is nearest to weights (R, H)."""
+    scales = np.abs(weights).max(axis=1, initial=0) / np.float32(STEPS)
+    scales[scales == 0] = 1
+    return np.rint(weights / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+def levels(size: int) -> np.float32:
+    """The whole number that stands for a hidden state of 1, for layers of ``size`` units.
+
+    As large as 16 bits allow, and a sum of products 32.
+    """
+    return np.float32(min(32767, (2**31 - 1) // (STEPS * size)))
+
+
+def rounded_state(hidden: Array, levels: np.float32) -> Array:
+    """What is left of hidden states."""
+    return np.asarray(np.floor(hidden * levels + np.float32(0.5)) / levels)
