@@ -7,7 +7,7 @@ Importing this module raises ImportError where Numba is missing.
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
 
+from charrnn.rational import FURTHEST, quotient
+
 FEATURES = (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
 # Sums may be fused and re-ordered; NaN and infinity stay what they are, for a diverging run must be seen to diverge.
 _OPTIONS: dict[str, Any] = {
@@ -25,30 +27,42 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",  # x / 0 is infinite and raises nothing: a test for it would forbid vectors
     "fastmath": {"contract", "arcp", "nsz", "reassoc"},
 }
+EXACT: dict[str, Any] = {**_OPTIONS, "fastmath": False}
 ONE = np.float32(1)  # a plain 1 would widen float32 to float64
 
 
-def kernel(function: Callable[..., None]) -> Callable[..., None]:
+def kernel(function: Callable[..., None], options: Mapping[str, Any] = _OPTIONS) -> Callable[..., None]:
     """Compiles a function for callers outside; the machine code is kept on disk."""
     before, file = config.CACHE_DIR, Path(function.__code__.co_filename)
     config.CACHE_DIR = str(Path(before or file.with_name("__pycache__"), _version(file)))
     try:
-        return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
+        return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **options)(function))
     except RuntimeError:  # nowhere to keep it: compiled again each time
-        return cast(Callable[..., None], njit(**_OPTIONS)(function))
+        return cast(Callable[..., None], njit(**options)(function))
     finally:
         config.CACHE_DIR = before
 
 
 def _version(file: Path) -> str:
     """Names what a kernel is made of beside its own file, with which alone Numba would compile it anew."""
-    parts = [part for part in (Path(__file__), file.with_name("tiles.py")) if part.exists()]
+    own = Path(__file__)
+    parts = [part for part in (own, own.with_name("rational.py"), file.with_name("tiles.py")) if part.exists()]
     return "kernels-" + hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:12]
 
 
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+def inlined(function: Callable[..., Any], options: Mapping[str, Any] = _OPTIONS) -> Callable[..., Any]:
     """Compiles a function for kernels to call."""
-    return cast(Callable[..., Any], njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
+    return cast(Callable[..., Any], njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function))
+
+
+def exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with every sum and product rounded as it is written, as NumPy does."""
+    return inlined(function, EXACT)
+
+
+def exact_kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """A `kernel` likewise."""
+    return kernel(function, EXACT)
 
 
 @intrinsic
@@ -103,6 +117,9 @@ def _(number: Any, row: Any) -> Any:
     return bfloat16 if isinstance(row.dtype, types.Integer) else lambda number, row: number
 
 
+_quotient = inlined(quotient)
+
+
 def tanh(x: Any) -> Any:
     """The hyperbolic tangent."""
     raise NotImplementedError  # compiled code only
@@ -113,23 +130,12 @@ def _(x: Any) -> Any:
     if x == types.float64:
         return lambda x: math.tanh(x)
 
-    def rational(x: Any) -> Any:
-        """The quotient of polynomials that Eigen uses, off by a few units in the last place. No calls: vectors."""
-        x = x if not x > np.float32(7.9053111) else np.float32(7.9053111)  # in this form NaN passes
-        x = x if not x < np.float32(-7.9053111) else np.float32(-7.9053111)
-        s = x * x
-        p = s * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
-        p = s * p + np.float32(-8.60467152213735e-11)
-        p = s * p + np.float32(5.12229709037114e-08)
-        p = s * p + np.float32(1.48572235717979e-05)
-        p = s * p + np.float32(6.37261928875436e-04)
-        p = s * p + np.float32(4.89352455891786e-03)
-        q = s * np.float32(1.19825839466702e-06) + np.float32(1.18534705686654e-04)
-        q = s * q + np.float32(2.26843463243900e-03)
-        q = s * q + np.float32(4.89352518554385e-03)
-        return x * p / q
+    def clamped(x: Any) -> Any:
+        x = x if not x > FURTHEST else FURTHEST  # in this form NaN passes
+        x = x if not x < -FURTHEST else -FURTHEST
+        return _quotient(x)
 
-    return rational
+    return clamped
 
 
 @inlined

@@ -10,7 +10,7 @@ import charrnn
 
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
-    {"errors", "units", "version"},
+    {"errors", "units", "version", "rational"},
     {"text", "config", "files", "sealed", "vectors"},
     {"model", "checkpoint"},
     {"evaluation", "sampling"},

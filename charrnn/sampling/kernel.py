@@ -2,7 +2,8 @@
 
 A row of weights is 127 steps wide on either side, with a scale of its own; a hidden state, which lies between -1 and
 1, is rounded to 16 bits. Their products are summed in whole numbers, so that a stream gets the very same sums
-whatever others are computed beside it. All else is fp32.
+whatever others are computed beside it. All else is fp32, rounded as it is written, which is as NumPy does it: whoever
+computes, the text is the same.
 
 Compiled by Numba at first use, then kept on disk; importing this module raises ImportError where Numba is missing.
 """
@@ -16,7 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from charrnn.vectors import inlined, kernel, tanh
+from charrnn.rational import FURTHEST, quotient
+from charrnn.vectors import exact, exact_kernel
 
 WIDE = 32  # weights that a product takes at a time; rows are padded to it with zeros
 ROWS = 8  # of weights that it takes side by side, for one stream; matrices are padded to it
@@ -98,7 +100,7 @@ _of_one = _dots(ROWS, 1)
 _of_block = _dots(_BLOCK, _BLOCK)
 
 
-@inlined
+@exact
 def _multiply(weights: Any, scales: Any, biases: Any, states: Any, sums: Any, out: Any) -> None:
     """Out (S, R) = scales * (states (S, K) times weights (R, K)) + biases."""
     streams, blocked = states.shape[0], states.shape[0] // _BLOCK * _BLOCK
@@ -117,30 +119,38 @@ def _multiply(weights: Any, scales: Any, biases: Any, states: Any, sums: Any, ou
                 out[stream, row + r] = np.float32(sums[r]) * scales[row + r] + biases[row + r]
 
 
-@inlined
+_quotient = exact(quotient)
+
+
+@exact
+def _tanh(x: Any) -> Any:
+    return _quotient(min(max(x, -FURTHEST), FURTHEST))
+
+
+@exact
 def _gates(cell: int, signal: Any, echo: Any, hidden: Any, carry: Any) -> None:
     """The state of one stream and layer after a step, as `charrnn.sampling.stepper` computes it."""
     size = carry.shape[0]
     if cell == LSTM:  # input, forget, output, candidate
         for j in range(size):
-            i = _HALF + _HALF * tanh(signal[j] + echo[j])
-            f = _HALF + _HALF * tanh(signal[size + j] + echo[size + j])
-            o = _HALF + _HALF * tanh(signal[2 * size + j] + echo[2 * size + j])
-            g = tanh(signal[3 * size + j] + echo[3 * size + j])
+            i = _HALF + _HALF * _tanh(signal[j] + echo[j])
+            f = _HALF + _HALF * _tanh(signal[size + j] + echo[size + j])
+            o = _HALF + _HALF * _tanh(signal[2 * size + j] + echo[2 * size + j])
+            g = _tanh(signal[3 * size + j] + echo[3 * size + j])
             carry[j] = f * carry[j] + i * g
-            hidden[j] = o * tanh(carry[j])
+            hidden[j] = o * _tanh(carry[j])
     elif cell == GRU:  # reset, update, candidate
         for j in range(size):
-            r = _HALF + _HALF * tanh(signal[j] + echo[j])
-            u = _HALF + _HALF * tanh(signal[size + j] + echo[size + j])
-            n = tanh(signal[2 * size + j] + r * echo[2 * size + j])
+            r = _HALF + _HALF * _tanh(signal[j] + echo[j])
+            u = _HALF + _HALF * _tanh(signal[size + j] + echo[size + j])
+            n = _tanh(signal[2 * size + j] + r * echo[2 * size + j])
             hidden[j] = n + u * (hidden[j] - n)
     else:
         for j in range(size):
-            hidden[j] = tanh(signal[j] + echo[j])
+            hidden[j] = _tanh(signal[j] + echo[j])
 
 
-@inlined
+@exact
 def _choose(logits: Any, never: Any, uniform: float, temperature: float, weights: Any) -> int:
     """As `Sampler.choose` does without a penalty and filters."""
     best = -1
@@ -165,7 +175,7 @@ def _choose(logits: Any, never: Any, uniform: float, temperature: float, weights
     return low
 
 
-@inlined
+@exact
 def _surprise(logits: Any, size: int, index: int) -> float:
     """Nats that a character costs."""
     top = logits[0]
@@ -177,7 +187,7 @@ def _surprise(logits: Any, size: int, index: int) -> float:
     return math.log(total) + np.float64(top) - np.float64(logits[index])
 
 
-@kernel
+@exact_kernel
 def run(
     cell: int,
     levels: Any,
@@ -245,7 +255,7 @@ def run(
                     nats[t, s] = _surprise(logits[s], len(never), chosen[t, s])
 
 
-@inlined
+@exact
 def _round(hidden: Any, levels: Any, rounded: Any) -> None:
     for j in range(len(hidden)):
         rounded[j] = np.int16(math.floor(hidden[j] * levels + _HALF))

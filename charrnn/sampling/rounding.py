@@ -1,6 +1,6 @@
 """Weights in 8 bits and hidden states in 16: what a network loses when it is made small, and nothing else.
 
-`kernel.py` computes with the whole numbers themselves, `stepper.py` in fp32 with the numbers that they stand for.
+Whole numbers have sums that do not depend on their order, so that whoever computes gets the same.
 """
 
 import numpy as np
@@ -26,6 +26,6 @@ def levels(size: int) -> np.float32:
     return np.float32(min(32767, (2**31 - 1) // (STEPS * size)))
 
 
-def rounded_state(hidden: Array, levels: np.float32) -> Array:
-    """What is left of hidden states."""
-    return np.asarray(np.floor(hidden * levels + np.float32(0.5)) / levels)
+def whole_state(hidden: Array, levels: np.float32) -> Array:
+    """The whole numbers that stand for hidden states."""
+    return np.asarray(np.floor(hidden * levels + np.float32(0.5)))

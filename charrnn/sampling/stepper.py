@@ -6,19 +6,22 @@ in a table instead of multiplying; and as s(z) = (1 + tanh(z / 2)) / 2, the rows
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import GATES, Cell, ModelConfig, SamplePrecision
-from charrnn.sampling.rounding import levels, rounded, rounded_state
+from charrnn.rational import FURTHEST, quotient
+from charrnn.sampling.rounding import levels, rounded, whole_state
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.intp]
 LayerState = tuple[Array, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
 State = tuple[LayerState, ...]  # one entry per layer; passed in, passed out, never kept
+Product = Callable[[Array], Array]  # from hidden states (B, H) to (B, rows)
+Tanh = Callable[..., Array]  # of an array, into another if there is an ``out``
 
 _ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 1, 3, 2), "gru": (0, 1, 2), "rnn": (0,)}  # sigmoid gates first
 _SIGMOIDS: dict[Cell, int] = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of them
@@ -96,7 +99,8 @@ class Stepper:
     Args:
         config: the network's shape.
         tensors: its weights, as a model file holds them.
-        precision: "int8" computes what `kernel.py` does, but for the rounding of fp32.
+        precision: "int8" computes what `kernel.py` does, to the last bit, and takes its time; "fp32" is exact
+            but for the rounding of fp32, whose sums depend on the streams beside.
     """
 
     def __init__(
@@ -105,37 +109,32 @@ class Stepper:
         self._states = 2 if config.cell == "lstm" else 1
         self._hidden = config.hidden
         self._cell = _CELLS[config.cell]
-        self._levels = levels(config.hidden) if precision == "int8" else None
+        self._tanh = _exact_tanh if precision == "int8" else np.tanh
         arranged = arrange(config, tensors)
         self._columns = arranged.columns
-        self._layers = arranged.layers
-        if precision == "int8":
-            self._layers = tuple(
-                replace(layer, recurrent=_restored(layer.recurrent), above=_restored(layer.above))
-                for layer in arranged.layers
-            )
+
+        def product(weights: Array, bias: Array) -> Product:
+            return _whole(weights, bias, levels(config.hidden)) if precision == "int8" else _plain(weights, bias)
+
+        self._products = [
+            (product(layer.recurrent, layer.recurrent_bias), product(layer.above, layer.above_bias))
+            for layer in arranged.layers
+        ]
 
     def zero_state(self, batch: int) -> State:
         """The state of so many streams before their first character."""
         zeros = np.zeros((batch, self._hidden), dtype=np.float32)
-        return tuple((zeros,) * self._states for _ in self._layers)
+        return tuple((zeros,) * self._states for _ in self._products)
 
     def step(self, ids: Ids, state: State) -> tuple[Array, State]:
         """Reads the characters with these ids (B,): logits of the next (B, V), and the state after them."""
         signal = self._columns[ids]
         after = []
-        for layer, before in zip(self._layers, state, strict=True):
-            echo = self._seen(before[0]).dot(layer.recurrent.T)
-            echo += layer.recurrent_bias
-            now = self._cell(signal, echo, before)
-            signal = self._seen(now[0]).dot(layer.above.T)
-            signal += layer.above_bias
+        for (recurrent, above), before in zip(self._products, state, strict=True):
+            now = self._cell(signal, recurrent(before[0]), before, self._tanh)
+            signal = above(now[0])
             after.append(now)
         return signal, tuple(after)
-
-    def _seen(self, hidden: Array) -> Array:
-        """The state that weights are multiplied by."""
-        return hidden if self._levels is None else rounded_state(hidden, self._levels)
 
 
 def rows_of(state: State, rows: NDArray[np.intp]) -> State:
@@ -150,9 +149,35 @@ def joined(states: Sequence[State]) -> State:
     )
 
 
-def _restored(weights: Array) -> Array:
-    whole, scales = rounded(weights)
-    return np.asarray(whole * scales[:, None])
+def _plain(weights: Array, bias: Array) -> Product:
+    def product(hidden: Array) -> Array:
+        result: Array = hidden.dot(weights.T)
+        result += bias
+        return result
+
+    return product
+
+
+def _whole(weights: Array, bias: Array, levels: np.float32) -> Product:
+    """In whole numbers, which float64 holds whatever the order of a sum."""
+    small, scales = rounded(weights)
+    whole, scales = small.astype(np.float64), scales / levels
+
+    def product(hidden: Array) -> Array:
+        result: Array = whole_state(hidden, levels).astype(np.float64).dot(whole.T).astype(np.float32)
+        result *= scales
+        result += bias
+        return result
+
+    return product
+
+
+def _exact_tanh(x: Array, out: Array | None = None) -> Array:
+    result = quotient(np.clip(x, -FURTHEST, FURTHEST))
+    if out is None:
+        return np.asarray(result)
+    out[...] = result
+    return out
 
 
 def _gates_in_order(cell: Cell, rows: Array) -> Array:
@@ -162,40 +187,40 @@ def _gates_in_order(cell: Cell, rows: Array) -> Array:
     return np.concatenate([*halved, *(blocks[gate] for gate in _ORDER[cell][_SIGMOIDS[cell] :])])
 
 
-def _rnn(signal: Array, echo: Array, before: LayerState) -> LayerState:
+def _rnn(signal: Array, echo: Array, before: LayerState, tanh: Tanh) -> LayerState:
     echo += signal
-    return (np.tanh(echo, out=echo),)
+    return (tanh(echo, out=echo),)
 
 
-def _lstm(signal: Array, echo: Array, before: LayerState) -> LayerState:
+def _lstm(signal: Array, echo: Array, before: LayerState, tanh: Tanh) -> LayerState:
     size = before[0].shape[1]
     echo += signal
-    np.tanh(echo, out=echo)
+    tanh(echo, out=echo)
     gates = echo[:, : 3 * size]  # input, forget, output
     gates *= _HALF
     gates += _HALF
     cell = gates[:, size : 2 * size] * before[1]
     gates[:, :size] *= echo[:, 3 * size :]  # the candidate
     cell += gates[:, :size]
-    hidden = np.tanh(cell)
+    hidden = tanh(cell)
     hidden *= gates[:, 2 * size :]
     return hidden, cell
 
 
-def _gru(signal: Array, echo: Array, before: LayerState) -> LayerState:
+def _gru(signal: Array, echo: Array, before: LayerState, tanh: Tanh) -> LayerState:
     size = before[0].shape[1]
     gates = signal[:, : 2 * size] + echo[:, : 2 * size]  # reset, update
-    np.tanh(gates, out=gates)
+    tanh(gates, out=gates)
     gates *= _HALF
     gates += _HALF
     candidate = echo[:, 2 * size :]
     candidate *= gates[:, :size]
     candidate += signal[:, 2 * size :]
-    np.tanh(candidate, out=candidate)
+    tanh(candidate, out=candidate)
     hidden = before[0] - candidate
     hidden *= gates[:, size:]
     hidden += candidate
     return (hidden,)
 
 
-_CELLS: dict[Cell, Callable[[Array, Array, LayerState], LayerState]] = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}
+_CELLS: dict[Cell, Callable[[Array, Array, LayerState, Tanh], LayerState]] = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}

@@ -38,17 +38,19 @@ def network(cell: Cell, layers: int, hidden: int, embedding: int = 0) -> tuple[M
 @pytest.mark.parametrize("batch", [1, 4, 7])
 @pytest.mark.parametrize(("layers", "hidden", "embedding"), [(1, 8, 0), (2, 33, 5), (3, 64, 0)])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_it_steps_as_numpy_does(cell: Cell, layers: int, hidden: int, embedding: int, batch: int) -> None:
+def test_it_steps_as_numpy_does_to_the_last_bit(
+    cell: Cell, layers: int, hidden: int, embedding: int, batch: int
+) -> None:
     made = network(cell, layers, hidden, embedding)
     ours, theirs = Compiled(*made), Stepper(*made)
     state, expected_state = ours.zero_state(batch), theirs.zero_state(batch)
     for ids in np.random.default_rng(0).integers(V, size=(40, batch)):
         logits, state = ours.step(ids, state)
         expected, expected_state = theirs.step(ids, expected_state)
-        np.testing.assert_allclose(logits, expected, atol=1e-3)
+        np.testing.assert_array_equal(logits, expected)
     for layer, expected_layer in zip(state, expected_state, strict=True):
         for part, expected_part in zip(layer, expected_layer, strict=True):
-            np.testing.assert_allclose(part, expected_part, atol=1e-3)
+            np.testing.assert_array_equal(part, expected_part)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
