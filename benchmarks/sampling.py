@@ -4,7 +4,7 @@ Timed in turn on the same network, V = 65, two layers of 128, 256 and 512 units,
 
 - loop: `charrnn.sampling.writer.write` by compiled code, at temperature 0.8: all that a long ``charrnn sample`` does
   but writing to stdout;
-- NumPy: the same by NumPy, which is what a short one does;
+- NumPy: the same by NumPy with `--precision fp32`;
 - of 256: a character of one among 256 streams that are written side by side, by compiled code;
 - module: what a PyTorch char-rnn does: one stacked nn.LSTM or nn.GRU stepped one character at a time under
   inference_mode, the output layer, softmax, multinomial;
@@ -107,9 +107,9 @@ def measure(cell: Cell, hidden: int, characters: int, rounds: int) -> list[str |
     network = CharRNN(ModelConfig(cell=cell, hidden=hidden), len(VOCABULARY))
     network.initialize(seed=0)
     tensors = network.tensors()
-    stepper, compiled = Stepper(network.config, tensors), Compiled(network.config, tensors)
+    stepper, compiled = Stepper(network.config, tensors, "fp32"), Compiled(network.config, tensors)
     module, cells = Module(network), Cells(network)
-    exact = Stepper(network.config, tensors, "fp32").step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
+    exact = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
     for rival in (module, cells):
         if not np.allclose(exact, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
             raise SystemExit("the stepper and torch disagree")
