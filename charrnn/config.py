@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Never, get_args
 
 from charrnn.errors import SettingError
 
@@ -21,17 +21,20 @@ Unknown = Literal["error", "skip"]
 SamplePrecision = Literal["int8", "fp32"]
 
 MOST_THREADS = 1024  # more crash the libraries below
+MOST_RECENT = 10_000  # characters, of which each sample holds as many
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 
 
-def _refuse(field: str, value: object, need: str) -> None:
+def _refuse(field: str, value: object, need: str) -> Never:
     raise SettingError(field, f"cannot be {value}", f"give {need}")
 
 
 def _whole(field: str, value: object, at_least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         _refuse(field, value, f"a whole number, {at_least} or more")
+    if value >= 2**63:
+        _refuse(field, value, "a whole number below 2**63")
 
 
 def _number(field: str, value: object, low: float, high: float, need: str, *, open_low: bool = False) -> None:
@@ -134,8 +137,6 @@ class TrainConfig:
         _whole("evaluations", self.evaluations, 1)
         _whole("patience", self.patience, 0)
         _whole("seed", self.seed, 0)
-        if self.seed >= 2**63:
-            _refuse("seed", self.seed, "a whole number below 2**63")
         _choice("device", self.device, Device)
         _choice("precision", self.precision, Precision)
         _choice("engine", self.engine, Engine)
@@ -165,7 +166,7 @@ class SampleConfig:
     allow: str = ""  # write only these characters, given as inside a regular expression's brackets; "" allows all
     forbid: str = ""  # never write these, given likewise
     seed: int | None = None  # None: a fresh one each time
-    stop: str | tuple[str, ...] = ()  # end before any of these strings would be written
+    stop: str | tuple[str, ...] | None = None  # end before any of these strings would be written
     keep_stop: bool = False  # end after it instead
     lines: int = 0  # end with the end of so many lines; 0 doesn't count them
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
@@ -173,6 +174,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         _whole("length", self.length, 0)
+        if isinstance(self.temperature, tuple) and len(self.temperature) != 2:
+            _refuse("temperature", self.temperature, "one, or two between which to go")
         for temperature in self.temperatures:
             _number("temperature", temperature, 0, math.inf, "a finite number, 0 (greedy) or more")
         if self.temperatures[0] != self.temperatures[1] and not self.length:
@@ -180,13 +183,17 @@ class SampleConfig:
         _whole("top_k", self.top_k, 0)
         _number("top_p", self.top_p, 0, 1, "a probability above 0, at most 1", open_low=True)
         _number("min_p", self.min_p, 0, 1, "a probability from 0 to 1")
-        _number("repeat_penalty", self.repeat_penalty, 0, math.inf, "a finite number above 0", open_low=True)
+        _number("repeat_penalty", self.repeat_penalty, 0, 100, "a number above 0, at most 100", open_low=True)
         _whole("repeat_window", self.repeat_window, 1)
+        if self.repeat_window > MOST_RECENT:
+            _refuse("repeat_window", self.repeat_window, f"at most {MOST_RECENT}")
         for name in ("allow", "forbid"):
             brackets(name, getattr(self, name))
         _whole("lines", self.lines, 0)
         if self.seed is not None:
             _whole("seed", self.seed, 0)
+        if not isinstance(self.stop, str | tuple | None) or not all(isinstance(stop, str) for stop in self.stops):
+            _refuse("stop", self.stop, "a string, or several")
         if "" in self.stops:  # what a shell makes of "$(printf '\\n')"
             raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
         _choice("unknown", self.unknown, Unknown)
@@ -200,7 +207,7 @@ class SampleConfig:
     @property
     def stops(self) -> tuple[str, ...]:
         """The strings that end a sample."""
-        return (self.stop,) if isinstance(self.stop, str) else self.stop
+        return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
 
 
 def brackets(field: str, characters: str) -> re.Pattern[str]:
@@ -209,10 +216,11 @@ def brackets(field: str, characters: str) -> re.Pattern[str]:
     Raises:
         SettingError: there is no such expression.
     """
+    inside = re.sub(r"\\.|\]", lambda found: found[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # "]" ends nothing
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of what "[[" may come to mean
-            return re.compile(f"[{characters}]" if characters else r"(?!)")
+            return re.compile(f"[{inside}]" if inside else r"(?!)")
     except re.error as error:
         reason = f"cannot be {characters} ({error.msg})"
         raise SettingError(field, reason, "give characters and ranges, such as 'a-z \\n'") from None

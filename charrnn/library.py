@@ -85,7 +85,7 @@ class Model:
         """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
 
         Args:
-            prompts: what to continue; they are taken as they are needed, and may be endless.
+            prompts: what to continue; they may be endless, and are taken a few hundred ahead.
             count: how many samples of each.
             settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
 
@@ -98,6 +98,10 @@ class Model:
         """
         if settings.get("length") == 0:
             raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
+        if isinstance(prompts, str):
+            raise SettingError("prompts", "cannot be a string", "give a list of them")
+        if count < 1:
+            raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
         config = SampleConfig(**settings)
         vocabulary = self.contents.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf

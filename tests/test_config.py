@@ -1,10 +1,11 @@
 """Every check of a value."""
 
 import math
+from typing import Any
 
 import pytest
 
-from charrnn.config import ModelConfig, SampleConfig, TrainConfig
+from charrnn.config import ModelConfig, SampleConfig, TrainConfig, brackets
 from charrnn.errors import SettingError
 
 WRONG = [
@@ -60,6 +61,31 @@ def test_a_wrong_value_names_its_field_itself_and_what_would_do(config: type, fi
 @pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig])
 def test_every_default_is_a_good_value(config: type) -> None:
     config()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop": 5}, {"stop": ("a", None)}, {"stop": ["a"]}, {"temperature": (0.5,)}, {"temperature": (1, 2, 3)},
+        {"repeat_window": 10**15}, {"repeat_penalty": 1e308}, {"length": 10**400}, {"allow": "a\\"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sampled_with_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(settings))):
+        SampleConfig(**settings)
+
+
+def test_no_stop_string_may_be_said_in_three_ways() -> None:
+    assert SampleConfig().stops == SampleConfig(stop=None).stops == SampleConfig(stop=()).stops == ()
+
+
+@pytest.mark.parametrize(
+    ("inside", "matched"),
+    [("[]", "[]"), ("]a", "]a"), ("^]a", "bc()[{}|."), (r"a\]", "a]"), ("()[]{}", "()[]{}"), ("a-c", "abc")],
+)
+def test_characters_are_given_as_inside_brackets_and_no_bracket_ends_them(inside: str, matched: str) -> None:
+    pattern = brackets("forbid", inside)
+    assert {c for c in "abc()[]{}|." if pattern.match(c)} == set(matched)
 
 
 def test_an_empty_stop_string_is_refused() -> None:

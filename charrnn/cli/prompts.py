@@ -1,5 +1,6 @@
 """Prompts from a file or from stdin, one in a line, taken as they come."""
 
+import codecs
 import os
 import queue
 import sys
@@ -38,7 +39,7 @@ class PromptLines:
         self._line = self._number = 0  # of lines taken, and of samples asked for
         self._prompt: tuple[str, str, CharrnnError | None] = "", "", None
         self._over = False
-        self._lines: queue.Queue[bytes | OSError | None] = queue.Queue(READ_AHEAD)
+        self._lines: queue.Queue[bytes | OSError | MemoryError | None] = queue.Queue(READ_AHEAD)
         Thread(target=self._read, args=(_open(path),), daemon=True).start()
 
     def take(self, *, wait: bool) -> Request | None:
@@ -52,11 +53,13 @@ class PromptLines:
                 return None
             if isinstance(line, OSError):
                 raise CorpusError(self._name, (line.strerror or str(line)).lower(), "check the path")
+            if isinstance(line, MemoryError):  # a line without an end
+                raise line
             if line is None:
                 self._over = True
                 return None
             self._line += 1
-            self._prompt = self._parsed(line)
+            self._prompt = self._parsed(line.removeprefix(codecs.BOM_UTF8) if self._line == 1 else line)
         prompt, name, error = self._prompt
         self._number += 1
         return Request(self._number - 1, prompt, name, error)
@@ -80,7 +83,7 @@ class PromptLines:
             for line in _split(file):
                 self._lines.put(line)
             self._lines.put(None)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._lines.put(error)
 
 

@@ -117,6 +117,8 @@ def sample(
     )  # fmt: skip
     if count is not None and count < 1:
         raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
+    if count is not None and count >= 2**63:
+        raise SettingError("count", f"cannot be {count}", "give a whole number below 2**63")
     if config.length == 0 and (many or as_json):
         raise SettingError("length", "cannot be 0 where a sample is to be finished", "give a whole number, 1 or more")
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
@@ -158,7 +160,7 @@ def sample(
     end = "\0" if null else "\n" if separator is None else separator
     failed = 0
     for written in write_all(network, vocabulary, config, requests):
-        if written.error is not None:
+        if written.error is not None and written.number % (count or 1) == 0:  # each prompt but once
             complain(str(written.error))
             failed += 1
         emit(_json(written) if as_json else (written.prompt if echo else "") + written.text + end)

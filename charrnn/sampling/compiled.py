@@ -43,10 +43,10 @@ class Compiled:
         *above, self._output = (_padded(layer.above, layer.above_bias, self._levels) for layer in arranged.layers)
         self._recurrent, self._above = _stacked(recurrent), _stacked(above or recurrent[:0], like=recurrent[0])
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._cores, self._others = cores, ThreadPoolExecutor(cores)
+        self._cores, self._others = cores, (0, ThreadPoolExecutor(1))
         try:
             self.step(np.zeros(1, dtype=np.intp), self.zero_state(1))  # compiles the kernel, or finds it on disk
-        except NumbaError as error:
+        except (NumbaError, OSError, RuntimeError, EOFError, ValueError) as error:  # or the cache is full or damaged
             raise ImportError(str(error)) from error
 
     def zero_state(self, batch: int) -> State:
@@ -113,7 +113,9 @@ class Compiled:
         shards = max(1, min(self._cores, batch // _FEWEST))
         edges = [batch * shard // shards for shard in range(shards + 1)]
         work = [slice(*pair) for pair in pairwise(edges)]
-        later = [self._others.submit(run, streams) for streams in work[1:]]
+        if shards > 1 and self._others[0] != os.getpid():  # threads do not outlive a fork
+            self._others = os.getpid(), ThreadPoolExecutor(self._cores)
+        later = [self._others[1].submit(run, streams) for streams in work[1:]]
         parts = [run(work[0]), *(future.result() for future in later)]
         h, c = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         after = tuple((h[n], c[n])[: self._states] for n in range(len(h)))
@@ -128,7 +130,8 @@ def _padded(weights: Array, biases: Array, levels: np.float32) -> _Matrix:
     whole, scales = rounded(weights)
     scales = scales / levels  # of the states
     below, beside = rows - len(weights), columns - weights.shape[1]
-    return np.pad(whole, ((0, below), (0, beside))), np.pad(scales, (0, below)), np.pad(biases, (0, below))
+    filled = np.ascontiguousarray(np.pad(whole, ((0, below), (0, beside))))  # as the kernel walks through it
+    return filled, np.pad(scales, (0, below)), np.pad(biases, (0, below))
 
 
 def _stacked(matrices: list[_Matrix], like: _Matrix | None = None) -> _Matrix:

@@ -135,9 +135,8 @@ def write_all(
                 texts[stream.request.number].append(stream.passed)
                 if stream.ending.reason is not None:
                     text = "".join(texts.pop(stream.request.number))
-                    nats = float(sum(stream.nats[: len(text)]))
                     number, prompt = stream.request.number, stream.request.prompt
-                    finished[number] = Sample(number, prompt, text, stream.ending.reason, nats, batch.seed)
+                    finished[number] = Sample(number, prompt, text, stream.ending.reason, stream.nats, batch.seed)
         while following in finished:
             yield finished.pop(following)
             following += 1
@@ -154,7 +153,8 @@ class _Stream:
         self.unread = prompt  # ids
         self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(request.number,)))
         self.position = 0  # of the next new character
-        self.nats: list[float] = []  # surprise of each new character
+        self.nats = 0.0  # surprise of what was passed
+        self.pending: list[float] = []  # and of each character that is held back
         self.passed = ""  # by the last advance
 
 
@@ -201,7 +201,10 @@ class _Batch:
             stream.position += len(new)
             stream.passed = stream.ending.feed(self._vocabulary.decode(new.tolist()))
             if measure:
-                stream.nats += nats[given[:, b] == NEVER, b].tolist()
+                stream.pending += nats[given[:, b] == NEVER, b].tolist()
+                size = len(stream.passed)
+                stream.nats += sum(stream.pending[:size])
+                stream.pending = stream.pending[size:]
         self._drop_ended()
         return advanced
 

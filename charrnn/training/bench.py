@@ -5,6 +5,7 @@ runs (``sampling/writer.py``). Beside them stands what the same machine gives in
 where the time of a well-built training goes. Knows nothing about corpora, tables or terminals.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ import torch
 
 from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainConfig
 from charrnn.model.network import CharRNN
-from charrnn.sampling.stepper import Stepper
+from charrnn.sampling.engine import Engines
 from charrnn.sampling.writer import write
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.machine import Machine
@@ -141,7 +142,8 @@ def _sampling(model: ModelConfig) -> float:
     """Characters per second of one stream, written to nowhere."""
     network = CharRNN(model, len(VOCABULARY))
     network.initialize(seed=0)
-    pieces = write(Stepper(model, network.tensors()), VOCABULARY, SampleConfig(length=0, seed=0))
+    engine = Engines(model, network.tensors()).network("int8", math.inf)
+    pieces = write(engine, VOCABULARY, SampleConfig(length=0, seed=0))
     written = 0
     while written < SAMPLING_WARM_UP:
         written += len(next(pieces))

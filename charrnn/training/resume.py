@@ -155,7 +155,8 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
         train = replace(plan.train, **{**dict.fromkeys(BUDGETS), **budget})
         plan = plan.with_budget(train)
         if plan.spent(now.step, now.seconds) >= 1:
-            name = next(iter(budget))
+            over = (name for name in budget if _alone(plan, name).spent(now.step, now.seconds) >= 1)
+            name = next(over)
             spent = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
             told = spent.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
             raise SettingError(
@@ -169,6 +170,12 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
     history = {**saved.run.history, **({"changed": changed} if changed else {})}
     run = replace(saved.run, plan=plan, history=history)
     return replace(saved, run=run, now=replace(saved.now, progress=now)), notes
+
+
+def _alone(plan: Plan, budget: str) -> Plan:
+    """The plan with one of its budgets only."""
+    others: dict[str, Any] = {name: None for name in BUDGETS if name != budget}
+    return plan.with_budget(replace(plan.train, **others))
 
 
 def _stretched(progress: Progress, plan: Plan) -> Progress:

@@ -86,6 +86,18 @@ def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
     assert "line 1: left out what the model never saw: 'ü'" in skipped.stderr.decode()
 
 
+def test_a_prompt_that_cannot_be_read_is_named_once_however_many_samples_it_should_have(
+    charrnn: Charrnn, tiny_path: Path
+) -> None:
+    prompts = b"\xef\xbb\xbffox\nf\xc3\xbcr\n"  # the mark that Windows puts first is none of the prompt
+    result = charrnn("sample", tiny_path, "--prompts", "-", "--count", 3, input=prompts)
+
+    assert result.returncode == 1
+    assert [line.split(":")[1] for line in result.stderr.decode().splitlines()] == [" stdin, line 2", " stdin"]
+    assert result.stderr.decode().splitlines()[-1] == "charrnn: stdin: 1 could not be continued; the others were"
+    assert len(result.stdout.split(b"\n")) == 7
+
+
 def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path) -> None:
     command = [sys.executable, "-m", "charrnn", "sample", str(tiny_path), "--prompts", "-", "-q"]
     with subprocess.Popen(
@@ -165,7 +177,7 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
             "--allow z-a",
             "--allow: cannot be z-a (bad character range z-a); give characters and ranges, such as 'a-z \\n'",
         ),
-        ("--repeat-penalty 0", "--repeat-penalty: cannot be 0.0; give a finite number above 0"),
+        ("--repeat-penalty 0", "--repeat-penalty: cannot be 0.0; give a number above 0, at most 100"),
         ("--lines -1", "--lines: cannot be -1; give a whole number, 0 or more"),
     ],
 )  # fmt: skip

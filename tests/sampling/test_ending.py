@@ -54,9 +54,11 @@ def test_what_was_passed_on_is_never_taken_back_nor_held_for_nothing(
 @given(text=texts, stops=stops)
 def test_a_stop_string_may_be_kept(text: str, stops: list[str]) -> None:
     passed, reason, _ = fed(text, [], stop=tuple(stops), keep_stop=True, length=100)
+    before = expected(text, stops)
+    assert (reason == "stop") == any(stop in text for stop in stops)
     if reason == "stop":
+        assert passed in {before + stop for stop in stops}
         assert text.startswith(passed)
-        assert any(passed.endswith(stop) for stop in stops)
 
 
 @given(text=texts, length=st.integers(1, 30), cuts=st.lists(st.integers(0, 30)))

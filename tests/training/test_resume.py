@@ -223,6 +223,13 @@ def test_a_budget_that_is_spent_is_refused(budget: dict[str, float]) -> None:
         extend(broken_off(plan(), LONG, 20), budget)
 
 
+def test_of_two_budgets_the_one_that_is_spent_is_named() -> None:
+    saved = broken_off(plan(), LONG, 20)
+    late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=120.0)))
+    with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, 2 min are behind it"):
+        extend(late, {"steps": 10_000, "minutes": 1.0})
+
+
 def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
     made = plan()
     trainer = Trainer(corpus(), made)
