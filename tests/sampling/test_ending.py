@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charrnn.config import SampleConfig
@@ -33,6 +33,8 @@ def expected(text: str, stops: list[str]) -> str:
 
 
 @given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30)))
+@example(text="bab", stops=["ab", "bab"], cuts=[])  # both are complete at once
+@example(text="bab", stops=["bab", "ab"], cuts=[1])
 def test_everything_before_a_stop_string_and_nothing_of_it_is_passed_on(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
