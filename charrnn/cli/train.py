@@ -34,7 +34,7 @@ def train(
         bool, typer.Option("--freeze-vocabulary", help="Refuse characters that the model of --from never saw.")
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="X", help="Train this long.  [default: about 5]")
+        float | None, typer.Option("--minutes", metavar="X", help="Train this long at most.  [default: about 5]")
     ] = None,
     epochs: Annotated[
         float | None, typer.Option("--epochs", metavar="X", help="Or: read the text this many times.")

@@ -132,7 +132,8 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
         if train.minutes is None or (chosen and enough < in_time):
             train = replace(train, steps=min(in_time, enough))
         if train.minutes is not None and train.steps is not None:
-            notes.append(f"{duration(seconds)} is more than this text is worth, so it ends after {enough:,} steps")
+            times = f"{enough / chunks:.0f} times"
+            notes.append(f"ends once the text is read {times}, even if {duration(seconds)} are not over")
     steps = _steps(train, chunks, pace.seconds_per_step)
     if "validation" not in given and train.epochs is None and "steps" not in given:
         most = max(LEAST_VALIDATION, int(MEASURED_SHARE * steps * batch * length))

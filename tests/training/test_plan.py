@@ -82,7 +82,7 @@ def test_no_more_minutes_are_spent_than_a_text_is_worth_to_a_network_that_was_ch
     assert long.steps / long.epoch_steps == pytest.approx(ENOUGH_EPOCHS)
     assert long.train.steps == long.steps
     assert short.steps <= long.steps
-    assert any("more than this text is worth" in note for note in long.notes)
+    assert any("ends once the text is read 8 times" in note for note in long.notes)
 
 
 def test_whoever_chooses_the_network_gets_all_the_minutes() -> None:
