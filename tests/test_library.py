@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,18 @@ def test_half_of_a_surrogate_pair_cannot_be_trained_on() -> None:
 def test_a_sample_without_an_end_needs_a_stream(tiny: Checkpoint) -> None:
     with pytest.raises(SettingError, match="length: cannot be 0"):
         charrnn.Model(tiny).sample(length=0)
+
+
+def test_samples_are_those_of_one_prompt_after_the_other(tiny: Checkpoint) -> None:
+    model = charrnn.Model(tiny)
+    found = list(model.samples(["fox", "für", "dog"], count=2, length=20, seed=3))
+    assert [(one.number, one.prompt) for one in found] == list(enumerate(["fox", "fox", "für", "für", "dog", "dog"]))
+    assert found[0].text == model.sample("fox", length=20, seed=3) != found[1].text
+    assert [one.error is not None for one in found] == [False, False, True, True, False, False]
+    assert [one.text for one in model.samples(["für"], length=5, seed=3, unknown="skip")] != [""]
+
+
+@pytest.mark.parametrize("asked", [{"prompts": "fox"}, {"count": 0}, {"length": 0}])
+def test_samples_that_make_no_sense_are_refused_by_the_call_itself(tiny: Checkpoint, asked: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(asked))):
+        charrnn.Model(tiny).samples(**asked)
