@@ -13,7 +13,7 @@ Nothing else in the package opens a model file.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +41,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     tensors: Tensors  # fp32, named and shaped as ModelConfig.tensor_shapes says
     training: Mapping[str, Any]  # the record, JSON types only
+    digest: str = field(default="", compare=False)  # of the file that it was read from, if it was
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -76,7 +77,12 @@ def load(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
         _refuse(path, f"does not describe a model ({error})", "train again")
     check_tensors(path, model, vocabulary, tensors)
-    return Checkpoint(model, vocabulary, tensors, training)
+    return Checkpoint(model, vocabulary, tensors, training, str(header["digest"]))
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """The digest of the model file that holds this, saved or not: 64 hexadecimal digits."""
+    return checkpoint.digest or sealed.digest(to_bytes(checkpoint))
 
 
 def check_tensors(path: Path, model: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:

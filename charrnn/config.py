@@ -169,6 +169,7 @@ class SampleConfig:
     stop: str | tuple[str, ...] | None = None  # end before any of these strings would be written
     keep_stop: bool = False  # end after it instead
     lines: int = 0  # end with the end of so many lines; 0 doesn't count them
+    logprobs: int | None = None  # tell of each character how likely it was, and of so many that were likelier
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
     precision: SamplePrecision = "int8"  # of the weights in matrix products; sums and states stay fp32
 
@@ -196,6 +197,8 @@ class SampleConfig:
             _refuse("stop", self.stop, "a string, or several")
         if "" in self.stops:  # what a shell makes of "$(printf '\\n')"
             raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
+        if self.logprobs is not None:
+            _whole("logprobs", self.logprobs, 0)
         _choice("unknown", self.unknown, Unknown)
         _choice("precision", self.precision, SamplePrecision)
 

@@ -58,11 +58,11 @@ class CorpusError(FileError):
 
 
 class ModelFileError(FileError):
-    """A model file, or the state of a run, that is missing, foreign, in the way, or of another version."""
+    """A model file, or a state, that is missing, foreign, in the way, or of another version."""
 
 
 class DamagedFileError(ModelFileError):
-    """A model file, or the state of a run, whose bytes are not those that were written, or never were ours."""
+    """A model file, or a state, whose bytes are not those that were written, or never were ours."""
 
 
 class ResumeError(CharrnnError):

@@ -11,7 +11,7 @@ The same pieces as behind the command line, without files and terminals. Setting
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
+from charrnn.sampling import primed as states
 from charrnn.sampling.engine import Engines
+from charrnn.sampling.primed import Primed
 from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.units import bits
 
@@ -57,17 +59,17 @@ class Model:
         self.contents = contents
         self._engines = Engines(contents.model, contents.tensors)
 
-    def sample(self, prompt: str = "", **settings: Any) -> str:
+    def sample(self, prompt: str = "", *, primed: Primed | None = None, **settings: Any) -> str:
         """New text that continues the prompt, without the prompt; `stream` says more."""
-        if settings.get("length") == 0:
-            raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
-        return "".join(self.stream(prompt, **settings))
+        _refuse_endless(settings)
+        return "".join(self.stream(prompt, primed=primed, **settings))
 
-    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
+    def stream(self, prompt: str = "", *, primed: Primed | None = None, **settings: Any) -> Iterator[str]:
         """Yields new text as it is made, a character at a time; needs no torch.
 
         Args:
             prompt: what to continue.
+            primed: what was read before the prompt; see `prime`.
             settings: fields of `SampleConfig`, such as length, temperature, top_p, seed and stop.
 
         Raises:
@@ -79,25 +81,59 @@ class Model:
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
         network = self._engines.network(config.precision, len(prompt) + (config.length or math.inf))
-        return (character for piece in write(network, vocabulary, config, prompt) for character in piece)
+        pieces = write(network, vocabulary, config, prompt, primed)
+        return (character for piece in pieces for character in piece.text)
 
-    def samples(self, prompts: Iterable[str] = ("",), count: int = 1, **settings: Any) -> Iterator[Sample]:
+    def prime(self, text: str, *, primed: Primed | None = None) -> Primed:
+        """Reads a text, once, for any number of samples that continue it: ``model.sample(primed=...)``.
+
+        Args:
+            text: of any length; only characters that the model knows.
+            primed: what was read before.
+
+        Raises:
+            UnknownCharacterError: the text holds characters that the model never saw.
+        """
+        network = self._engines.network("int8", len(text))
+        return states.read(network, primed or states.unprimed(network), self.contents.vocabulary.encode(text))
+
+    def save_state(self, primed: Primed, path: str | Path) -> None:
+        """Writes what `prime` gave to a file, for this model alone.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        states.check_free(Path(path))
+        states.save(Path(path), self.contents, primed)
+
+    def load_state(self, path: str | Path) -> Primed:
+        """Reads what `save_state` wrote.
+
+        Raises:
+            ModelFileError: it is missing, damaged, no state, or that of another model.
+        """
+        return states.load(Path(path), self.contents, self._engines.network("int8", 0))
+
+    def samples(
+        self, prompts: Iterable[str] = ("",), count: int = 1, *, primed: Primed | None = None, **settings: Any
+    ) -> Iterator[Sample]:
         """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
 
         Args:
             prompts: what to continue; they may be endless, and are taken a few hundred ahead.
             count: how many samples of each.
+            primed: what was read before each prompt; see `prime`.
             settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
 
         Returns:
-            Samples, with their text, what ended them and how surprising the model finds them. One whose prompt holds
+            Samples, with their text, what ended them and how surprising the model finds them; with ``logprobs=K``
+            also their ``choices``: each character's surprise and the K likeliest ones. One whose prompt holds
             characters that the model never saw has no text, but an ``error``.
 
         Raises:
             SettingError: a setting out of range.
         """
-        if settings.get("length") == 0:
-            raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
+        _refuse_endless(settings)
         if isinstance(prompts, str):
             raise SettingError("prompts", "cannot be a string", "give a list of them")
         if count < 1:
@@ -109,7 +145,8 @@ class Model:
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
         requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
-        return write_all(self._engines.network(config.precision, characters), vocabulary, config, requests)
+        network = self._engines.network(config.precision, characters)
+        return write_all(network, vocabulary, config, requests, primed)
 
     def score(self, text: str) -> Score:
         """How well the model predicts a text, the state carried from its first character to its last; needs torch.
@@ -137,6 +174,11 @@ class Model:
         """
         checkpoint.check_free(Path(path), replace=replace)
         checkpoint.save(Path(path), self.contents)
+
+
+def _refuse_endless(settings: Mapping[str, Any]) -> None:
+    if settings.get("length") == 0:
+        raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
 
 
 def load(name: str | Path) -> Model:

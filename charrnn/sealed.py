@@ -2,7 +2,7 @@
 
 One metadata key holds the sorted JSON, because safetensors writes several in random order; so the same contents
 always give the same bytes. Reading executes nothing and needs no torch. What the header means is the business of
-whoever sealed it: ``checkpoint.py`` knows models, ``training/resume.py`` knows runs.
+whoever sealed it: ``checkpoint.py`` knows models, ``training/resume.py`` knows runs, ``sampling/primed.py`` states.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ class Kind:
 
 
 MODEL = Kind("charrnn", "a charrnn model", "give a model that charrnn wrote")
+STATE = Kind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
 RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote")
 
 _RESTORE = "restore it from a copy or train again"
@@ -50,6 +51,12 @@ def to_bytes(kind: Kind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
     place = blank.index(_entry(NO_DIGEST)) + len(_entry(""))
     whole = memoryview(blank)
     return b"".join([whole[:place], digest, whole[place + len(digest) :]])
+
+
+def digest(data: bytes) -> str:
+    """The digest of a file that `to_bytes` made."""
+    place = data.index(_entry("")) + len(_entry(""))
+    return data[place : place + len(NO_DIGEST)].decode()
 
 
 def from_bytes(kind: Kind, data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -125,7 +132,7 @@ def _header(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
         _refuse(path, f"is truncated: {len(data)} of {end} bytes", _RESTORE)
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or kind.key not in metadata:
-        other = next((one for one in (MODEL, RUN) if isinstance(metadata, dict) and one.key in metadata), None)
+        other = next((one for one in (MODEL, RUN, STATE) if isinstance(metadata, dict) and one.key in metadata), None)
         what = f"is {other.noun}" if other else "is a safetensors file"
         _refuse(path, f"{what}, but not {kind.noun}", kind.advice)
     try:

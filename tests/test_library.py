@@ -116,3 +116,20 @@ def test_samples_are_those_of_one_prompt_after_the_other(tiny: Checkpoint) -> No
 def test_samples_that_make_no_sense_are_refused_by_the_call_itself(tiny: Checkpoint, asked: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(asked))):
         charrnn.Model(tiny).samples(**asked)
+
+
+def test_what_a_sample_cost_is_what_score_says(model: charrnn.Model) -> None:
+    (one,) = model.samples(["to be"], length=50, seed=1, logprobs=1, precision="fp32")
+    told = sum(choice.nats for choice in one.choices)
+    whole, prompt = model.score("to be" + one.text), model.score("to be")
+    assert told == pytest.approx(whole.nats * whole.characters - prompt.nats * prompt.characters, rel=1e-4)
+    assert one.nats == pytest.approx(told)
+
+
+def test_a_text_is_read_once_for_many_samples(model: charrnn.Model, tmp_path: Path) -> None:
+    primed = model.prime("or not ", primed=model.prime("to be "))
+    text = model.sample("to be or not to", length=30, seed=1)
+    assert model.sample("to", primed=primed, length=30, seed=1) == text
+    model.save_state(primed, tmp_path / "state")
+    again = model.load_state(tmp_path / "state")
+    assert [one.text for one in model.samples(["to"], primed=again, length=30, seed=1)] == [text]

@@ -1,15 +1,16 @@
 """The two ways out of the program: data to stdout, everything for people to stderr.
 
 The only module that knows about terminals, colour, quiet and progress bars. stdout gets bytes as they are made,
-UTF-8 under any locale, and never an escape sequence; what goes to stderr is best effort and can fail without harm.
+UTF-8 under any locale, and no escape sequence unless a person at a terminal asks for colours. What goes to stderr is
+best effort and can fail without harm.
 """
 
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Never, TextIO
 
 from charrnn.errors import FileError
 
@@ -64,6 +65,22 @@ def let_go() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def colourful(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+def in_colours(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
+    """Texts with the codes by which a terminal shows each in its Rich style."""
+    from rich.console import Console as RichConsole  # half of the start-up time of a silent command
+    from rich.text import Text
+
+    rich = RichConsole(file=terminal, force_terminal=True)
+    with rich.capture() as captured:
+        rich.print(Text.assemble(*parts, end=""), end="", soft_wrap=True)
+    return captured.get()
+
+
 class Console:
     """What a person sees.
 
@@ -82,18 +99,14 @@ class Console:
 
     def line(self, text: str, style: str = "") -> None:
         """One line for people, clear of control characters, in a Rich style where colours are wanted."""
+        self.parts([(printable(text), style)])
+
+    def parts(self, parts: Sequence[tuple[str, str]]) -> None:
+        """One line made of texts with a Rich style each."""
         if self.quiet:
             return
-        text = printable(text)
-        if not self._colour or not style:
-            _say(text)
-            return
-        from rich.console import Console as RichConsole  # half of the start-up time of a silent command
-
-        rich = RichConsole(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        with rich.capture() as captured:
-            rich.print(text, style=style, end="")
-        _say(captured.get())
+        colour = self._colour and any(style for _, style in parts)
+        _say(in_colours(parts, sys.stderr) if colour else "".join(text for text, _ in parts))
 
     def passage(self, text: str) -> None:
         """A sample of text in a margin."""

@@ -1,20 +1,25 @@
 """``charrnn sample``: new text on stdout, and nothing else there."""
 
-import json
 import math
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charrnn.cli import options
-from charrnn.cli.console import Console, complain, emit
+from charrnn.cli.console import Console, colourful, complain, emit, in_colours
 from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
-from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.sampling.writer import Sample
+    from charrnn.checkpoint import Checkpoint
+    from charrnn.sampling.batch import Choice
+    from charrnn.sampling.primed import Primed
+    from charrnn.sampling.stepper import Network
+
+LONG = 20_000  # characters of a prompt that are worth a bar
 
 
 def sample(
@@ -82,6 +87,20 @@ def sample(
         str | None, typer.Option("--allow", metavar="CHARS", help=r"Write only these, such as 'a-z \n'.")
     ] = None,
     forbid: Annotated[str | None, typer.Option("--forbid", metavar="CHARS", help="Never write these.")] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option("--logprobs", metavar="K", help="With --json: each character's, and of the K likeliest."),
+    ] = None,
+    show: Annotated[
+        str | None,
+        typer.Option("--show", metavar="surprise", help="Colour each character by how unexpected it was."),
+    ] = None,
+    save_state: Annotated[
+        str | None, typer.Option("--save-state", metavar="FILE", help="Keep what was read: the state after --prompt.")
+    ] = None,
+    load_state: Annotated[
+        str | None, typer.Option("--load-state", metavar="FILE", help="Go on from there instead of from nothing.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="The same seed, the same text.  [default: a fresh one]")
     ] = None,
@@ -96,101 +115,149 @@ def sample(
 
     What is asked for acts in this order: --repeat-penalty, --allow and --forbid, --temp, --top-k, --top-p, --min-p.
     """
-    many = count is not None or prompts is not None
-    if prompts is not None and prompt:
-        raise SettingError("prompts", "given together with --prompt", "give one of them")
-    if separator is not None and null:
-        raise SettingError("separator", "given together with -0", "give one of them")
-    if not many and not as_json:
-        for name, value in (("separator", separator), ("null", null or None)):
-            if value is not None:
-                raise SettingError(name, "ends each of many samples", "add --count or --prompts")
-    if prompts is not None and lines is None and separator is None and not null and not as_json:
+    lined, separated = prompts is not None, separator is not None
+    many = count is not None or lined
+    for field, other, both in (
+        ("prompts", "--prompt", lined and prompt),
+        ("save_state", "--prompts", lined and save_state is not None),
+        ("separator", "-0", null and separated),
+        ("separator", "--json", as_json and separated),
+        ("null", "--json", as_json and null),
+        ("echo", "--json", as_json and echo),
+        ("show", "--json", as_json and show is not None),
+    ):
+        if both:
+            raise SettingError(field, f"given together with {other}", "give one of them")
+    if (separated or null) and not many:
+        raise SettingError(
+            "separator" if separated else "null", "ends each of many samples", "add --count or --prompts"
+        )
+    if logprobs is not None and not as_json:
+        raise SettingError("logprobs", "go into JSON", "add --json")
+    if keep_stop and not stop:
+        raise SettingError("keep_stop", "has nothing to keep", "add --stop")
+    if show not in (None, "surprise"):
+        raise SettingError("show", f"cannot be {show}", "give surprise")
+    if lined and lines is None and not (separated or null or as_json):
         lines = 1  # a line for each line
     config = SampleConfig(
         **options.given(
             temperature=None if temp is None else _temperature(temp), length=length, stop=tuple(stop or ()),
             keep_stop=keep_stop, lines=lines, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty,
-            repeat_window=repeat_window, allow=allow, forbid=forbid, seed=seed, unknown=unknown,
-            precision=precision,
+            repeat_window=repeat_window, allow=allow, forbid=forbid, seed=seed, unknown=unknown, precision=precision,
+            logprobs=0 if show else logprobs,
         )
     )  # fmt: skip
-    if count is not None and count < 1:
-        raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
-    if count is not None and count >= 2**63:
-        raise SettingError("count", f"cannot be {count}", "give a whole number below 2**63")
+    if count is not None and not 1 <= count < 2**63:
+        raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more, below 2**63")
     if config.length == 0 and (many or as_json):
         raise SettingError("length", "cannot be 0 where a sample is to be finished", "give a whole number, 1 or more")
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
+    from charrnn.cli.records import record
+    from charrnn.cli.show import coloured
+    from charrnn.sampling import primed as states
     from charrnn.sampling.engine import Engines
     from charrnn.sampling.writer import Listed, Request, Requests, write, write_all
-    from charrnn.text import sources
-    from charrnn.text.vocabulary import describe_all
 
     console = Console(quiet=quiet)
     path = checkpoint.find(model)
     if model is None:
         console.line(f"charrnn: sampling {path}", style="dim")
     loaded = checkpoint.load(path)
-    vocabulary = loaded.vocabulary
-    for string in config.stops:
-        if alien := vocabulary.split_unknown(string)[1]:
-            console.line(
-                f"charrnn: --stop: the model never writes {describe_all(alien)}, so that it cannot end there"
-            )
-    if prompt == sources.STDIN:
-        prompt = sources.decode(sources.read_bytes(sources.STDIN), sources.STDIN)
-    if config.unknown == "skip":
-        prompt, dropped = vocabulary.split_unknown(prompt)
-        if dropped:
-            console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
-    characters = len(prompt) + (config.length or math.inf) * (math.inf if prompts is not None else count or 1)
+    if save_state is not None:
+        states.check_free(Path(save_state))
+    _tell_of_stops(config, loaded, console)
+    prompt = _prompt(prompt, config, loaded, console)
+    characters = len(prompt) + (config.length or math.inf) * (math.inf if lined else count or 1)
     network = Engines(loaded.model, loaded.tensors).network(config.precision, characters)
+    primed = states.unprimed(network) if load_state is None else states.load(Path(load_state), loaded, network)
+    primed = _read(network, primed, loaded, prompt, console)
+    if save_state is not None:
+        states.save(Path(save_state), loaded, primed)
+    in_colour = show is not None and _can_show(console)
+
+    def shown(text: str, choices: Iterable["Choice"]) -> str:
+        return in_colours(coloured(choices), sys.stdout) if in_colour else text
+
     if not many and not as_json:
-        _stream(write(network, vocabulary, config, prompt), prompt if echo else "", console)
+        last = prompt if echo else ""
+        emit(last)
+        for last, choices in write(network, loaded.vocabulary, config, primed=primed):
+            emit(shown(last, choices))
+        console.clear_of(last)
         return
     if prompts is None:
-        vocabulary.encode(prompt, "the prompt")  # one error, not one for each sample
-        requests: Requests = Listed(Request(number, prompt) for number in range(count or 1))
+        requests: Requests = Listed(Request(number) for number in range(count or 1))
     else:
         from charrnn.cli.prompts import PromptLines
 
         skip = config.unknown == "skip"
-        requests = PromptLines(prompts, vocabulary, skip=skip, count=count or 1, console=console)
+        requests = PromptLines(prompts, loaded.vocabulary, skip=skip, count=count or 1, console=console)
     end = "\0" if null else "\n" if separator is None else separator
     failed = 0
-    for written in write_all(network, vocabulary, config, requests):
+    for written in write_all(network, loaded.vocabulary, config, requests, primed):
         if written.error is not None and written.number % (count or 1) == 0:  # each prompt but once
             complain(str(written.error))
             failed += 1
-        emit(_json(written) if as_json else (written.prompt if echo else "") + written.text + end)
+        if as_json:
+            emit(record(written, prompt, alternatives=logprobs is not None))
+        else:
+            before = prompt + written.prompt if echo else ""
+            emit(before + shown(written.text, written.choices) + end)
     if failed:
-        name = "stdin" if prompts == sources.STDIN else str(prompts)
+        name = "stdin" if prompts == "-" else str(prompts)
         raise CorpusError(name, f"{failed:,} could not be continued", "the others were")
 
 
-def _stream(pieces: Iterable[str], first: str, console: Console) -> None:
-    """Writes a single sample as it is made."""
-    piece = first
-    emit(piece)
-    for piece in pieces:
-        emit(piece)
-    console.clear_of(piece)
+def _tell_of_stops(config: SampleConfig, model: "Checkpoint", console: Console) -> None:
+    """Names the characters of stop strings that can never come."""
+    from charrnn.text.vocabulary import describe_all
+
+    for string in config.stops:
+        if alien := model.vocabulary.split_unknown(string)[1]:
+            told = describe_all(alien)
+            console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
 
 
-def _json(written: "Sample") -> str:
-    """A sample as a line of JSON."""
-    facts: dict[str, Any] = {"number": written.number, "prompt": written.prompt}
-    if written.error is not None:
-        facts["error"] = str(written.error)
-    else:
-        size = len(written.text)
-        per_character = round(bits(written.nats / size), 6) if size else None
-        facts |= {
-            "text": written.text, "stop": written.ended, "characters": size, "bits_per_char": per_character,
-            "seed": written.seed,
-        }  # fmt: skip
-    return json.dumps(facts, ensure_ascii=False) + "\n"
+def _prompt(given: str, config: SampleConfig, model: "Checkpoint", console: Console) -> str:
+    """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
+    from charrnn.text import sources
+    from charrnn.text.vocabulary import describe_all
+
+    prompt = given
+    if prompt == sources.STDIN:
+        prompt = sources.decode(sources.read_bytes(sources.STDIN), sources.STDIN)
+    if config.unknown == "skip":
+        prompt, dropped = model.vocabulary.split_unknown(prompt)
+        if dropped:
+            console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
+    return prompt
+
+
+def _read(network: "Network", primed: "Primed", model: "Checkpoint", prompt: str, console: Console) -> "Primed":
+    """The network after the prompt.
+
+    Raises:
+        UnknownCharacterError: it holds characters that the model never saw.
+    """
+    from charrnn.sampling.primed import read
+
+    ids = model.vocabulary.encode(prompt, "the prompt")
+    if len(ids) < LONG:
+        return read(network, primed, ids)
+    with console.bar(total=len(ids), unit=" characters") as bar:
+        return read(network, primed, ids, bar.update)
+
+
+def _can_show(console: Console) -> bool:
+    """Whether stdout shows colours; tells what they mean, or else why there are none."""
+    if not colourful(sys.stdout):
+        console.line("charrnn: --show: stdout is no terminal that shows colours, so the text comes plain")
+        return False
+    from charrnn.cli.show import legend
+
+    console.parts(legend())
+    return True
 
 
 def _temperature(given: str) -> float | tuple[float, float]:

@@ -69,7 +69,7 @@ def _preview(trainer: Trainer, run: Run, signals: Signals) -> str:
     from charrnn.sampling.writer import write
 
     text = ""
-    for piece in write(Stepper(*trainer.latest(), "fp32"), run.vocabulary, PREVIEW):
+    for piece, _ in write(Stepper(*trainer.latest(), "fp32"), run.vocabulary, PREVIEW):
         if signals.caught:
             break
         text += piece

@@ -4,18 +4,16 @@ Knows nothing about files, terminals or bytes: it takes text and yields text. Th
 from the seed and its own number alone, so that its text does not depend on those beside it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple, Protocol
 
 from charrnn.config import SampleConfig
 from charrnn.errors import CharrnnError
-from charrnn.sampling.ending import Ending, Reason
-from charrnn.sampling.sampler import NEVER, Numbers, Sampler, log_softmax
-from charrnn.sampling.stepper import Ids, Network, Runner, State, joined, rows_of
+from charrnn.sampling.batch import Batch, Choice
+from charrnn.sampling.ending import Reason
+from charrnn.sampling.primed import Primed, unprimed
+from charrnn.sampling.stepper import Network
 from charrnn.text.vocabulary import Vocabulary
 
 WIDTH = 256  # samples written side by side
@@ -44,7 +42,15 @@ class Sample:
     ended: Reason | None = None  # None if it never began
     nats: float = 0.0  # the surprise of all its characters, as the model itself sees them
     seed: int = 0
+    choices: tuple[Choice, ...] = ()  # its characters one by one, if ``logprobs`` was asked for
     error: CharrnnError | None = None
+
+
+class Piece(NamedTuple):
+    """A few characters of a sample on its way."""
+
+    text: str
+    choices: Sequence[Choice]  # them one by one, if ``logprobs`` was asked for
 
 
 class Requests(Protocol):
@@ -65,35 +71,44 @@ class Listed:
         return next(self._requests, None)
 
 
-def start(vocabulary: Vocabulary) -> str:
-    """What the model reads when there is no prompt: the end of a line, or its first character without lines."""
-    return "\n" if "\n" in vocabulary else vocabulary.characters[0]
-
-
-def write(network: Network, vocabulary: Vocabulary, config: SampleConfig, prompt: str = "") -> Iterator[str]:
+def write(
+    network: Network, vocabulary: Vocabulary, config: SampleConfig, prompt: str = "", primed: Primed | None = None
+) -> Iterator[Piece]:
     """Yields the continuation of a prompt, a few characters at a time as they are made, without the prompt.
 
-    The state runs through the prompt from zero. `Ending` tells when it is over.
+    `Ending` tells when it is over.
+
+    Args:
+        network: the model's.
+        vocabulary: its characters.
+        config: how the text is written.
+        prompt: what it continues; nothing begins as after the end of a line.
+        primed: what was read before the prompt.
 
     Raises:
         UnknownCharacterError: the prompt holds characters that the model never saw; raised by the call itself,
             before the first character.
         SettingError: no character is allowed; likewise.
     """
-    batch = _Batch(network, vocabulary, config, whole=True)
-    stream = batch.add(Request(0, prompt))
+    batch = Batch(network, vocabulary, config, primed or unprimed(network), whole=True)
+    stream = batch.add(0, prompt)
 
-    def pieces() -> Iterator[str]:
+    def pieces() -> Iterator[Piece]:
         while stream.ending.reason is None:
             batch.advance(STEPS_ALONE)
             if stream.passed:
-                yield stream.passed
+                yield Piece(stream.passed, stream.choices)
 
     return pieces()
 
 
 def write_all(
-    network: Network, vocabulary: Vocabulary, config: SampleConfig, requests: Requests, width: int = WIDTH
+    network: Network,
+    vocabulary: Vocabulary,
+    config: SampleConfig,
+    requests: Requests,
+    primed: Primed | None = None,
+    width: int = WIDTH,
 ) -> Iterator[Sample]:
     """Yields the samples that are asked for, in that order, each when it and all before it are finished.
 
@@ -105,17 +120,18 @@ def write_all(
         vocabulary: its characters.
         config: how each sample is written.
         requests: numbered without gaps.
+        primed: what was read before each prompt.
         width: how many are written side by side at most.
 
     Raises:
         SettingError: no character is allowed.
     """
-    batch = _Batch(network, vocabulary, config, whole=False)
+    batch = Batch(network, vocabulary, config, primed or unprimed(network), whole=False, measure=True)
     finished: dict[int, Sample] = {}
     following = 0  # the number of the sample to be yielded next
-    texts: dict[int, list[str]] = {}
+    begun: dict[int, _Begun] = {}
     while True:
-        newest = following + len(texts) + len(finished)
+        newest = following + len(begun) + len(finished)
         while len(batch.streams) < width and newest - following < AHEAD * width:
             request = requests.take(wait=not batch.streams and following not in finished)
             if request is None:
@@ -124,130 +140,31 @@ def write_all(
             try:
                 if request.error is not None:
                     raise request.error
-                batch.add(request)
-                texts[request.number] = []
+                batch.add(request.number, request.prompt, request.name)
+                begun[request.number] = _Begun(request.prompt, [], [])
             except CharrnnError as error:
                 finished[request.number] = Sample(request.number, request.prompt, error=error)
         if not batch.streams and following not in finished:
             return
-        if batch.streams:
-            for stream in batch.advance(STEPS, measure=True):
-                texts[stream.request.number].append(stream.passed)
-                if stream.ending.reason is not None:
-                    text = "".join(texts.pop(stream.request.number))
-                    number, prompt = stream.request.number, stream.request.prompt
-                    finished[number] = Sample(number, prompt, text, stream.ending.reason, stream.nats, batch.seed)
+        for stream in batch.advance(STEPS) if batch.streams else []:
+            sample = begun[stream.number]
+            sample.texts.append(stream.passed)
+            if config.logprobs is not None:
+                sample.choices.extend(stream.choices)
+            if stream.ending.reason is not None:
+                finished[stream.number] = Sample(
+                    stream.number, sample.prompt, "".join(sample.texts), stream.ending.reason, stream.nats,
+                    batch.seed, tuple(sample.choices),
+                )  # fmt: skip
+                del begun[stream.number]
         while following in finished:
             yield finished.pop(following)
             following += 1
 
 
-class _Stream:
-    """One sample on its way."""
+class _Begun(NamedTuple):
+    """A sample that is not finished."""
 
-    def __init__(
-        self, request: Request, prompt: NDArray[np.unsignedinteger], config: SampleConfig, seed: int, *, whole: bool
-    ) -> None:
-        self.request = request
-        self.ending = Ending(config, whole=whole)
-        self.unread = prompt  # ids
-        self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(request.number,)))
-        self.position = 0  # of the next new character
-        self.nats = 0.0  # surprise of what was passed
-        self.pending: list[float] = []  # and of each character that is held back
-        self.passed = ""  # by the last advance
-
-
-class _Batch:
-    """Streams that advance together: row b of every array is stream b's."""
-
-    def __init__(self, network: Network, vocabulary: Vocabulary, config: SampleConfig, *, whole: bool) -> None:
-        self._whole = whole  # whether the last of ``config.lines`` keeps its line end
-        self._network, self._vocabulary, self._config = network, vocabulary, config
-        self._sampler = Sampler(config, vocabulary.characters)
-        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
-        self.streams: list[_Stream] = []
-        self._state: State = network.zero_state(0)  # of the streams that have advanced
-        self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
-        self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
-
-    def add(self, request: Request) -> _Stream:
-        """Begins a sample.
-
-        Raises:
-            UnknownCharacterError: its prompt holds characters that the model never saw.
-        """
-        prompt = self._vocabulary.encode(request.prompt or start(self._vocabulary), request.name)
-        self.streams.append(_Stream(request, prompt, self._config, self.seed, whole=self._whole))
-        return self.streams[-1]
-
-    def advance(self, most: int, *, measure: bool = False) -> list[_Stream]:
-        """Takes at most so many steps and gives back the streams that did; those that ended are gone by then."""
-        self._admit(self.streams[len(self._next) :])
-        steps = min(most, max(self._wanted(stream, most) for stream in self.streams))
-        shape = steps, len(self.streams)
-        given = np.full(shape, NEVER, dtype=np.intp)  # what is read next, where it is not chosen
-        uniforms, positions = np.zeros(shape), np.zeros(shape, dtype=np.intp)
-        for b, stream in enumerate(self.streams):
-            known = min(steps, len(stream.unread))
-            given[:known, b], stream.unread = stream.unread[:known], stream.unread[known:]
-            if known < steps:
-                uniforms[known:, b] = stream.random.random(steps - known)
-                positions[known:, b] = range(stream.position, stream.position + steps - known)
-        chosen, nats = self._run(given, uniforms, self._sampler.temperatures(positions), measure=measure)
-        advanced = self.streams
-        for b, stream in enumerate(advanced):
-            new = chosen[given[:, b] == NEVER, b]
-            stream.position += len(new)
-            stream.passed = stream.ending.feed(self._vocabulary.decode(new.tolist()))
-            if measure:
-                stream.pending += nats[given[:, b] == NEVER, b].tolist()
-                size = len(stream.passed)
-                stream.nats += sum(stream.pending[:size])
-                stream.pending = stream.pending[size:]
-        self._drop_ended()
-        return advanced
-
-    def _admit(self, new: list[_Stream]) -> None:
-        """Adds the rows of streams that have not advanced yet."""
-        if not new:
-            return
-        self._state = joined([self._state, self._network.zero_state(len(new))])
-        self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
-        for stream in new:
-            stream.unread = stream.unread[1:]
-        nothing = np.full((len(new), self._recent.shape[1]), NEVER, dtype=np.intp)
-        self._recent = np.concatenate([self._recent, nothing])
-
-    def _wanted(self, stream: _Stream, most: int) -> int:
-        left = stream.ending.left
-        return most if left is None else len(stream.unread) + left
-
-    def _run(self, given: Ids, uniforms: Numbers, temperatures: Numbers, *, measure: bool) -> tuple[Ids, Numbers]:
-        """The characters (steps, B) that were read next, and how surprising they were."""
-        if isinstance(self._network, Runner) and self._sampler.plain:
-            chosen, nats, self._state = self._network.run(
-                self._next, self._state, given, uniforms, temperatures, self._sampler.never, measure=measure
-            )
-            self._next = chosen[-1]
-            return chosen, nats
-        chosen, nats = np.empty_like(given), np.zeros(given.shape)
-        for t, known in enumerate(given):
-            if self._recent.shape[1]:
-                self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
-            logits, self._state = self._network.step(self._next, self._state)
-            following = known
-            if (known == NEVER).any():
-                drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)
-                following = np.where(known == NEVER, drawn, known)
-                if measure:
-                    nats[t] = -np.take_along_axis(log_softmax(logits), following[:, None], axis=1)[:, 0]
-            chosen[t] = self._next = following
-        return chosen, nats
-
-    def _drop_ended(self) -> None:
-        rows = np.array([b for b, stream in enumerate(self.streams) if stream.ending.reason is None], dtype=np.intp)
-        if len(rows) == len(self.streams):
-            return
-        self.streams = [self.streams[b] for b in rows]
-        self._state, self._next, self._recent = rows_of(self._state, rows), self._next[rows], self._recent[rows]
+    prompt: str
+    texts: list[str]
+    choices: list[Choice]

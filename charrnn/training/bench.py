@@ -146,10 +146,10 @@ def _sampling(model: ModelConfig) -> float:
     pieces = write(engine, VOCABULARY, SampleConfig(length=0, seed=0))
     written = 0
     while written < SAMPLING_WARM_UP:
-        written += len(next(pieces))
+        written += len(next(pieces).text)
     written, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < SAMPLING_SECONDS:
-        written += len(next(pieces))
+        written += len(next(pieces).text)
     return written / seconds
 
 

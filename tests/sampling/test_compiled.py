@@ -112,7 +112,9 @@ def test_it_writes_what_numpy_writes(cell: Cell) -> None:
     def written(by: Network) -> tuple[str, list[str]]:
         requests = Listed(Request(number, "fox" * (number % 3)) for number in range(9))
         samples = write_all(by, made.vocabulary, config, requests, width=5)
-        return "".join(write(by, made.vocabulary, config, "fox")), [sample.text for sample in samples]
+        return "".join(piece.text for piece in write(by, made.vocabulary, config, "fox")), [
+            sample.text for sample in samples
+        ]
 
     assert written(Compiled(made.model, made.tensors)) == written(Stepper(made.model, made.tensors))
 
@@ -121,7 +123,8 @@ def test_it_writes_what_numpy_writes(cell: Cell) -> None:
 def test_with_filters_it_writes_what_numpy_writes(tiny: Checkpoint, settings: dict[str, Any]) -> None:
     config = SampleConfig(length=200, seed=1, **settings)
     one, other = (
-        "".join(write(kind(tiny.model, tiny.tensors), tiny.vocabulary, config, "fox")) for kind in (Compiled, Stepper)
+        "".join(piece.text for piece in write(kind(tiny.model, tiny.tensors), tiny.vocabulary, config, "fox"))
+        for kind in (Compiled, Stepper)
     )
     assert one == other
 

@@ -12,20 +12,23 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.errors import SettingError, UnknownCharacterError
 from charrnn.sampling import writer as module
+from charrnn.sampling.batch import start
+from charrnn.sampling.compiled import Compiled
 from charrnn.sampling.sampler import log_softmax
-from charrnn.sampling.stepper import Stepper
-from charrnn.sampling.writer import Listed, Request, Sample, start, write, write_all
+from charrnn.sampling.stepper import Network, Stepper
+from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.text.vocabulary import Vocabulary
 
 
 def written(tiny: Checkpoint, prompt: str = "fox", **settings: Any) -> str:
-    return "".join(write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(**settings), prompt))
+    pieces = write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(**settings), prompt)
+    return "".join(piece.text for piece in pieces)
 
 
 def all_written(tiny: Checkpoint, prompts: Sequence[str], width: int = 256, **settings: Any) -> list[Sample]:
     requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
     stepper = Stepper(tiny.model, tiny.tensors)
-    return list(write_all(stepper, tiny.vocabulary, SampleConfig(**settings), requests, width))
+    return list(write_all(stepper, tiny.vocabulary, SampleConfig(**settings), requests, width=width))
 
 
 @pytest.mark.parametrize("length", [1, 2, 100])
@@ -63,7 +66,7 @@ def test_length_zero_never_stops(tiny: Checkpoint) -> None:
     pieces = write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(length=0), "fox")
     text = ""
     while len(text) < 2000:
-        text += next(pieces)
+        text += next(pieces).text
 
 
 def test_without_a_prompt_it_begins_as_after_the_end_of_a_line(tiny: Checkpoint) -> None:
@@ -201,3 +204,52 @@ def test_however_many_are_asked_for_few_are_taken_ahead(tiny: Checkpoint) -> Non
     for number in range(100):
         next(samples)
         assert taken <= number + 1 + (module.AHEAD + 1) * 8
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_what_it_thought_is_what_the_network_said(tiny: Checkpoint, penalty: float) -> None:
+    (sample,) = all_written(
+        tiny, ["fox"], length=40, seed=1, temperature=0.5, top_p=0.9, repeat_penalty=penalty, logprobs=3
+    )
+    stepper, ids = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.encode("fox" + sample.text).astype(np.intp)
+    assert "".join(choice.character for choice in sample.choices) == sample.text
+    state, logs = stepper.zero_state(1), []
+    for index in ids[:-1]:
+        logits, state = stepper.step(np.array([index]), state)
+        logs.append(log_softmax(logits)[0])
+    for choice, log, index in zip(sample.choices, logs[2:], ids[3:], strict=True):
+        assert choice.nats == -log[index]
+        likeliest = sorted(zip(-log, tiny.vocabulary.characters, strict=True))[:3]
+        assert choice.best == tuple((character, nats) for nats, character in likeliest)
+
+
+def test_what_is_held_back_and_dropped_is_not_told_of(tiny: Checkpoint) -> None:
+    options: dict[str, Any] = {"length": 300, "seed": 5, "logprobs": 0}
+    (whole,) = all_written(tiny, ["fox"], **options)
+    stop = whole.text[20:24]
+    (sample,) = all_written(tiny, ["fox"], stop=stop, **options)
+    assert sample.choices == whole.choices[: len(sample.text)]
+    assert sample.ended == "stop"
+    assert sample.nats == pytest.approx(sum(choice.nats for choice in sample.choices))
+
+
+def test_a_single_sample_tells_the_same_piece_by_piece(tiny: Checkpoint) -> None:
+    config = SampleConfig(length=200, seed=1, logprobs=2, stop="zzz")
+    pieces = list(write(Stepper(tiny.model, tiny.tensors), tiny.vocabulary, config, "fox"))
+    (sample,) = all_written(tiny, ["fox"], length=200, seed=1, logprobs=2, stop="zzz")
+    assert all("".join(choice.character for choice in piece.choices) == piece.text for piece in pieces)
+    assert tuple(choice for piece in pieces for choice in piece.choices) == sample.choices
+
+
+def test_more_alternatives_than_characters_are_all_of_them(tiny: Checkpoint) -> None:
+    (sample,) = all_written(tiny, ["fox"], length=3, seed=1, logprobs=10_000)
+    assert all(len(choice.best) == len(tiny.vocabulary) for choice in sample.choices)
+
+
+def test_compiled_code_tells_the_same(tiny: Checkpoint) -> None:
+    def told(network: Network) -> list[Sample]:
+        requests = Listed(Request(number, "fox") for number in range(3))
+        config = SampleConfig(length=30, seed=1, logprobs=2)
+        return list(write_all(network, tiny.vocabulary, config, requests))
+
+    assert told(Compiled(tiny.model, tiny.tensors)) == told(Stepper(tiny.model, tiny.tensors))

@@ -1,0 +1,34 @@
+"""How unexpected each character was, in colours."""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from charrnn.sampling.batch import Choice
+from charrnn.units import bits
+
+_LEVELS = ((0.5, "dim"), (2.0, ""), (4.0, "yellow"), (6.0, "dark_orange"))  # bits below which a style holds
+_BEYOND = "bold white on red"
+
+Styled = tuple[str, str]  # a text and its Rich style
+
+
+def legend() -> list[Styled]:
+    """What the colours mean."""
+    edges = [most for most, _ in _LEVELS]
+    names = [f"below {edges[0]:g}", *(f"to {edge:g}" for edge in edges[1:]), "more"]
+    parts = [("bits of surprise:", "")]
+    for name, style in zip(names, [*(style for _, style in _LEVELS), _BEYOND], strict=True):
+        parts += [("  ", ""), (name, style)]
+    return parts
+
+
+def coloured(choices: Iterable[Choice]) -> list[Styled]:
+    """The characters, those of one colour together."""
+    return [
+        ("".join(choice.character for choice in those), style)
+        for style, those in groupby(choices, key=lambda choice: _style(bits(choice.nats)))
+    ]
+
+
+def _style(surprise: float) -> str:
+    return next((style for most, style in _LEVELS if surprise < most), _BEYOND)

@@ -1,0 +1,205 @@
+"""Streams of characters that advance together: read the prompt, choose a character, read it, and so on.
+
+Knows nothing about who asks for samples or where they go.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.config import SampleConfig
+from charrnn.sampling.ending import Ending
+from charrnn.sampling.primed import Primed
+from charrnn.sampling.sampler import NEVER, Numbers, Sampler, log_softmax
+from charrnn.sampling.stepper import Ids, Network, Runner, State, joined, rows_of
+from charrnn.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A character that was written, and what the model itself thought of it: no setting bears on that."""
+
+    character: str
+    nats: float  # its surprise: the negative logarithm of its probability
+    best: tuple[tuple[str, float], ...] = ()  # the likeliest characters, likeliest first, and theirs
+
+
+class Stream:
+    """One sample on its way.
+
+    Attributes:
+        ending: tells whether it is over.
+        passed: the text that the last advance added.
+        choices: its characters one by one, where that is asked for.
+        nats: the surprise of all that was passed, where it is measured.
+    """
+
+    def __init__(
+        self, number: int, unread: NDArray[np.integer], config: SampleConfig, seed: int, *, whole: bool
+    ) -> None:
+        self.number = number
+        self.ending = Ending(config, whole=whole)
+        self.unread = unread  # ids
+        self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+        self.position = 0  # of the next new character
+        self.passed = ""
+        self.choices: list[Choice] = []
+        self.nats = 0.0
+        self._pending: list[Choice] = []  # those that are held back
+
+    def pass_on(self, text: str, nats: Sequence[float], best: Sequence[tuple[tuple[str, float], ...]]) -> None:
+        """Takes new characters, with the surprise of each where it was measured."""
+        self.passed = self.ending.feed(text)
+        if nats:
+            self._pending += map(Choice, text, nats, best)
+            size = len(self.passed)
+            self.choices, self._pending = self._pending[:size], self._pending[size:]
+            self.nats += sum(choice.nats for choice in self.choices)
+
+
+class Batch:
+    """Streams that advance together: row b of every array is stream b's.
+
+    Args:
+        network: the model's.
+        vocabulary: its characters.
+        config: how each sample is written.
+        primed: what all of them go on from.
+        whole: the last of ``config.lines`` keeps its line end.
+        measure: whether to tell how surprising the characters are, asked for by ``config.logprobs`` or not.
+
+    Raises:
+        SettingError: no character is allowed.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        config: SampleConfig,
+        primed: Primed,
+        *,
+        whole: bool,
+        measure: bool = False,
+    ) -> None:
+        self._network, self._vocabulary, self._config = network, vocabulary, config
+        self._primed, self._whole = primed, whole
+        self._measure = measure or config.logprobs is not None
+        self._best = min(config.logprobs or 0, len(vocabulary))  # how many alternatives are told
+        self._sampler = Sampler(config, vocabulary.characters)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
+        self.streams: list[Stream] = []
+        self._state: State = rows_of(primed.state, np.empty(0, dtype=np.intp))  # of the streams that have advanced
+        self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
+        self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
+
+    def add(self, number: int, prompt: str = "", name: str = "the prompt") -> Stream:
+        """Begins a sample.
+
+        Args:
+            number: its place among those that are asked for, from 0.
+            prompt: what it goes on with, behind what was read before.
+            name: what an error calls the prompt.
+
+        Raises:
+            UnknownCharacterError: the prompt holds characters that the model never saw.
+        """
+        if not prompt and not len(self._primed.recent):
+            prompt = start(self._vocabulary)
+        unread = np.concatenate([self._primed.recent[-1:], self._vocabulary.encode(prompt, name)])
+        self.streams.append(Stream(number, unread, self._config, self.seed, whole=self._whole))
+        return self.streams[-1]
+
+    def advance(self, most: int) -> list[Stream]:
+        """Takes at most so many steps and gives back the streams that did; those that ended are gone by then."""
+        self._admit(self.streams[len(self._next) :])
+        steps = min(most, max(self._wanted(stream, most) for stream in self.streams))
+        shape = steps, len(self.streams)
+        given = np.full(shape, NEVER, dtype=np.intp)  # what is read next, where it is not chosen
+        uniforms, positions = np.zeros(shape), np.zeros(shape, dtype=np.intp)
+        for b, stream in enumerate(self.streams):
+            known = min(steps, len(stream.unread))
+            given[:known, b], stream.unread = stream.unread[:known], stream.unread[known:]
+            if known < steps:
+                uniforms[known:, b] = stream.random.random(steps - known)
+                positions[known:, b] = range(stream.position, stream.position + steps - known)
+        chosen, nats, best = self._run(given, uniforms, self._sampler.temperatures(positions))
+        advanced = self.streams
+        for b, stream in enumerate(advanced):
+            new = given[:, b] == NEVER
+            ids = chosen[new, b].tolist()
+            stream.position += len(ids)
+            surprises = nats[new, b].tolist() if self._measure else []
+            likeliest = [row[b] for row, is_new in zip(best, new, strict=True) if is_new] if best else [()] * len(ids)
+            stream.pass_on(self._vocabulary.decode(ids), surprises, likeliest)
+        self._drop_ended()
+        return advanced
+
+    def _admit(self, new: list[Stream]) -> None:
+        """Adds the rows of streams that have not advanced yet."""
+        if not new:
+            return
+        self._state = joined([self._state, rows_of(self._primed.state, np.zeros(len(new), dtype=np.intp))])
+        self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
+        for stream in new:
+            stream.unread = stream.unread[1:]
+        window = self._recent.shape[1]
+        recent = np.full((len(new), window), NEVER, dtype=np.intp)
+        before = self._primed.recent[:-1][-window:] if window else self._primed.recent[:0]
+        recent[:, window - len(before) :] = before
+        self._recent = np.concatenate([self._recent, recent])
+
+    def _wanted(self, stream: Stream, most: int) -> int:
+        left = stream.ending.left
+        return most if left is None else len(stream.unread) + left
+
+    def _run(
+        self, given: Ids, uniforms: Numbers, temperatures: Numbers
+    ) -> tuple[Ids, Numbers, list[list[tuple[tuple[str, float], ...]]]]:
+        """The characters (steps, B) that were read next, how surprising they were, and the likeliest ones."""
+        if isinstance(self._network, Runner) and self._sampler.plain and not self._best:
+            chosen, nats, self._state = self._network.run(
+                self._next, self._state, given, uniforms, temperatures, self._sampler.never, measure=self._measure
+            )
+            self._next = chosen[-1]
+            return chosen, nats, []
+        chosen, nats, best = np.empty_like(given), np.zeros(given.shape), []
+        for t, known in enumerate(given):
+            if self._recent.shape[1]:
+                self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
+            logits, self._state = self._network.step(self._next, self._state)
+            following = known
+            if (known == NEVER).any():
+                drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)
+                following = np.where(known == NEVER, drawn, known)
+            if self._measure:
+                surprises = -log_softmax(logits)
+                nats[t] = np.take_along_axis(surprises, following[:, None], axis=1)[:, 0]
+                if self._best:
+                    best.append(self._likeliest(surprises))
+            chosen[t] = self._next = following
+        return chosen, nats, best
+
+    def _likeliest(self, surprises: Numbers) -> list[tuple[tuple[str, float], ...]]:
+        """The likeliest characters of each stream; of equals the first of the vocabulary comes first."""
+        order = surprises.argsort(axis=1, kind="stable")[:, : self._best]
+        values = np.take_along_axis(surprises, order, axis=1)
+        characters = self._vocabulary.characters
+        return [
+            tuple((characters[index], nats) for index, nats in zip(*row, strict=True))
+            for row in zip(order.tolist(), values.tolist(), strict=True)
+        ]
+
+    def _drop_ended(self) -> None:
+        rows = np.array([b for b, stream in enumerate(self.streams) if stream.ending.reason is None], dtype=np.intp)
+        if len(rows) == len(self.streams):
+            return
+        self.streams = [self.streams[b] for b in rows]
+        self._state, self._next, self._recent = rows_of(self._state, rows), self._next[rows], self._recent[rows]
+
+
+def start(vocabulary: Vocabulary) -> str:
+    """What the model reads when there is nothing to read: the end of a line, or its first character without lines."""
+    return "\n" if "\n" in vocabulary else vocabulary.characters[0]

@@ -1,0 +1,133 @@
+"""What a model has in mind after it has read a text: its state, in memory and as a file.
+
+The file is sealed (``sealed.py``), with the arrays ``state.LAYER.PART``, each (H,), and a header of
+
+    format       1
+    model        the digest of the model file; no other model has this state
+    recent       the last characters that were read, as one string
+    digest       of the whole file
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import checkpoint, files, sealed
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import MOST_RECENT
+from charrnn.errors import CharrnnError, DamagedFileError, ModelFileError
+from charrnn.sampling.stepper import Ids, Network, Runner, State
+from charrnn.sealed import STATE
+
+PIECE = 4096  # characters that are read between two heartbeats
+
+
+@dataclass(frozen=True)
+class Primed:
+    """A network after a text.
+
+    The last character of the text has not passed through it yet: it is what the next step reads.
+    """
+
+    state: State  # of one stream
+    recent: Ids  # the last ids of the text, at most MOST_RECENT; none if nothing was read
+
+
+def unprimed(network: Network) -> Primed:
+    """A network that has read nothing."""
+    return Primed(network.zero_state(1), np.empty(0, dtype=np.intp))
+
+
+def read(
+    network: Network,
+    primed: Primed,
+    ids: NDArray[np.unsignedinteger],
+    heartbeat: Callable[[int], object] = lambda count: None,
+) -> Primed:
+    """Reads on.
+
+    Args:
+        network: which was primed.
+        primed: from where.
+        ids: of the text.
+        heartbeat: is told, now and then, how many characters were read since.
+    """
+    recent = np.concatenate([primed.recent, ids[-MOST_RECENT:].astype(np.intp)])[-MOST_RECENT:]
+    state, inputs = primed.state, np.concatenate([primed.recent[-1:].astype(ids.dtype), ids])[:-1]
+    for begin in range(0, len(inputs), PIECE):
+        piece = inputs[begin : begin + PIECE].astype(np.intp)  # eight times as large
+        state = _after(network, state, piece)
+        heartbeat(len(piece))
+    return Primed(state, recent)
+
+
+def _after(network: Network, state: State, ids: Ids) -> State:
+    if isinstance(network, Runner):
+        unused = np.zeros((len(ids), 1))
+        all_known = np.append(ids[1:], 0)[:, None]  # what follows the last one is read by somebody else
+        return network.run(ids[:1], state, all_known, unused, unused, np.zeros(0, dtype=bool), measure=False)[2]
+    for one in ids:
+        _, state = network.step(np.array([one]), state)
+    return state
+
+
+def save(path: Path, model: Checkpoint, primed: Primed) -> None:
+    """Writes the state to a file, whole or not at all; an older state is replaced.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    characters = model.vocabulary.decode(primed.recent.tolist())
+    header = {"model": checkpoint.digest(model), "recent": characters}
+    files.write_whole(path, sealed.to_bytes(STATE, header, _arrays(primed.state)))
+
+
+def load(path: Path, model: Checkpoint, network: Network) -> Primed:
+    """Reads a state that `save` wrote, and verifies every byte of it.
+
+    Raises:
+        ModelFileError: missing, unreadable, damaged, no state, or that of another model.
+    """
+    header, arrays = sealed.read(STATE, path)
+    if header.get("model") != checkpoint.digest(model):
+        _refuse(path, "is the state of another model", "name the one that it was saved with")
+    blank = network.zero_state(1)
+    shapes = {name: its.shape for name, its in _arrays(blank).items()}
+    sound = {name: its.shape for name, its in arrays.items() if its.dtype == np.float32 and np.isfinite(its).all()}
+    try:
+        recent = model.vocabulary.encode(str(header.get("recent", ""))).astype(np.intp)
+    except CharrnnError:
+        sound = {}
+    if sound != shapes or not len(recent):
+        _refuse(path, "does not describe a state of its model", "save it again with --save-state")
+    state = tuple(
+        tuple(arrays[f"state.{n}.{part}"][None] for part in range(len(layer))) for n, layer in enumerate(blank)
+    )
+    return Primed(state, recent)
+
+
+def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
+    return {f"state.{n}.{part}": its[0] for n, layer in enumerate(state) for part, its in enumerate(layer)}
+
+
+def check_free(path: Path) -> None:
+    """Makes sure, before anything is read, that a state can be saved there and destroys nothing else.
+
+    Raises:
+        ModelFileError: there is something that is no saved state.
+        FileError: no regular file can be written there.
+    """
+    files.check_writable(path)
+    if path.is_file():
+        try:
+            sealed.read(STATE, path)
+        except DamagedFileError:
+            _refuse(path, "exists already and is no saved state", "give the state another name")
+
+
+def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
+    raise ModelFileError(str(path), reason, advice)

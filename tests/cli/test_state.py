@@ -1,0 +1,135 @@
+"""`--save-state`, `--load-state`, `--logprobs` and `--show` as a shell sees them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_terminal import terminal
+from tests.conftest import Charrnn, one_line
+
+LONG = "The quick brown fox jumps over the lazy dog.\n" * 20
+
+
+def test_a_long_text_is_read_once_and_continued_many_times(charrnn: Charrnn, tiny_path: Path) -> None:
+    options = ("-n", 30, "--seed", 1)
+    first = charrnn("sample", tiny_path, "-p", "-", "--save-state", "state", *options, input=LONG.encode())
+    assert first.returncode == 0, first.stderr
+
+    loaded = ("sample", tiny_path, "--load-state", "state")
+    assert charrnn(*loaded, *options).stdout == first.stdout
+    many = charrnn(*loaded, *options, "--count", 3, "--separator", "|").stdout.split(b"|")
+    assert many[0] == first.stdout
+    assert len({*many[:3]}) == 3
+    lines = charrnn(*loaded, *options, "--prompts", "-", input=b"fox\ndog\n")
+    direct = charrnn("sample", tiny_path, *options, "--lines", 1, "-p", LONG + "fox")
+    assert lines.stdout.splitlines()[0] == direct.stdout.splitlines()[0]
+    on = charrnn(*loaded, "-p", "fox", "--save-state", "further", *options)
+    assert charrnn("sample", tiny_path, "--load-state", "further", *options).stdout == on.stdout
+    assert on.stdout == charrnn("sample", tiny_path, "-p", LONG + "fox", *options).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--load-state", "none"), "none: cannot be read (no such file or directory); check the path"),
+        (("--load-state", "tiny.safetensors"), "tiny.safetensors: is a charrnn model, but not a saved state; "),
+        (("--save-state", "tiny.safetensors"), "tiny.safetensors: exists already and is no saved state; "),
+        (("--save-state", "."), ".: "),
+        (("--save-state", "no/such"), ""),
+    ],
+)
+def test_a_state_that_cannot_be_had_is_told_in_one_line(
+    charrnn: Charrnn, tiny_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    before = tiny_path.read_bytes()
+    result = charrnn("sample", tiny_path, "-n", 9, *options)
+    if message:
+        assert one_line(result).startswith("charrnn: " + message)
+        assert (result.returncode, result.stdout) == (1, b"")
+    else:
+        assert result.returncode == 0  # its folder is made
+    assert tiny_path.read_bytes() == before
+
+
+def test_the_logarithms_add_up_to_the_bits(charrnn: Charrnn, tiny_path: Path) -> None:
+    result = charrnn("sample", tiny_path, "--json", "--logprobs", 3, "-n", 50, "--count", 2, "--temp", 0.7)
+    for line in result.stdout.decode().splitlines():
+        one = json.loads(line)
+        thoughts = one["logprobs"]
+        assert "".join(thought["character"] for thought in thoughts) == one["text"]
+        bits = -sum(thought["logprob"] for thought in thoughts) / 0.6931471805599453
+        assert bits / one["characters"] == pytest.approx(one["bits_per_char"], abs=1e-5)
+        for thought in thoughts:
+            best = list(thought["best"].values())
+            assert len(best) == 3
+            assert best == sorted(best, reverse=True)
+            assert thought["best"].get(thought["character"], thought["logprob"]) == thought["logprob"] <= best[0]
+    without = charrnn("sample", tiny_path, "--json", "-n", 5)
+    assert "logprobs" not in json.loads(without.stdout)
+
+
+def test_surprise_is_shown_in_colours_at_a_terminal(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1", "-p", "fox", "--echo")
+    child = terminal(tmp_path, *options, "--show", "surprise")
+    raw = child.read()
+    child.wait()
+
+    shown = re.sub("\x1b\\[[0-9;]*m", "", raw).replace("\r\n", "\n")
+    plain = charrnn(*options).stdout.decode()
+    legend, _, text = shown.partition("\n")
+    assert legend == "bits of surprise:  below 0.5  to 2  to 4  to 6  more"
+    assert text.rstrip("\n") == plain.rstrip("\n")
+    assert "\x1b[" in raw.partition("\n")[2]
+    assert raw.partition("\n")[2].startswith("fox")
+
+
+def test_many_samples_are_shown_one_after_the_other(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    options = ("sample", "tiny.safetensors", "-n", "40", "--seed", "1", "--count", "3", "--forbid", r"\n")
+    child = terminal(tmp_path, *options, "--show", "surprise", "-q")
+    raw = child.read()
+    child.wait()
+    shown = re.sub("\x1b\\[[0-9;]*m", "", raw).replace("\r\n", "\n")
+    assert shown == charrnn(*options).stdout.decode()
+    assert "\x1b[" in raw
+
+
+def test_where_no_colours_can_be_shown_the_text_comes_plain(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
+    options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1")
+    piped = charrnn(*options, "--show", "surprise")
+    assert piped.stdout == charrnn(*options).stdout
+    assert "stdout is no terminal that shows colours" in one_line(piped)
+    child = terminal(tmp_path, *options, "--show", "surprise", NO_COLOR="1")
+    assert "\x1b" not in child.read()
+    child.wait()
+
+
+def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(LONG * 30)
+    child = terminal(tmp_path, "sample", "tiny.safetensors", "-n", "5", "-p", (LONG * 30)[:30_000], "--seed", "1")
+    raw = child.read()
+    child.wait()
+    assert "100%" in raw or "characters" in raw
+    assert "%" not in raw.rpartition("\r")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--logprobs 3", "--logprobs: go into JSON; add --json"),
+        ("--json --logprobs -1", "--logprobs: cannot be -1; give a whole number, 0 or more"),
+        ("--json --show surprise", "--show: given together with --json; give one of them"),
+        ("--show colours", "--show: cannot be colours; give surprise"),
+        ("--json --echo", "--echo: given together with --json; give one of them"),
+        ("--json -0", "--null: given together with --json; give one of them"),
+        ("--keep-stop", "--keep-stop: has nothing to keep; add --stop"),
+        ("--prompts - --save-state x", "--save-state: given together with --prompts; give one of them"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(charrnn: Charrnn, options: str, message: str) -> None:
+    result = charrnn("sample", "nobody", *options.split())
+    assert result.returncode == 2
+    assert one_line(result) == f"charrnn: {message}\n"
