@@ -24,6 +24,7 @@ from charrnn.model.network import CharRNN, State, detach, plain_name
 from charrnn.text.streams import IGNORED
 
 _BETAS = (0.9, 0.99)  # of AdamW's moving averages
+_TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
 
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
@@ -50,6 +51,7 @@ class Learner:
         # AdamW as a function: the class loads torch's compiler, which takes longer to start than all else together.
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._smooth = [parameter.detach().clone() for parameter in self._parameters]
         self._fused_update = config.device != "mps"
         where = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=where) for _ in self._parameters]
@@ -92,10 +94,15 @@ class Learner:
             if not np.isfinite(nats):
                 return nats, state
             self._update([grads for _, grads, _ in parts], learning_rate)
+            self._average(number + 1)
         return nats, _join([after for _, _, after in parts])
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
-        """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``."""
+        """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``.
+
+        And of the weights' own, ``average.NAME``, which is the better model until the learning rate has come down.
+        It is polynomially decaying (Shamir & Zhang 2013): it forgets what is older than the last tenth of the steps.
+        """
         return {name: average.cpu().numpy().copy() for name, average in self._averages()}
 
     def restore(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
@@ -105,8 +112,13 @@ class Learner:
         for step in self._steps:
             step.fill_(steps)
 
+    def start_average(self) -> None:
+        """Has the average begin with the weights as they are, before the first step."""
+        for average, parameter in zip(self._smooth, self._parameters, strict=True):
+            average.copy_(parameter.detach())
+
     def _averages(self) -> Iterator[tuple[str, Tensor]]:
-        for kind, averages in (("mean", self._means), ("square", self._squares)):
+        for kind, averages in (("mean", self._means), ("square", self._squares), ("average", self._smooth)):
             for (name, _), average in zip(self.network.named_parameters(), averages, strict=True):
                 yield f"{kind}.{plain_name(name)}", average
 
@@ -149,8 +161,26 @@ class Learner:
                 maximize=False,
             )
 
+    def _average(self, steps: int) -> None:
+        """Takes the weights after so many steps into their average, at every hundredth step or so of those so far.
+
+        That is often enough for an average over the last tenth, and costs nothing that could be measured.
+        """
+        if steps % _stride(steps):
+            return
+        before = steps - _stride(steps - 1)
+        share = 1 - (before / steps) ** _TOWARDS_LATE
+        with torch.no_grad():
+            for average, parameter in zip(self._smooth, self._parameters, strict=True):
+                average.lerp_(parameter, share)
+
     def _tensor(self, ids: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(ids).to(self._config.device)
+
+
+def _stride(steps: int) -> int:
+    """A power of two, about a hundredth of the steps."""
+    return 1 << max(0, steps.bit_length() - 8)
 
 
 @contextmanager

@@ -246,3 +246,14 @@ def _evaluations(characters: int, epochs: float, validation: int) -> int:
     A small text that is read often is learned by heart early, so that the best model is to be caught in time.
     """
     return max(5, min(max(25, min(100, round(epochs))), characters // (8 * max(1, validation))))
+
+
+def schedule(fraction: float, warmup: float) -> float:
+    """The learning rate's share of its peak: half a cosine to 0 (Loshchilov & Hutter 2017), times a linear rise.
+
+    Args:
+        fraction: of the budget spent, 0 to 1.
+        warmup: share of the budget in which the rate rises.
+    """
+    rise = min(1.0, (fraction + 1e-3) / (warmup + 1e-3))  # the first step moves, too
+    return rise * 0.5 * (1 + math.cos(math.pi * fraction))

@@ -51,7 +51,8 @@ class Snapshot:
     """A run at a moment between two steps.
 
     ``tensors`` holds, with the names of `ModelConfig.tensor_shapes` in place of NAME, ``weights.NAME``,
-    ``mean.NAME`` and ``square.NAME`` (AdamW's moving averages of the gradient and its square), and ``state.L.P``:
+    ``mean.NAME`` and ``square.NAME`` (AdamW's moving averages of the gradient and its square), ``average.NAME`` (of
+    the weights: what is measured, kept and written with), and ``state.L.P``:
     part P of the state of layer L after the last step, (B, H), a row for each stream in the order of their numbers.
     """
 

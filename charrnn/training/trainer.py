@@ -23,7 +23,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.text.streams import Streams
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.learner import Learner, autocast
-from charrnn.training.plan import Plan
+from charrnn.training.plan import Plan, schedule
 from charrnn.training.progress import Progress, Snapshot
 from charrnn.version import __version__
 
@@ -69,25 +69,26 @@ class Trainer:
         self._stopped = False
         self._copied: tuple[int, Tensors] | None = None  # the tensors after so many steps
         self.good = self.snapshot()
-        self.best: Tensors = self.good.part("weights")
+        self.best: Tensors = self.good.part("average")
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The best model so far, with its record; the latest, as long as none was measured."""
-        latest = self.snapshot().part("weights")
+        latest = self.snapshot().part("average")
         tensors = self.best if self._now.best_step or not _sound(latest) else latest
         return Checkpoint(self._plan.model, self._corpus.vocabulary, tensors, self._record())
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
         """The network as it is now, for a look at what it writes."""
-        return self._plan.model, self._network.tensors()
+        return self._plan.model, self.snapshot().part("average")
 
     def start_from(self, tensors: Tensors) -> None:
         """Takes other first weights than random ones; before the first step."""
         self._network.load_tensors(tensors)
+        self._learner.start_average()
         self._copied = None
         self.good = self.snapshot()
-        self.best = self.good.part("weights")
+        self.best = self.good.part("average")
 
     def snapshot(self) -> Snapshot:
         """The run as it is now, between two steps."""
@@ -189,12 +190,9 @@ class Trainer:
     def _evaluate(self) -> Event:
         config, now = self._config, self._now
         train_nats = now.nats_sum / now.nats_count
-        nats = None
-        if len(self._validation):
-            with autocast(config.device, config.precision):  # near enough to rank models
-                nats = carried_nats(self._network, self._validation, math.inf, self._look)
-        tensors = self.snapshot().part("weights")
-        sound = _sound(tensors) and math.isfinite(nats or 0)
+        tensors = self.snapshot().part("average")
+        nats = self._measure(tensors, roughly=True)
+        sound = _sound(self.snapshot().tensors) and math.isfinite(nats or 0)
         best = sound and (nats is None or now.best_nats is None or nats < now.best_nats)  # unmeasured, the latest is
         now = replace(now, due=False, nats_sum=0.0, nats_count=0, since_best=0 if best else now.since_best + 1)
         if best:
@@ -217,12 +215,23 @@ class Trainer:
 
     def _close(self) -> None:
         """Measures the best model once more, as `charrnn eval` would."""
-        nats = None
-        if len(self._validation):
-            network = CharRNN(self._plan.model, len(self._corpus.vocabulary)).to(self._config.device)
-            network.load_tensors(self.best)
-            nats = carried_nats(network, self._validation, heartbeat=self._look)
+        nats = self._measure(self.best, roughly=False)
         self._now = replace(self._now, finished=True, closing_nats=nats, seconds=self._seconds())
+
+    def _measure(self, tensors: Tensors, *, roughly: bool) -> float | None:
+        """The validation loss of these weights, near enough to rank models or as `charrnn eval` would measure it.
+
+        None without a validation text.
+        """
+        if not len(self._validation):
+            return None
+        network = CharRNN(self._plan.model, len(self._corpus.vocabulary)).to(self._config.device)
+        network.load_tensors(tensors)
+        if not roughly:
+            return carried_nats(network, self._validation, heartbeat=self._look)
+        network.fused = self._network.fused
+        with autocast(self._config.device, self._config.precision):
+            return carried_nats(network, self._validation, math.inf, self._look)
 
     def _finished(self) -> Finished:
         now = self._now
@@ -264,14 +273,3 @@ class Trainer:
 
 def _sound(tensors: Tensors) -> bool:
     return all(np.isfinite(array).all() for array in tensors.values())
-
-
-def schedule(fraction: float, warmup: float) -> float:
-    """The learning rate's share of its peak: half a cosine to 0 (Loshchilov & Hutter 2017), times a linear rise.
-
-    Args:
-        fraction: of the budget spent, 0 to 1.
-        warmup: share of the budget in which the rate rises.
-    """
-    rise = min(1.0, (fraction + 1e-3) / (warmup + 1e-3))  # the first step moves, too
-    return rise * 0.5 * (1 + math.cos(math.pi * fraction))

@@ -167,7 +167,7 @@ def test_the_log_has_a_complete_line_per_evaluation_and_none_twice(tmp_path: Pat
 
 def test_without_an_evaluation_the_latest_weights_are_the_model(tmp_path: Path) -> None:
     keeper, trainer = kept(tmp_path, at=3)
-    np.testing.assert_equal(checkpoint.load(keeper.model).tensors, trainer._network.tensors())
+    np.testing.assert_equal(checkpoint.load(keeper.model).tensors, trainer.latest()[1])
     saved, _ = keeper.find()
     assert outcome(saved.trainer(corpus())) == outcome(Trainer(corpus(), plan()))
 

@@ -99,3 +99,18 @@ def test_an_error_in_a_shard_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
     made = learner(threads=2)
     with pytest.raises(IndexError):
         made.step(0, np.full((T, B), V), np.zeros((T, B), np.int64), made.network.zero_state(B), 0.01)
+
+
+def test_the_average_is_of_the_weights_after_late_steps() -> None:
+    made, steps, every = learner(), 300, []
+    draw, state = np.random.default_rng(0), made.network.zero_state(B)
+    for number in range(steps):
+        ids = draw.integers(V, size=(T + 1, B))
+        _, state = made.step(number, ids[:-1], ids[1:], state, 0.01)
+        every.append(made.network.tensors())
+    shares = np.diff((np.arange(steps + 1) / steps) ** 9)  # of each step, which add up to 1
+    for name, average in made.averages().items():
+        if name.startswith("average."):
+            tensors = np.stack([weights[name.removeprefix("average.")] for weights in every])
+            wanted = np.tensordot(shares, tensors, 1)
+            assert np.abs(average - wanted).max() < 0.1 * np.abs(tensors[-1] - wanted).max()

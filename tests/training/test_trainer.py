@@ -17,8 +17,8 @@ from charrnn.text.corpus import Corpus
 from charrnn.text.sources import Source
 from charrnn.training import trainer as module
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
-from charrnn.training.plan import Pace, Plan, make_plan
-from charrnn.training.trainer import Trainer, schedule
+from charrnn.training.plan import Pace, Plan, make_plan, schedule
+from charrnn.training.trainer import Trainer
 
 TEXT = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n" * 40
 
@@ -148,8 +148,31 @@ def test_stopping_ends_after_the_step_at_hand_with_a_model() -> None:
     assert isinstance(finished, Finished)
     assert (finished.reason, finished.step) == ("stopped", 3)
     assert finished.validation_nats is None  # which would have taken its time
-    np.testing.assert_equal(trainer.checkpoint.tensors, trainer._network.tensors())
+    np.testing.assert_equal(trainer.checkpoint.tensors, trainer.latest()[1])
     assert trainer.checkpoint.training["ended"] == "stopped"
+
+
+def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -> None:
+    text = "".join("ab cd. efg"[index] for index in np.random.default_rng(0).integers(10, size=30_000).cumsum() % 10)
+    trainer = Trainer(corpus(text), plan(text, steps=600, hidden=32, learning_rate=0.03, batch_size=16))
+    for event in trainer.run():
+        if isinstance(event, Step) and event.step == 300:
+            trainer.stop = True
+    last, average = trainer.snapshot().part("weights"), trainer.latest()[1]
+    ids, network = corpus(text).ids[-6000:], CharRNN(trainer._plan.model, len(set(text)))
+    nats = []
+    for tensors in (last, average):
+        network.load_tensors(tensors)
+        nats.append(carried_nats(network, ids))
+    assert nats[1] < nats[0]
+
+
+def test_before_its_first_step_a_run_has_the_weights_that_it_starts_from() -> None:
+    other = CharRNN(plan().model, len(set(TEXT)))
+    other.initialize(seed=7)
+    trainer = Trainer(corpus(), plan(steps=5))
+    trainer.start_from(other.tensors())
+    np.testing.assert_equal(trainer.checkpoint.tensors, other.tensors())
 
 
 def test_overfitting_ends_the_run_early_with_the_best_model() -> None:
