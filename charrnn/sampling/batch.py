@@ -166,14 +166,16 @@ class Batch:
             self._next = chosen[-1]
             return chosen, nats, []
         chosen, nats, best = np.empty_like(given), np.zeros(given.shape), []
+        new = given == NEVER
+        some_new, all_new = new.any(axis=1).tolist(), new.all(axis=1).tolist()
         for t, known in enumerate(given):
             if self._recent.shape[1]:
                 self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
             logits, self._state = self._network.step(self._next, self._state)
             following = known
-            if (known == NEVER).any():
+            if some_new[t]:
                 drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)
-                following = np.where(known == NEVER, drawn, known)
+                following = drawn if all_new[t] else np.where(new[t], drawn, known)
             if self._measure:
                 surprises = -log_softmax(logits)
                 nats[t] = np.take_along_axis(surprises, following[:, None], axis=1)[:, 0]

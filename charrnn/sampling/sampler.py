@@ -34,6 +34,7 @@ class Sampler:
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
         self.never = _never(config, characters)  # (V,), which ids are not to be written
         self._forbids = bool(self.never.any())
+        self._hottest, self._coldest = max(config.temperatures), min(config.temperatures)
         self.plain = not self._filters and config.repeat_penalty == 1  # nothing but temperature and ``never``
         self.window = config.repeat_window if config.repeat_penalty != 1 else 0  # recent ids that it wants to know
 
@@ -54,15 +55,14 @@ class Sampler:
             recent: (B, `window`) ids, NEVER where there are fewer.
         """
         scores = self._scores(logits, recent)
-        if not temperatures.any():
+        if not self._hottest:
             return np.asarray(scores.argmax(axis=1))
         cumulative = np.add.accumulate(self._weights(scores, temperatures), axis=1)
         total = cumulative[:, -1:]
-        drawn: Ids = (cumulative <= uniforms[:, None] * total).sum(axis=1)
-        # the product above may round up to the total, beyond the last character that has a probability
-        if (beyond := drawn == cumulative.shape[1]).any():
-            drawn[beyond] = (cumulative[beyond] < total[beyond]).sum(axis=1)
-        return drawn if temperatures.all() else np.where(temperatures == 0, scores.argmax(axis=1), drawn)
+        # The product may round up to the total, beyond the last character that has a probability.
+        wanted = np.minimum(uniforms[:, None] * total, np.nextafter(total, 0))
+        drawn: Ids = np.add.reduce(cumulative <= wanted, axis=1, dtype=np.intp)
+        return drawn if self._coldest else np.where(temperatures == 0, scores.argmax(axis=1), drawn)
 
     def distribution(self, logits: NDArray[np.float32], temperatures: Numbers, recent: Ids) -> Numbers:
         """The probabilities (B, V) of the ids, for temperatures above 0; arguments as of `choose`."""
@@ -83,8 +83,8 @@ class Sampler:
 
     def _weights(self, scores: Numbers, temperatures: Numbers) -> Numbers:
         """What the probabilities are proportional to: a choice needs no sum of 1."""
-        weights = scores - scores.max(axis=1, keepdims=True)
-        weights /= np.maximum(temperatures, COLDEST)[:, None]
+        weights = scores - np.maximum.reduce(scores, axis=1, keepdims=True)  # which is max without its detours
+        weights /= (temperatures if self._coldest > COLDEST else np.maximum(temperatures, COLDEST))[:, None]
         np.exp(weights, out=weights)
         return self._filter(weights / weights.sum(axis=1, keepdims=True)) if self._filters else weights
 

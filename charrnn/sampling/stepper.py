@@ -43,7 +43,7 @@ class Layer:
     """What the state of a layer is multiplied by, on its way to the next step and to the layer above."""
 
     recurrent: Array  # (G*H, H)
-    recurrent_bias: Array  # (G*H,)
+    recurrent_bias: Array  # (G*H,), zero where it has been added to what arrives from below
     above: Array  # (rows, H): the input weights of the next layer, or the output layer's
     above_bias: Array  # (rows,)
 
@@ -62,16 +62,23 @@ def arrange(config: ModelConfig, tensors: Mapping[str, Array]) -> Arranged:
     def gates(layer: int, name: str) -> Array:
         return _gates_in_order(config.cell, tensors[f"layers.{layer}.{name}"])
 
+    def biases(layer: int) -> tuple[Array, Array]:
+        """Of what arrives from below and of what returns; only a GRU's candidate tells one from the other."""
+        arriving, returning = gates(layer, "bias_ih"), gates(layer, "bias_hh")
+        apart = returning.copy()
+        apart[: 2 * config.hidden if config.cell == "gru" else None] = 0
+        return arriving + (returning - apart), apart
+
     first = gates(0, "weight_ih").T  # (V or E, G*H)
     embedded = tensors["embedding.weight"] @ first if config.embedding else first
-    columns: Array = np.ascontiguousarray(embedded + gates(0, "bias_ih"))
+    columns: Array = np.ascontiguousarray(embedded + biases(0)[0])
     layers = []
     for layer in range(config.layers):
         if layer + 1 < config.layers:
-            above = gates(layer + 1, "weight_ih"), gates(layer + 1, "bias_ih")
+            above = gates(layer + 1, "weight_ih"), biases(layer + 1)[0]
         else:
             above = tensors["output.weight"], tensors["output.bias"]
-        layers.append(Layer(gates(layer, "weight_hh"), gates(layer, "bias_hh"), *above))
+        layers.append(Layer(gates(layer, "weight_hh"), biases(layer)[1], *above))
     return Arranged(columns, tuple(layers))
 
 
@@ -150,12 +157,14 @@ def joined(states: Sequence[State]) -> State:
 
 
 def _plain(weights: Array, bias: Array) -> Product:
+    columns = weights.T
+
     def product(hidden: Array) -> Array:
-        result: Array = hidden.dot(weights.T)
+        result: Array = hidden.dot(columns)
         result += bias
         return result
 
-    return product
+    return product if bias.any() else lambda hidden: hidden.dot(columns)
 
 
 def _whole(weights: Array, bias: Array, levels: np.float32) -> Product:
