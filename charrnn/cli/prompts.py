@@ -3,6 +3,7 @@
 import codecs
 import os
 import queue
+import select
 import sys
 from collections.abc import Iterator
 from threading import Thread
@@ -90,7 +91,7 @@ class PromptLines:
 def _split(file: int) -> Iterator[bytes]:
     """The lines of an open file as soon as they are there; past Python's buffers, whose locks outlive a thread."""
     pieces: list[bytes] = []
-    while piece := os.read(file, PIECE):
+    while piece := _read(file):
         *whole, rest = piece.split(b"\n")
         if whole:
             yield b"".join([*pieces, whole[0]])
@@ -99,6 +100,14 @@ def _split(file: int) -> Iterator[bytes]:
         pieces.append(rest)
     if any(pieces):
         yield b"".join(pieces)
+
+
+def _read(file: int) -> bytes:
+    while True:
+        try:
+            return os.read(file, PIECE)
+        except BlockingIOError:  # a pipe that another program made non-blocking is empty
+            select.select([file], [], [])
 
 
 def _open(path: str) -> int:

@@ -112,6 +112,21 @@ def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path)
         assert process.wait(30) == 0
 
 
+def test_a_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
+    command = [sys.executable, "-m", "charrnn", "sample", str(tiny_path), "--prompts", "-", "-q"]
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, env=environment(), bufsize=0) as process:
+        os.close(reading)
+        assert process.stdout is not None
+        for _ in range(2):
+            time.sleep(0.3)  # so that there is nothing to be read
+            os.write(writing, b"fox\n")
+            assert process.stdout.readline().endswith(b"\n")
+        os.close(writing)
+        assert process.wait(30) == 0
+
+
 def test_endless_prompts_take_no_more_memory_than_a_thousand(tiny_path: Path) -> None:
     pytest.importorskip("resource")
     command = f"yes fox | {sys.executable} -m charrnn sample {tiny_path} --prompts - -n 3 | head -n %d | wc -l"
