@@ -31,14 +31,14 @@ EXACT: dict[str, Any] = {**_OPTIONS, "fastmath": False}
 ONE = np.float32(1)  # a plain 1 would widen float32 to float64
 
 
-def kernel(function: Callable[..., None], options: Mapping[str, Any] = _OPTIONS) -> Callable[..., None]:
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compiles a function for callers outside; the machine code is kept on disk."""
     before, file = config.CACHE_DIR, Path(function.__code__.co_filename)
     config.CACHE_DIR = str(Path(before or file.with_name("__pycache__"), _version(file)))
     try:
-        return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **options)(function))
+        return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
     except RuntimeError:  # nowhere to keep it: compiled again each time
-        return cast(Callable[..., None], njit(**options)(function))
+        return cast(Callable[..., None], njit(**_OPTIONS)(function))
     finally:
         config.CACHE_DIR = before
 
@@ -58,11 +58,6 @@ def inlined(function: Callable[..., Any], options: Mapping[str, Any] = _OPTIONS)
 def exact(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same with every sum and product rounded as it is written, as NumPy does."""
     return inlined(function, EXACT)
-
-
-def exact_kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """A `kernel` likewise."""
-    return kernel(function, EXACT)
 
 
 @intrinsic

@@ -1,26 +1,68 @@
 """The network of ``stepper.py`` by compiled code (``kernel.py``), the streams shared out among the processor's cores.
 
-Importing this module raises ImportError where Numba is missing, and `Compiled` does where it cannot compile.
+Importing this module raises ImportError where llvmlite is missing, and `Compiled` does where nothing can be compiled.
 """
 
+import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numba.core.errors import NumbaError
 from numpy.typing import NDArray
 
-from charrnn.config import Cell, ModelConfig
-from charrnn.sampling import kernel
-from charrnn.sampling.rounding import levels, rounded
+from charrnn.config import GATES, Cell, ModelConfig
+from charrnn.sampling.machine_code import MachineCode, Source
+from charrnn.sampling.panels import LANES, Panels, in_lanes, padded, panels
+from charrnn.sampling.rounding import levels, whole_state
 from charrnn.sampling.stepper import Array, Ids, State, arrange
 
-_KINDS: dict[Cell, int] = {"lstm": kernel.LSTM, "gru": kernel.GRU, "rnn": kernel.RNN}
-_FEWEST = 4  # streams that are worth a core of their own
+_FEWEST = 4  # streams that are worth a core of their own, and that the kernel takes together
+_HERE = Path(__file__).parent
+_SOURCES = [
+    *(_HERE / f"{name}.py" for name in ("kernel", "blocks", "choice", "lanes", "panels", "machine_code")),
+    *(_HERE.parent / f"{name}.py" for name in ("vectors", "rational", "config")),
+]
+_NUMBERS, _ARRAYS = 7, 25  # that the kernel takes
+_FUNCTION = ctypes.CFUNCTYPE(
+    ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * _NUMBERS, ctypes.c_float, *[ctypes.c_void_p] * _ARRAYS
+)
+_kernels: dict[Cell, "Kernel"] = {}  # there is one for each kind of cell; those that were loaded
 
-_Matrix = tuple[NDArray[np.int8], Array, Array]  # weights (R, K), scales (R,), biases (R,), padded
+
+class Kernel:
+    """The compiled function for networks of some cells.
+
+    Args:
+        cell: their kind.
+        compiling: called before a compilation, which takes seconds; not where its result lies on disk.
+
+    Raises:
+        ImportError: there is no compiling here.
+    """
+
+    def __init__(self, cell: Cell, compiling: Callable[[], None]) -> None:
+        def make() -> Source:
+            from charrnn.sampling import kernel
+
+            compiling()
+            return kernel.source(cell)
+
+        self._code = MachineCode(f"charrnn_{cell}", _SOURCES, make)
+        self._function = _FUNCTION(self._code.address)
+        self._nothing = np.zeros(2, dtype=np.int64)  # what Numba's functions write about results and errors: zeros
+
+    def __call__(self, numbers: list[int], level: float, arrays: list[NDArray[Any]]) -> None:
+        """Runs it, without Python's lock; the arguments are those in `kernel.source`, all arrays contiguous."""
+        first = _place(self._nothing)
+        self._function(first, first + 8, *numbers, level, *map(_place, arrays))
+
+
+def _place(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 class Compiled:
@@ -29,36 +71,42 @@ class Compiled:
     Args:
         config: the network's shape.
         tensors: its weights, as a model file holds them.
+        compiling: called before a compilation, which takes seconds and leaves its result on disk.
 
     Raises:
         ImportError: there is no compiling here.
     """
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Array]) -> None:
-        self._states, self._hidden = 2 if config.cell == "lstm" else 1, config.hidden
-        self._cell, self._levels = _KINDS[config.cell], levels(config.hidden)
-        arranged = arrange(config, tensors)
-        self._columns = arranged.columns
-        recurrent = [_padded(layer.recurrent, layer.recurrent_bias, self._levels) for layer in arranged.layers]
-        *above, self._output = (_padded(layer.above, layer.above_bias, self._levels) for layer in arranged.layers)
-        self._recurrent, self._above = _stacked(recurrent), _stacked(above or recurrent[:0], like=recurrent[0])
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Array], compiling: Callable[[], None] = lambda: None
+    ) -> None:
+        if config.cell not in _kernels:
+            _kernels[config.cell] = Kernel(config.cell, compiling)
+        self._kernel, self._config = _kernels[config.cell], config
+        self._states, self._levels = 2 if config.cell == "lstm" else 1, levels(config.hidden)
+        arranged, gates = arrange(config, tensors), GATES[config.cell]
+        self._vocabulary = len(arranged.columns)
+        recurrent = [panels(layer.recurrent, layer.recurrent_bias, gates, self._levels) for layer in arranged.layers]
+        *below, last = arranged.layers
+        above = [panels(layer.above, layer.above_bias, gates, self._levels) for layer in below]
+        output = panels(last.above, last.above_bias, 1, self._levels, rest=-np.inf)  # never chosen
+        self._wide = output.biases.size
+        self._weights = [in_lanes(arranged.columns, gates), *_stacked(recurrent), *_stacked(above or recurrent)]
+        self._weights += output
+        self._arriving = gates * LANES
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._cores, self._others = cores, (0, ThreadPoolExecutor(1))
-        try:
-            self.step(np.zeros(1, dtype=np.intp), self.zero_state(1))  # compiles the kernel, or finds it on disk
-        except (NumbaError, OSError, RuntimeError, EOFError, ValueError) as error:  # or the cache is full or damaged
-            raise ImportError(str(error)) from error
 
     def zero_state(self, batch: int) -> State:
         """The state of so many streams before their first character."""
-        zeros = np.zeros((batch, self._hidden), dtype=np.float32)
-        return tuple((zeros,) * self._states for _ in self._recurrent[0])
+        zeros = np.zeros((batch, self._config.hidden), dtype=np.float32)
+        return tuple((zeros,) * self._states for _ in range(self._config.layers))
 
     def step(self, ids: Ids, state: State) -> tuple[Array, State]:
         """Reads the characters with these ids (B,): logits of the next (B, V), and the state after them."""
         given = np.zeros((1, len(ids)), dtype=np.intp)
         nothing = np.zeros(given.shape)
-        never = np.zeros(len(self._columns), dtype=bool)
+        never = np.zeros(self._vocabulary, dtype=bool)
         logits, _, _, after = self._shared_out(ids, state, given, nothing, nothing, never, measure=False)
         return logits, after
 
@@ -73,10 +121,19 @@ class Compiled:
         *,
         measure: bool,
     ) -> tuple[Ids, NDArray[np.float64], State]:
-        """Takes T steps; see `kernel.run` for the arguments.
+        """Takes T steps.
+
+        Args:
+            ids: (B,), read first.
+            state: before them.
+            given: (T, B), ids to be read after each; where they are negative, what is chosen is.
+            uniforms: (T, B), random numbers for the choices.
+            temperatures: (T, B).
+            never: (V,), which ids are not to be chosen.
+            measure: whether to tell how surprising the choices were.
 
         Returns:
-            The ids (T, B) that were read next, how surprising they were if that is measured, and the state after.
+            The ids (T, B) that were read next, the surprise in nats of those that were chosen, and the state after.
         """
         _, chosen, nats, after = self._shared_out(ids, state, given, uniforms, temperatures, never, measure=measure)
         return chosen, nats, after
@@ -92,51 +149,47 @@ class Compiled:
         *,
         measure: bool,
     ) -> tuple[Array, Ids, NDArray[np.float64], State]:
-        batch, vocabulary = len(ids), len(self._columns)
-        hidden = np.stack([layer[0] for layer in state])  # (L, B, H)
-        carry = np.stack([layer[-1] for layer in state])
-        logits = np.empty((batch, len(self._output[1])), dtype=np.float32)
-        chosen, nats = np.empty_like(given), np.zeros(given.shape)
+        batch, hidden = len(ids), self._config.hidden
+        bars = np.zeros((2, self._wide), dtype=np.float32)
+        bars[1, : self._vocabulary][never] = -np.inf
 
-        def run(streams: slice) -> tuple[Array, Array]:
-            h, c = (np.ascontiguousarray(part[:, streams]) for part in (hidden, carry))
-            known = np.ascontiguousarray(given[:, streams])
-            read, surprise = np.empty_like(known), np.zeros(known.shape)
-            kernel.run(
-                self._cell, self._levels, self._columns, self._recurrent, self._above, self._output, h, c,
-                ids[streams], known, np.ascontiguousarray(uniforms[:, streams]),
-                np.ascontiguousarray(temperatures[:, streams]), never, measure, logits[streams], read, surprise,
+        def run(streams: slice) -> tuple[Array, Ids, NDArray[np.float64], Array, Array]:
+            known = np.ascontiguousarray(given[:, streams], dtype=np.int64)
+            steps, count = known.shape
+            h = np.zeros((len(state), count, padded(hidden)), dtype=np.float32)
+            c = np.zeros_like(h)
+            for n, layer in enumerate(state):
+                h[n, :, :hidden], c[n, :, :hidden] = layer[0][streams], layer[-1][streams]
+            rounded = np.empty((2, *h.shape), dtype=np.int16)
+            rounded[0] = whole_state(h, self._levels)
+            logits = np.empty((count, self._wide), dtype=np.float32)
+            read, nats, totals = np.empty_like(known), np.zeros(known.shape), np.ones(known.shape)
+            self._kernel(
+                [count, steps, *h.shape[::2], self._wide, self._vocabulary, measure],
+                float(self._levels),
+                [
+                    *self._weights, bars, h, c, rounded, np.empty((count, self._arriving), dtype=np.float32),
+                    np.arange(count, dtype=np.int64), ids[streams].astype(np.int64), known,
+                    np.ascontiguousarray(uniforms[:, streams]), np.ascontiguousarray(temperatures[:, streams]),
+                    logits, np.empty(self._wide), read, nats, totals,
+                ],
             )  # fmt: skip
-            chosen[:, streams], nats[:, streams] = read, surprise
-            return h, c
+            return logits, read, nats + np.log(totals), h, c
 
         shards = max(1, min(self._cores, batch // _FEWEST))
-        edges = [batch * shard // shards for shard in range(shards + 1)]
+        edges = [batch // _FEWEST * shard // shards * _FEWEST for shard in range(shards)] + [batch]
         work = [slice(*pair) for pair in pairwise(edges)]
         if shards > 1 and self._others[0] != os.getpid():  # threads do not outlive a fork
             self._others = os.getpid(), ThreadPoolExecutor(self._cores)
         later = [self._others[1].submit(run, streams) for streams in work[1:]]
         parts = [run(work[0]), *(future.result() for future in later)]
-        h, c = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        after = tuple((h[n], c[n])[: self._states] for n in range(len(h)))
-        return logits[:, :vocabulary], chosen, nats, after
+        logits, *of_steps, h, c = zip(*parts, strict=True)
+        read, nats = (np.concatenate(part, axis=1) for part in of_steps)
+        hs, cs = (np.concatenate(part, axis=1)[:, :, :hidden] for part in (h, c))
+        after = tuple((hs[n], cs[n])[: self._states] for n in range(len(state)))
+        return np.concatenate(logits)[:, : self._vocabulary], read, nats, after
 
 
-def _padded(weights: Array, biases: Array, levels: np.float32) -> _Matrix:
-    """A matrix in whole numbers, with rows of zeros and zeros in its rows as the kernel wants them."""
-    rows, columns = (
-        -(-size // step) * step for size, step in zip(weights.shape, (kernel.ROWS, kernel.WIDE), strict=True)
-    )
-    whole, scales = rounded(weights)
-    scales = scales / levels  # of the states
-    below, beside = rows - len(weights), columns - weights.shape[1]
-    filled = np.ascontiguousarray(np.pad(whole, ((0, below), (0, beside))))  # as the kernel walks through it
-    return filled, np.pad(scales, (0, below)), np.pad(biases, (0, below))
-
-
-def _stacked(matrices: list[_Matrix], like: _Matrix | None = None) -> _Matrix:
-    """Several matrices of one shape as one array each; of none, empty ones like another."""
-    if not matrices and like is not None:
-        return like[0][None][:0], like[1][None][:0], like[2][None][:0]
-    whole, scales, biases = (np.stack(parts) for parts in zip(*matrices, strict=True))
-    return whole, scales, biases
+def _stacked(matrices: list[Panels]) -> list[NDArray[Any]]:
+    """Several matrices of one shape as one."""
+    return [np.stack(parts) for parts in zip(*matrices, strict=True)]

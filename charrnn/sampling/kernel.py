@@ -5,257 +5,159 @@ A row of weights is 127 steps wide on either side, with a scale of its own; a hi
 whatever others are computed beside it. All else is fp32, rounded as it is written, which is as NumPy does it: whoever
 computes, the text is the same.
 
-Compiled by Numba at first use, then kept on disk; importing this module raises ImportError where Numba is missing.
+Importing this module raises ImportError where Numba is missing.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from llvmlite import binding
+from numba import carray, cfunc, types
+from numba.core import config
+from numba.core.errors import NumbaError
 
-from charrnn.rational import FURTHEST, quotient
-from charrnn.vectors import exact, exact_kernel
+from charrnn.config import GATES, Cell
+from charrnn.sampling.blocks import STREAMS, advance, project
+from charrnn.sampling.choice import choose, surprise
+from charrnn.sampling.machine_code import Source
+from charrnn.sampling.panels import LANES
+from charrnn.vectors import EXACT, FEATURES, exact
 
-WIDE = 32  # weights that a product takes at a time; rows are padded to it with zeros
-ROWS = 8  # of weights that it takes side by side, for one stream; matrices are padded to it
-_BLOCK = 4  # rows and streams, where there are that many streams
-LSTM, GRU, RNN = 0, 1, 2
-_HALF = np.float32(0.5)
-
-
-def _dots(rows: int, streams: int) -> Any:
-    """A function for the sums of ``rows`` adjacent rows of weights with ``streams`` adjacent states."""
-
-    @intrinsic
-    def dots(typing_context: Any, weights: Any, states: Any, row: Any, stream: Any, sums: Any) -> Any:
-        """Writes sums (rows * streams,): weights (R, K) int8 from a row on, states (S, K) int16 from a stream on."""
-
-        def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            of_weights, of_states, of_sums = (
-                context.make_array(signature.args[n])(context, builder, arguments[n]) for n in (0, 1, 4)
-            )
-            integer, whole = arguments[2].type, ir.IntType(32)
-            length = cgutils.unpack_tuple(builder, of_weights.shape)[1]
-            wide, sum_type = ir.VectorType(whole, WIDE), ir.VectorType(whole, WIDE // 2)
-
-            def constant(n: int) -> ir.Constant:
-                return ir.Constant(integer, n)
-
-            def begins(of: Any, first: Any, count: int) -> list[Any]:
-                starts = [builder.mul(builder.add(first, constant(n)), length) for n in range(count)]
-                return [builder.gep(of.data, [start]) for start in starts]
-
-            def load(begin: Any, k: Any, bits: int) -> Any:
-                kind = ir.VectorType(ir.IntType(bits), WIDE)
-                loaded = builder.load(builder.bitcast(builder.gep(begin, [k]), kind.as_pointer()))
-                loaded.align = bits // 8
-                return builder.sext(loaded, wide)
-
-            def half(of: Any, first: int) -> Any:
-                mask = ir.Constant(ir.VectorType(whole, WIDE // 2), list(range(first, WIDE, 2)))
-                return builder.shuffle_vector(of, ir.Constant(wide, ir.Undefined), mask)
-
-            weight_rows = begins(of_weights, arguments[2], rows)
-            state_rows = begins(of_states, arguments[3], streams)
-            before = builder.block
-            loop, after = builder.append_basic_block("k"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(integer)
-            k.add_incoming(constant(0), before)
-            totals = [builder.phi(sum_type) for _ in range(rows * streams)]
-            factors = [load(begin, k, 16) for begin in state_rows]
-            following = []
-            for r, begin in enumerate(weight_rows):
-                row_k = load(begin, k, 8)
-                for s, factor in enumerate(factors):
-                    products = builder.mul(
-                        row_k, factor
-                    )  # of neighbours added: one instruction, vpmaddwd and its kin
-                    pairs = builder.add(half(products, 0), half(products, 1))
-                    following.append(builder.add(totals[r * streams + s], pairs))
-            next_k = builder.add(k, constant(WIDE))
-            k.add_incoming(next_k, loop)
-            for total, then in zip(totals, following, strict=True):
-                total.add_incoming(ir.Constant(sum_type, [0] * (WIDE // 2)), before)
-                total.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", next_k, length), loop, after)
-            builder.position_at_end(after)
-            name = f"llvm.vector.reduce.add.v{WIDE // 2}i32"
-            reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(whole, [sum_type]), name)
-            for n, then in enumerate(following):
-                builder.store(builder.call(reduce, [then]), builder.gep(of_sums.data, [constant(n)]))
-            return context.get_dummy_value()
-
-        return types.void(weights, states, row, stream, sums), code
-
-    return dots
+_OPTIONS = {name: value for name, value in EXACT.items() if name != "nogil"}  # whoever calls it holds no lock
+_FLOATS, _DOUBLES, _IDS = (types.CPointer(kind) for kind in (types.float32, types.float64, types.int64))
+_PANELS = types.CPointer(types.int8), _FLOATS, _FLOATS
+_SIGNATURE = types.void(
+    *(types.int64,) * 7, types.float32, _FLOATS, *_PANELS, *_PANELS, *_PANELS, _FLOATS,
+    _FLOATS, _FLOATS, types.CPointer(types.int16), _FLOATS, _IDS, _IDS,
+    _IDS, _DOUBLES, _DOUBLES, _FLOATS, _DOUBLES, _IDS, _DOUBLES, _DOUBLES,
+)  # fmt: skip
 
 
-_of_one = _dots(ROWS, 1)
-_of_block = _dots(_BLOCK, _BLOCK)
+def source(cell: Cell) -> Source:
+    """The function ``run`` in it, for networks of such cells; the places of a result and of an error come first.
 
-
-@exact
-def _multiply(weights: Any, scales: Any, biases: Any, states: Any, sums: Any, out: Any) -> None:
-    """Out (S, R) = scales * (states (S, K) times weights (R, K)) + biases."""
-    streams, blocked = states.shape[0], states.shape[0] // _BLOCK * _BLOCK
-    if blocked:
-        for row in range(0, weights.shape[0], _BLOCK):
-            for stream in range(0, blocked, _BLOCK):
-                _of_block(weights, states, row, stream, sums)
-                for r in range(_BLOCK):
-                    for s in range(_BLOCK):
-                        total = np.float32(sums[r * _BLOCK + s])
-                        out[stream + s, row + r] = total * scales[row + r] + biases[row + r]
-    for stream in range(blocked, streams):
-        for row in range(0, weights.shape[0], ROWS):
-            _of_one(weights, states, row, stream, sums)
-            for r in range(ROWS):
-                out[stream, row + r] = np.float32(sums[r]) * scales[row + r] + biases[row + r]
-
-
-_quotient = exact(quotient)
-
-
-@exact
-def _tanh(x: Any) -> Any:
-    return _quotient(min(max(x, -FURTHEST), FURTHEST))
-
-
-@exact
-def _gates(cell: int, signal: Any, echo: Any, hidden: Any, carry: Any) -> None:
-    """The state of one stream and layer after a step, as `charrnn.sampling.stepper` computes it."""
-    size = carry.shape[0]
-    if cell == LSTM:  # input, forget, output, candidate
-        for j in range(size):
-            i = _HALF + _HALF * _tanh(signal[j] + echo[j])
-            f = _HALF + _HALF * _tanh(signal[size + j] + echo[size + j])
-            o = _HALF + _HALF * _tanh(signal[2 * size + j] + echo[2 * size + j])
-            g = _tanh(signal[3 * size + j] + echo[3 * size + j])
-            carry[j] = f * carry[j] + i * g
-            hidden[j] = o * _tanh(carry[j])
-    elif cell == GRU:  # reset, update, candidate
-        for j in range(size):
-            r = _HALF + _HALF * _tanh(signal[j] + echo[j])
-            u = _HALF + _HALF * _tanh(signal[size + j] + echo[size + j])
-            n = _tanh(signal[2 * size + j] + r * echo[2 * size + j])
-            hidden[j] = n + u * (hidden[j] - n)
-    else:
-        for j in range(size):
-            hidden[j] = _tanh(signal[j] + echo[j])
-
-
-@exact
-def _choose(logits: Any, never: Any, uniform: float, temperature: float, weights: Any) -> int:
-    """As `Sampler.choose` does without a penalty and filters."""
-    best = -1
-    for v in range(len(weights)):
-        if not never[v] and (best < 0 or logits[v] > logits[best]):
-            best = v
-    if temperature == 0:
-        return best
-    total = 0.0
-    for v in range(len(weights)):
-        if not never[v]:
-            total += math.exp((np.float64(logits[v]) - np.float64(logits[best])) / temperature)
-        weights[v] = total
-    wanted = uniform * total
-    low, high = 0, len(weights) - 1
-    while low < high:  # the first whose sum is above what is wanted; of the last ones that are equal, the first
-        middle = (low + high) // 2
-        if weights[middle] > wanted or weights[middle] == total:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-@exact
-def _surprise(logits: Any, size: int, index: int) -> float:
-    """Nats that a character costs."""
-    top = logits[0]
-    for v in range(size):
-        top = max(top, logits[v])
-    total = 0.0
-    for v in range(size):
-        total += math.exp(np.float64(logits[v]) - np.float64(top))
-    return math.log(total) + np.float64(top) - np.float64(logits[index])
-
-
-@exact_kernel
-def run(
-    cell: int,
-    levels: Any,
-    columns: Any,
-    recurrent: Any,
-    above: Any,
-    output: Any,
-    hidden: Any,
-    carry: Any,
-    ids: Any,
-    given: Any,
-    uniforms: Any,
-    temperatures: Any,
-    never: Any,
-    measure: bool,
-    logits: Any,
-    chosen: Any,
-    nats: Any,
-) -> None:
-    """Reads and chooses characters of S streams.
-
-    Args:
-        cell: LSTM, GRU or RNN.
-        levels: what a hidden state of 1 is rounded to, as float32.
-        columns: (V, G*H), what each character adds to the gates of layer 0.
-        recurrent: weights (L, R, K) in int8, R and K being G*H and H, padded; their scales and biases (L, R).
-        above: the input weights of the layers from 1 on, likewise.
-        output: (W, K), (W,) and (W,), W being V, padded.
-        hidden: (L, S, H), replaced by what it is afterwards.
-        carry: (L, S, H), likewise; unused but for an LSTM.
-        ids: (S,), read first.
-        given: (T, S), ids to be read after each; where they are negative, what is chosen is.
-        uniforms: (T, S), random numbers for the choices.
-        temperatures: (T, S).
-        never: (V,), which ids are not to be chosen.
-        measure: whether to fill ``nats``.
-        logits: (S, W), filled with those after the last step.
-        chosen: (T, S), filled with the ids that are read after each.
-        nats: (T, S), filled with the surprise of those that were chosen.
+    Raises:
+        ImportError: Numba cannot compile it.
     """
-    layers, streams, _ = hidden.shape
-    _, rows, padded = recurrent[0].shape
-    rounded = np.zeros((layers, streams, padded), np.int16)
-    for layer in range(layers):
-        for s in range(streams):
-            _round(hidden[layer, s], levels, rounded[layer, s])
-    echo, signal = np.empty((streams, rows), np.float32), np.empty((streams, rows), np.float32)
-    sums, weights = np.empty(max(ROWS, _BLOCK * _BLOCK), np.int32), np.empty(len(never), np.float64)
-    for t in range(given.shape[0]):
-        for layer in range(layers):
-            if layer:
-                below = layer - 1
-                _multiply(above[0][below], above[1][below], above[2][below], rounded[below], sums, signal)
-            _multiply(recurrent[0][layer], recurrent[1][layer], recurrent[2][layer], rounded[layer], sums, echo)
+    gates = GATES[cell]
+    advance_all, project_all, score_all = _advance_all(cell), _project_all(gates), _project_all(1)
+
+    def run(
+        streams: int, steps: int, layers: int, size: int, wide: int, vocabulary: int, measure: int, levels: Any,
+        columns_: Any, recurrent_: Any, scales_: Any, biases_: Any, above_: Any, above_scales_: Any,
+        above_biases_: Any, output_: Any, output_scales_: Any, output_biases_: Any, bars_: Any,
+        hidden_: Any, carry_: Any, rounded_: Any, arriving_: Any, own_: Any, reading_: Any,
+        given_: Any, uniforms_: Any, temperatures_: Any, logits_: Any, weights_: Any, chosen_: Any, nats_: Any,
+        totals_: Any,
+    ) -> None:  # fmt: skip
+        """Reads and chooses characters of S streams.
+
+        Its arguments:
+            streams, steps, layers: S, T and L.
+            size: H, padded as all below.
+            wide: W, which is V, padded.
+            vocabulary: V.
+            measure: whether to fill nats and totals.
+            levels: the whole number that stands for a hidden state of 1.
+            columns_: (V, G*H), what each character adds to the gates of layer 0, in the order of the panels.
+            recurrent_, scales_, biases_: `Panels` of the L layers.
+            above_, above_scales_, above_biases_: those of the input weights of the layers from 1 on, likewise.
+            output_, output_scales_, output_biases_: those of the output layer.
+            bars_: (2, W), see `charrnn.sampling.choice`.
+            hidden_: (L, S, H), replaced by what it is afterwards.
+            carry_: (L, S, H), likewise; unused but for an LSTM.
+            rounded_: (2, L, S, H), hidden in whole numbers, and room for the next.
+            arriving_: (S, G*LANES), room for what arrives from below.
+            own_: (S,), each stream's number.
+            reading_: (S,), the ids that are read first.
+            given_: (T, S), ids to be read after each; where they are negative, what is chosen is.
+            uniforms_: (T, S), random numbers for the choices.
+            temperatures_: (T, S).
+            logits_: (S, W), filled with those after the last step.
+            weights_: (W,), room for a choice.
+            chosen_: (T, S), filled with the ids that are read after each.
+            nats_, totals_: (T, S), filled with the `surprise` of those that were chosen.
+        """
+        rows, panel_rows = gates * size, gates * LANES
+        columns, arriving = carray(columns_, (vocabulary, rows)), carray(arriving_, (streams, panel_rows))
+        own, reading = carray(own_, (streams,)), carray(reading_, (streams,))
+        recurrent, above = carray(recurrent_, (layers, rows * size)), carray(above_, (layers, rows * size))
+        scales, biases = carray(scales_, (layers, rows)), carray(biases_, (layers, rows))
+        above_scales, above_biases = carray(above_scales_, (layers, rows)), carray(above_biases_, (layers, rows))
+        output, logits = carray(output_, (wide * size,)), carray(logits_, (streams, wide))
+        output_scales, output_biases = carray(output_scales_, (wide,)), carray(output_biases_, (wide,))
+        hidden, carry = carray(hidden_, (layers, streams, size)), carray(carry_, (layers, streams, size))
+        rounded = carray(rounded_, (2, layers, streams, size))
+        given, chosen = carray(given_, (steps, streams)), carray(chosen_, (steps, streams))
+        uniforms, temperatures = carray(uniforms_, (steps, streams)), carray(temperatures_, (steps, streams))
+        nats, totals = carray(nats_, (steps, streams)), carray(totals_, (steps, streams))
+        for t in range(steps):
+            before, after = rounded[t % 2], rounded[1 - t % 2]
+            for panel in range(size // LANES):
+                advance_all(
+                    recurrent[0], scales[0], biases[0], before[0], panel,
+                    columns, reading, panel * panel_rows, levels, hidden[0], carry[0], after[0],
+                )  # fmt: skip
+            for n in range(1, layers):
+                below = n - 1
+                for panel in range(size // LANES):  # once for all streams each, while the weights are in the cache
+                    project_all(
+                        above[below], above_scales[below], above_biases[below], after[below], panel, arriving, 0
+                    )
+                    advance_all(
+                        recurrent[n], scales[n], biases[n], before[n], panel,
+                        arriving, own, 0, levels, hidden[n], carry[n], after[n],
+                    )  # fmt: skip
+            for panel in range(wide // LANES):
+                score_all(output, output_scales, output_biases, after[layers - 1], panel, logits, panel * LANES)
             for s in range(streams):
-                arriving = signal[s] if layer else columns[ids[s] if t == 0 else chosen[t - 1, s]]
-                _gates(cell, arriving, echo[s], hidden[layer, s], carry[layer, s])
-                _round(hidden[layer, s], levels, rounded[layer, s])
-        _multiply(output[0], output[1], output[2], rounded[layers - 1], sums, logits)
-        for s in range(streams):
-            chosen[t, s] = given[t, s]
-            if given[t, s] < 0:
-                chosen[t, s] = _choose(logits[s], never, uniforms[t, s], temperatures[t, s], weights)
-                if measure:
-                    nats[t, s] = _surprise(logits[s], len(never), chosen[t, s])
+                reading[s] = given[t, s]
+                if given[t, s] < 0:
+                    reading[s] = choose(logits_, s, bars_, wide, uniforms[t, s], temperatures[t, s], weights_)
+                    if measure:
+                        nats[t, s], totals[t, s] = surprise(logits_, s, bars_, wide, reading[s], weights_)
+                chosen[t, s] = reading[s]
+
+    try:
+        made = cfunc(_SIGNATURE, **_OPTIONS)(run)
+    except (NumbaError, OSError, RuntimeError, ValueError) as error:  # or LLVM does not know this processor
+        raise ImportError(str(error)) from error
+    name, processor = made.native_name.removeprefix("cfunc."), config.CPU_NAME or binding.get_host_cpu_name()
+    return Source(made.inspect_llvm(), name, processor, ",".join(FEATURES))
 
 
-@exact
-def _round(hidden: Any, levels: Any, rounded: Any) -> None:
-    for j in range(len(hidden)):
-        rounded[j] = np.int16(math.floor(hidden[j] * levels + _HALF))
+def _project_all(gates: int) -> Callable[..., None]:
+    some, one = project(gates, STREAMS), project(gates, 1)
+
+    @exact
+    def project_all(
+        weights: Any, scales: Any, biases: Any, states: Any, panel: int, numbers: Any, column: int
+    ) -> None:
+        """`project`, for all streams."""
+        streams = len(states)
+        together = streams // STREAMS * STREAMS
+        for s in range(0, together, STREAMS):
+            some(weights, scales, biases, states, panel, s, numbers, column)
+        for s in range(together, streams):
+            one(weights, scales, biases, states, panel, s, numbers, column)
+
+    return project_all
+
+
+def _advance_all(cell: Cell) -> Callable[..., None]:
+    some, one = advance(cell, STREAMS), advance(cell, 1)
+
+    @exact
+    def advance_all(
+        weights: Any, scales: Any, biases: Any, states: Any, panel: int, signal: Any, rows: Any, column: int,
+        levels: Any, hidden: Any, carry: Any, after: Any,
+    ) -> None:  # fmt: skip
+        """`advance`, for all streams."""
+        streams = len(states)
+        together = streams // STREAMS * STREAMS
+        for s in range(0, together, STREAMS):
+            some(weights, scales, biases, states, panel, s, signal, rows, column, levels, hidden, carry, after)
+        for s in range(together, streams):
+            one(weights, scales, biases, states, panel, s, signal, rows, column, levels, hidden, carry, after)
+
+    return advance_all
