@@ -3,12 +3,12 @@
 Both write the same text to the last character, so that nobody needs to know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from charrnn.config import ModelConfig, SamplePrecision
 from charrnn.sampling.stepper import Array, Network, Stepper
 
-LOADING = 0.4  # seconds that it takes to load what compiled code needs
+LOADING = 0.1  # seconds that it takes to load what compiled code needs
 _PER_CHARACTER, _PER_PARAMETER = 2e-4, 4e-10  # seconds that NumPy takes, in a laptop's order of magnitude
 
 
@@ -18,10 +18,13 @@ class Engines:
     Args:
         config: its shape.
         tensors: its weights, as a model file holds them.
+        compiling: called before the compilation of code that is not on disk yet, which takes seconds.
     """
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Array]) -> None:
-        self._config, self._tensors = config, tensors
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Array], compiling: Callable[[], None] = lambda: None
+    ) -> None:
+        self._config, self._tensors, self._compiling = config, tensors, compiling
         self._made: dict[tuple[SamplePrecision, bool], Network] = {}
 
     def network(self, precision: SamplePrecision, characters: float) -> Network:
@@ -38,7 +41,7 @@ class Engines:
             try:
                 from charrnn.sampling.compiled import Compiled
 
-                return Compiled(self._config, self._tensors)
+                return Compiled(self._config, self._tensors, self._compiling)
             except ImportError:  # no Numba here, or one that cannot compile for this processor
                 pass
         return Stepper(self._config, self._tensors, precision)

@@ -1,12 +1,18 @@
 """Machine code is kept on disk, and nothing that happens to it there does harm."""
 
+import ast
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from charrnn.sampling import machine_code
+from charrnn.sampling import compiled, machine_code
+from charrnn.sampling.compiled import Compiled
+from charrnn.sampling.engine import Engines
 from charrnn.sampling.machine_code import MachineCode, Source
+from tests.conftest import environment, make_checkpoint
 
 ANSWER = """
 define i32 @other() {
@@ -122,3 +128,51 @@ def test_code_that_calls_what_later_processes_lack_is_refused() -> None:
     """
     with pytest.raises(ImportError, match="answer needs PyGILState_Check"):
         answer(Compiler(module))
+
+
+def test_all_that_the_kernel_is_made_of_counts() -> None:
+    """But for what does not tell what is computed."""
+    package = Path(compiled.__file__).parents[1]
+    counted = {path.relative_to(package).with_suffix("") for path in compiled._SOURCES}
+    assert all(path.is_file() for path in compiled._SOURCES)
+    for path in ("sampling/kernel", "sampling/blocks", "sampling/choice", "sampling/lanes", "vectors"):
+        tree = ast.parse((package / f"{path}.py").read_text(encoding="utf-8"))
+        names = {
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("charrnn")
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        }
+        files = {Path(*name.split(".")[1:]) for name in names}
+        assert {file for file in files if (package / file).with_suffix(".py").is_file()} <= counted
+
+
+def test_who_is_told_of_a_compilation_is_told_once_and_the_next_process_needs_no_numba(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, told = make_checkpoint(cell="rnn"), []
+    monkeypatch.setattr(compiled, "_kernels", {})
+    for _ in range(2):
+        network = Engines(made.model, made.tensors, lambda: told.append(1)).network("int8", 1e9)
+        assert isinstance(network, Compiled)
+    assert told == [1]
+    monkeypatch.setattr(compiled, "_kernels", {})  # as a later process finds it
+    Engines(made.model, made.tensors, lambda: told.append(2)).network("int8", 1e9)
+    assert told == [1]
+    check = (
+        "import sys; from charrnn.sampling.compiled import Kernel\n"
+        "Kernel('rnn', lambda: print('compiles')); print('numba' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, env=environment(), check=True)
+    assert result.stdout.split() == [b"False"]
+
+
+def test_where_numba_is_missing_nobody_is_told_and_numpy_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_checkpoint(cell="rnn")
+    monkeypatch.setattr(compiled, "_kernels", {})
+    for name in [name for name in sys.modules if name.startswith("charrnn.sampling.kernel")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(sys.modules["charrnn.sampling"], "kernel", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    network = Engines(made.model, made.tensors, lambda: pytest.fail("told")).network("int8", 1e9)
+    assert not isinstance(network, Compiled)
