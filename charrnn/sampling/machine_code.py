@@ -55,9 +55,8 @@ class Source:
             if not variable.is_declaration:
                 variable.linkage = "internal"
         machine = _machine(self.processor, self.features)
-        passes = binding.create_new_module_pass_manager()
-        passes.add_global_dead_code_eliminate_pass()
-        passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
+        builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=1))
+        builder.getModulePassManager().run(module, builder)  # leaves out what the function does not call
         if strange := [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]:
             raise ImportError(f"{name} needs {', '.join(strange)}")
         return bytes(machine.emit_object(module))
@@ -78,12 +77,16 @@ class MachineCode:
     def __init__(self, name: str, sources: Sequence[Path], make: Callable[[], Source]) -> None:
         file = f"{name}-{_key(sources)}.o"
         code = _found(file)
-        if code is None:
-            code = make().compile(name)
-            _keep(file, code)
-        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine())  # owns the code
-        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
+        source = make() if code is None else None
+        try:
+            if source is not None:
+                code = source.compile(name)
+                _keep(file, code)
+            self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine())  # owns the code
+            self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+            self._engine.finalize_object()
+        except RuntimeError as error:  # LLVM's only one
+            raise ImportError(str(error)) from error
         self.address = int(self._engine.get_function_address(name))
 
 

@@ -130,6 +130,11 @@ def test_code_that_calls_what_later_processes_lack_is_refused() -> None:
         answer(Compiler(module))
 
 
+def test_what_llvm_does_not_take_cannot_be_imported() -> None:
+    with pytest.raises(ImportError, match="expected top-level entity"):
+        answer(Compiler("no module"))
+
+
 def test_all_that_the_kernel_is_made_of_counts() -> None:
     """But for what does not tell what is computed."""
     package = Path(compiled.__file__).parents[1]
