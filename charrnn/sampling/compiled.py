@@ -5,7 +5,7 @@ Importing this module raises ImportError where llvmlite is missing, and `Compile
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -54,15 +54,16 @@ class Kernel:
         self._code = MachineCode(f"charrnn_{cell}", _SOURCES, make)
         self._function = _FUNCTION(self._code.address)
         self._nothing = np.zeros(2, dtype=np.int64)  # what Numba's functions write about results and errors: zeros
+        self._first = _place(self._nothing)
 
-    def __call__(self, numbers: list[int], level: float, arrays: list[NDArray[Any]]) -> None:
-        """Runs it, without Python's lock; the arguments are those in `kernel.source`, all arrays contiguous."""
-        first = _place(self._nothing)
-        self._function(first, first + 8, *numbers, level, *map(_place, arrays))
+    def __call__(self, numbers: list[int], level: float, places: list[int]) -> None:
+        """Runs it, without Python's lock; the arguments are those in `kernel.source`, of arrays their places."""
+        self._function(self._first, self._first + 8, *numbers, level, *places)
 
 
 def _place(array: NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])
+    """Where an array begins, which has to be C-contiguous; faster than to ask NumPy."""
+    return ctypes.addressof((ctypes.c_byte * 0).from_buffer(array.data))
 
 
 class Compiled:
@@ -93,6 +94,7 @@ class Compiled:
         self._wide = output.biases.size
         self._weights = [in_lanes(arranged.columns, gates), *_stacked(recurrent), *_stacked(above or recurrent)]
         self._weights += output
+        self._places = [_place(array) for array in self._weights]
         self._arriving = gates * LANES
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._cores, self._others = cores, (0, ThreadPoolExecutor(1))
@@ -154,7 +156,7 @@ class Compiled:
         bars[1, : self._vocabulary][never] = -np.inf
 
         def run(streams: slice) -> tuple[Array, Ids, NDArray[np.float64], Array, Array]:
-            known = np.ascontiguousarray(given[:, streams], dtype=np.int64)
+            known = np.array(given[:, streams], dtype=np.int64, order="C")
             steps, count = known.shape
             h = np.zeros((len(state), count, padded(hidden)), dtype=np.float32)
             c = np.zeros_like(h)
@@ -164,17 +166,15 @@ class Compiled:
             rounded[0] = whole_state(h, self._levels)
             logits = np.empty((count, self._wide), dtype=np.float32)
             read, nats, totals = np.empty_like(known), np.zeros(known.shape), np.ones(known.shape)
-            self._kernel(
-                [count, steps, *h.shape[::2], self._wide, self._vocabulary, measure],
-                float(self._levels),
-                [
-                    *self._weights, bars, h, c, rounded, np.empty((count, self._arriving), dtype=np.float32),
-                    np.arange(count, dtype=np.int64), ids[streams].astype(np.int64), known,
-                    np.ascontiguousarray(uniforms[:, streams]), np.ascontiguousarray(temperatures[:, streams]),
-                    logits, np.empty(self._wide), read, nats, totals,
-                ],
+            arrays: tuple[NDArray[Any], ...] = (  # kept until the kernel is done
+                bars, h, c, rounded, np.empty((count, self._arriving), dtype=np.float32),
+                np.arange(count, dtype=np.int64), ids[streams].astype(np.int64), known,
+                np.array(uniforms[:, streams], order="C"), np.array(temperatures[:, streams], order="C"),
+                logits, np.empty(self._wide), read, nats, totals,
             )  # fmt: skip
-            return logits, read, nats + np.log(totals), h, c
+            numbers = [count, steps, *h.shape[::2], self._wide, self._vocabulary, measure]
+            self._kernel(numbers, float(self._levels), self._places + [_place(array) for array in arrays])
+            return logits, read, nats + np.log(totals) if measure else nats, h, c
 
         shards = max(1, min(self._cores, batch // _FEWEST))
         edges = [batch // _FEWEST * shard // shards * _FEWEST for shard in range(shards)] + [batch]
@@ -184,10 +184,14 @@ class Compiled:
         later = [self._others[1].submit(run, streams) for streams in work[1:]]
         parts = [run(work[0]), *(future.result() for future in later)]
         logits, *of_steps, h, c = zip(*parts, strict=True)
-        read, nats = (np.concatenate(part, axis=1) for part in of_steps)
-        hs, cs = (np.concatenate(part, axis=1)[:, :, :hidden] for part in (h, c))
+        read, nats = (_joined(part, 1) for part in of_steps)
+        hs, cs = (_joined(part, 1)[:, :, :hidden] for part in (h, c))
         after = tuple((hs[n], cs[n])[: self._states] for n in range(len(state)))
-        return np.concatenate(logits)[:, : self._vocabulary], read, nats, after
+        return _joined(logits, 0)[:, : self._vocabulary], read, nats, after
+
+
+def _joined(parts: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
+    return np.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
 def _stacked(matrices: list[Panels]) -> list[NDArray[Any]]:
