@@ -169,7 +169,11 @@ def sample(
     _tell_of_stops(config, loaded, console)
     prompt = _prompt(prompt, config, loaded, console)
     characters = len(prompt) + (config.length or math.inf) * (math.inf if lined else count or 1)
-    network = Engines(loaded.model, loaded.tensors).network(config.precision, characters)
+
+    def compiling() -> None:
+        console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
+
+    network = Engines(loaded.model, loaded.tensors, compiling).network(config.precision, characters)
     primed = states.unprimed(network) if load_state is None else states.load(Path(load_state), loaded, network)
     primed = _read(network, primed, loaded, prompt, console)
     if save_state is not None:

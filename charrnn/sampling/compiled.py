@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import GATES, Cell, ModelConfig
-from charrnn.sampling.machine_code import MachineCode, Source
+from charrnn.sampling.machine_code import MachineCode, Source, is_kept
 from charrnn.sampling.panels import LANES, Panels, in_lanes, padded, panels
 from charrnn.sampling.rounding import levels, whole_state
 from charrnn.sampling.stepper import Array, Ids, State, arrange
@@ -51,7 +51,7 @@ class Kernel:
             compiling()
             return kernel.source(cell)
 
-        self._code = MachineCode(f"charrnn_{cell}", _SOURCES, make)
+        self._code = MachineCode(_name(cell), _SOURCES, make)
         self._function = _FUNCTION(self._code.address)
         self._nothing = np.zeros(2, dtype=np.int64)  # what Numba's functions write about results and errors: zeros
         self._first = _place(self._nothing)
@@ -59,6 +59,15 @@ class Kernel:
     def __call__(self, numbers: list[int], level: float, places: list[int]) -> None:
         """Runs it, without Python's lock; the arguments are those in `kernel.source`, of arrays their places."""
         self._function(self._first, self._first + 8, *numbers, level, *places)
+
+
+def is_compiled(cell: Cell) -> bool:
+    """Whether the function for such networks lies on disk."""
+    return cell in _kernels or is_kept(_name(cell), _SOURCES)
+
+
+def _name(cell: Cell) -> str:
+    return f"charrnn_{cell}"
 
 
 def _place(array: NDArray[Any]) -> int:

@@ -9,6 +9,7 @@ from charrnn.config import ModelConfig, SamplePrecision
 from charrnn.sampling.stepper import Array, Network, Stepper
 
 LOADING = 0.1  # seconds that it takes to load what compiled code needs
+COMPILING = 3.0  # and to compile it, once on a machine
 _PER_CHARACTER, _PER_PARAMETER = 2e-4, 4e-10  # seconds that NumPy takes, in a laptop's order of magnitude
 
 
@@ -25,23 +26,29 @@ class Engines:
         self, config: ModelConfig, tensors: Mapping[str, Array], compiling: Callable[[], None] = lambda: None
     ) -> None:
         self._config, self._tensors, self._compiling = config, tensors, compiling
-        self._made: dict[tuple[SamplePrecision, bool], Network] = {}
+        self._steppers: dict[SamplePrecision, Network] = {}
+        self._compiled: Network | None = None
+        self._none_here = False
 
     def network(self, precision: SamplePrecision, characters: float) -> Network:
         """One that is about to read and write so many characters; the same one again where it may be."""
-        parameters = self._config.parameters(0)
-        compiled = characters * (_PER_CHARACTER + parameters * _PER_PARAMETER) > LOADING and precision == "int8"
-        compiled |= (precision, True) in self._made
-        if (precision, compiled) not in self._made:
-            self._made[precision, compiled] = self._make(precision, compiled=compiled)
-        return self._made[precision, compiled]
+        seconds = characters * (_PER_CHARACTER + self._config.parameters(0) * _PER_PARAMETER)
+        if precision == "int8":
+            if self._compiled is None and seconds > LOADING and not self._none_here:
+                self._compiled = self._load(seconds)
+            if self._compiled is not None:
+                return self._compiled
+        if precision not in self._steppers:
+            self._steppers[precision] = Stepper(self._config, self._tensors, precision)
+        return self._steppers[precision]
 
-    def _make(self, precision: SamplePrecision, *, compiled: bool) -> Network:
-        if compiled:
-            try:
-                from charrnn.sampling.compiled import Compiled
+    def _load(self, seconds: float) -> Network | None:
+        """The compiled one, unless it would have to be compiled and NumPy is done before that."""
+        try:
+            from charrnn.sampling.compiled import Compiled, is_compiled
 
+            if seconds > COMPILING or is_compiled(self._config.cell):
                 return Compiled(self._config, self._tensors, self._compiling)
-            except ImportError:  # no Numba here, or one that cannot compile for this processor
-                pass
-        return Stepper(self._config, self._tensors, precision)
+        except ImportError:  # no Numba here, or one that cannot compile for this processor
+            self._none_here = True
+        return None

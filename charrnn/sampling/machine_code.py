@@ -75,7 +75,7 @@ class MachineCode:
     """
 
     def __init__(self, name: str, sources: Sequence[Path], make: Callable[[], Source]) -> None:
-        file = f"{name}-{_key(sources)}.o"
+        file = _file(name, sources)
         code = _found(file)
         source = make() if code is None else None
         try:
@@ -88,6 +88,15 @@ class MachineCode:
         except RuntimeError as error:  # LLVM's only one
             raise ImportError(str(error)) from error
         self.address = int(self._engine.get_function_address(name))
+
+
+def is_kept(name: str, sources: Sequence[Path]) -> bool:
+    """Whether the machine code of such a function lies on disk."""
+    return _found(_file(name, sources)) is not None
+
+
+def _file(name: str, sources: Sequence[Path]) -> str:
+    return f"{name}-{_key(sources)}.o"
 
 
 def _machine(processor: str = "", features: str = "") -> Any:

@@ -112,6 +112,18 @@ def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path)
         assert process.wait(30) == 0
 
 
+def test_a_compilation_is_announced_and_happens_once(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    def written() -> subprocess.CompletedProcess[bytes]:
+        return charrnn(
+            "sample", tiny_path, "-n", 20_000, "--seed", 1, env={"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+        )
+
+    first, second = written(), written()
+    assert one_line(first) == "charrnn: compiling for this processor, which takes some seconds once\n"
+    assert second.stderr == b""
+    assert second.stdout == first.stdout
+
+
 def test_a_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
     command = [sys.executable, "-m", "charrnn", "sample", str(tiny_path), "--prompts", "-", "-q"]
     reading, writing = os.pipe()

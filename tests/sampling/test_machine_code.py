@@ -12,6 +12,7 @@ from charrnn.sampling import compiled, machine_code
 from charrnn.sampling.compiled import Compiled
 from charrnn.sampling.engine import Engines
 from charrnn.sampling.machine_code import MachineCode, Source
+from charrnn.sampling.stepper import Stepper
 from tests.conftest import environment, make_checkpoint
 
 ANSWER = """
@@ -181,3 +182,15 @@ def test_where_numba_is_missing_nobody_is_told_and_numpy_writes(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "numba", None)
     network = Engines(made.model, made.tensors, lambda: pytest.fail("told")).network("int8", 1e9)
     assert not isinstance(network, Compiled)
+
+
+def test_nothing_is_compiled_for_what_numpy_writes_sooner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, told = make_checkpoint(cell="rnn"), []
+    monkeypatch.setattr(compiled, "_kernels", {})
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    engines = Engines(made.model, made.tensors, lambda: told.append(1))
+    assert isinstance(engines.network("int8", 2000), Stepper)
+    assert told == []
+    assert isinstance(engines.network("int8", 1e6), Compiled)
+    assert told == [1]
+    assert isinstance(Engines(made.model, made.tensors).network("int8", 2000), Compiled)  # it lies there by now
