@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from charrnn import checkpoint
+from charrnn.sampling.compiled import Compiled
 from tests.conftest import TEXT, environment, make_checkpoint
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
@@ -23,6 +24,13 @@ QUICK = (*NETWORK, "--steps", "20")
 ENDLESS = (*NETWORK, "--steps", "50000", "--patience", "0")  # with the first evaluation after a second or two
 CORPUS = TEXT * 40
 WIDE = "йцуé€𝄞\n"  # the alphabet of a model whose characters take one to four bytes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """So that no test but that of the message is the first one ever to compile."""
+    made = make_checkpoint()
+    Compiled(made.model, made.tensors)
 
 
 @dataclass(frozen=True)
