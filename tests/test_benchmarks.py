@@ -23,7 +23,7 @@ def figures(output: str) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("script", "rows", "columns"),
     [
-        ("sampling.py", 2, 13),
+        ("sampling.py", 2, 14),
         ("startup.py", 5, 2),
         ("overhead.py", 1, 5),
         ("saving.py", 1, 6),
