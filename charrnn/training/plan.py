@@ -22,9 +22,11 @@ LEAST_VALIDATION = 200  # characters; fewer say nothing about the model
 MOST_VALIDATION = 500_000  # characters, unless a share is given
 MEASURED_SHARE = 0.1  # of what a budget in time reads, at most; more would be measured for longer than trained on
 CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it this many characters per parameter
-ENOUGH_EPOCHS = 8  # and larger where it would read the text more often: larger and less often learns more
+ENOUGH_EPOCHS = 5  # and larger where it would read the text more often: larger and less often learns more
+ENOUGH_STEPS = 800  # but of a small text up to so many,
+SMALL_EPOCHS = 8  # and up to these
 STREAM_CHUNKS = 16  # at least, of a stream: fewer and longer ones learn more from a small text
-REFERENCE = 256  # units of the network whose pace tells how large a one the budget allows; larger ones gain little
+REFERENCE = 256  # units of the network whose pace first tells how large a one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
 
@@ -128,7 +130,7 @@ def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: C
     if train.steps is None and train.epochs is None:
         in_time = max(1, int(seconds / pace.seconds_per_step))
         chosen = validation > 0 and "hidden" not in given
-        enough = max(LEAST_STEPS, (ENOUGH_EPOCHS if chosen else MOST_EPOCHS) * chunks)
+        enough = _enough(chunks) if chosen else max(LEAST_STEPS, MOST_EPOCHS * chunks)
         if train.minutes is None or (chosen and enough < in_time):
             train = replace(train, steps=min(in_time, enough))
         if train.minutes is not None and train.steps is not None:
@@ -165,6 +167,11 @@ def _most_steps(train: TrainConfig, chunks: int) -> int | None:
 def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
     return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
+
+
+def _enough(chunks: int) -> int:
+    """Steps after which a network that fits the text learns no more but by heart; an epoch has ``chunks``."""
+    return max(LEAST_STEPS, ENOUGH_EPOCHS * chunks, min(SMALL_EPOCHS * chunks, ENOUGH_STEPS))
 
 
 def _split(characters: int, share: float) -> tuple[int, list[str]]:
@@ -210,17 +217,26 @@ def _model(
     sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
     fitting = [size for size in sizes if size.parameters(distinct) <= most] or sizes[:1]
 
-    reference = replace(model, hidden=min(REFERENCE, fitting[-1].hidden))
-    pace = clock(reference, train, distinct)
-    work = seconds / pace.seconds_per_step * train.batch_size * train.seq_length * _products(reference, distinct)
+    chunk = train.batch_size * train.seq_length
+    enough = _enough(math.ceil(pairs / chunk)) * chunk
 
-    def trainable(size: ModelConfig) -> bool:
-        characters = work / _products(size, distinct)  # that the budget reads with it
-        learned = size.parameters(0)  # a rare character's own would say nothing about how much there is to learn
-        return characters >= min(CHARACTERS_PER_PARAMETER * learned, ENOUGH_EPOCHS * pairs)
+    def largest(work: float) -> ModelConfig:
+        """The largest network that so much work can train."""
+        for size in reversed(fitting):
+            characters = work / _products(size, distinct)  # that the budget reads with it
+            learned = size.parameters(0)  # a rare character's own would say nothing about how much there is to learn
+            if characters >= min(CHARACTERS_PER_PARAMETER * learned, enough):
+                return size
+        return fitting[0]
 
-    size = next((size for size in reversed(fitting) if trainable(size)), fitting[0])
-    return size, pace if size == reference else clock(size, train, distinct)
+    size = replace(model, hidden=min(REFERENCE, fitting[-1].hidden))
+    pace = clock(size, train, distinct)
+    for _ in range(2):  # a larger network does more work in a second than the first one did
+        better = largest(seconds / pace.seconds_per_step * chunk * _products(size, distinct))
+        if better == size:
+            break
+        size, pace = better, clock(better, train, distinct)
+    return size, pace
 
 
 def _products(model: ModelConfig, distinct: int) -> int:
@@ -237,7 +253,9 @@ def _learning_rate(model: ModelConfig) -> float:
 def _dropout(epochs: float, parameters_per_character: float) -> float:
     """The more often a text is read, and the larger the network, the more it must be kept from learning by heart."""
     risk = epochs * parameters_per_character**0.25
-    return next((share for most, share in ((2, 0.0), (4, 0.1), (10, 0.2), (15, 0.3), (40, 0.4)) if risk <= most), 0.5)
+    return next(
+        (share for most, share in ((2, 0.0), (4, 0.1), (7.5, 0.2), (15, 0.3), (40, 0.4)) if risk <= most), 0.5
+    )
 
 
 def _evaluations(characters: int, epochs: float, validation: int) -> int:
