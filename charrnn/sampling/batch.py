@@ -3,8 +3,7 @@
 Knows nothing about who asks for samples or where they go.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ from charrnn.sampling.stepper import Ids, Network, Runner, State, joined, rows_o
 from charrnn.text.vocabulary import Vocabulary
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A character that was written, and what the model itself thought of it: no setting bears on that."""
 
     character: str
@@ -47,16 +45,18 @@ class Stream:
         self.passed = ""
         self.choices: list[Choice] = []
         self.nats = 0.0
-        self._pending: list[Choice] = []  # those that are held back
+        self._nats: list[float] = []  # of those that are held back, and what was thought of them
+        self._choices: list[Choice] = []
 
-    def pass_on(self, text: str, nats: Sequence[float], best: Sequence[tuple[tuple[str, float], ...]]) -> None:
-        """Takes new characters, with the surprise of each where it was measured."""
+    def pass_on(self, text: str, nats: list[float], choices: list[Choice]) -> None:
+        """Takes new characters, with their surprise where it is measured and more of them where that is asked for."""
         self.passed = self.ending.feed(text)
-        if nats:
-            self._pending += map(Choice, text, nats, best)
-            size = len(self.passed)
-            self.choices, self._pending = self._pending[:size], self._pending[size:]
-            self.nats += sum(choice.nats for choice in self.choices)
+        size = len(self.passed)
+        self._nats += nats
+        self._choices += choices
+        self.nats += sum(self._nats[:size])
+        self.choices = self._choices[:size]
+        del self._nats[:size], self._choices[:size]
 
 
 class Batch:
@@ -86,7 +86,8 @@ class Batch:
     ) -> None:
         self._network, self._vocabulary, self._config = network, vocabulary, config
         self._primed, self._whole = primed, whole
-        self._measure = measure or config.logprobs is not None
+        self._tell = config.logprobs is not None
+        self._measure = measure or self._tell
         self._best = min(config.logprobs or 0, len(vocabulary))  # how many alternatives are told
         self._sampler = Sampler(config, vocabulary.characters)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
@@ -124,16 +125,21 @@ class Batch:
             given[:known, b], stream.unread = stream.unread[:known], stream.unread[known:]
             if known < steps:
                 uniforms[known:, b] = stream.random.random(steps - known)
-                positions[known:, b] = range(stream.position, stream.position + steps - known)
+                if self._sampler.sweeps:
+                    positions[known:, b] = range(stream.position, stream.position + steps - known)
         chosen, nats, best = self._run(given, uniforms, self._sampler.temperatures(positions))
         advanced = self.streams
         for b, stream in enumerate(advanced):
             new = given[:, b] == NEVER
-            ids = chosen[new, b].tolist()
-            stream.position += len(ids)
+            text = self._vocabulary.decode(chosen[new, b].tolist())
+            stream.position += len(text)
             surprises = nats[new, b].tolist() if self._measure else []
-            likeliest = [row[b] for row, is_new in zip(best, new, strict=True) if is_new] if best else [()] * len(ids)
-            stream.pass_on(self._vocabulary.decode(ids), surprises, likeliest)
+            choices: list[Choice] = []
+            if self._tell:
+                # where no alternatives are asked for there are no rows
+                likeliest = [row[b] for row, is_new in zip(best, new, strict=False) if is_new] or [()] * len(text)
+                choices = list(map(Choice, text, surprises, likeliest))
+            stream.pass_on(text, surprises, choices)
         self._drop_ended()
         return advanced
 

@@ -35,6 +35,7 @@ class Sampler:
         self.never = _never(config, characters)  # (V,), which ids are not to be written
         self._forbids = bool(self.never.any())
         self._hottest, self._coldest = max(config.temperatures), min(config.temperatures)
+        self.sweeps = self._hottest > self._coldest  # so that it matters where a character stands
         self.plain = not self._filters and config.repeat_penalty == 1  # nothing but temperature and ``never``
         self.window = config.repeat_window if config.repeat_penalty != 1 else 0  # recent ids that it wants to know
 
