@@ -12,13 +12,14 @@ The same pieces as behind the command line, without files and terminals. Setting
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.config import SampleConfig
+from charrnn.config import SampleConfig, SamplePrecision
 from charrnn.errors import CorpusError, SettingError
 from charrnn.sampling import primed as states
 from charrnn.sampling.engine import Engines
@@ -77,6 +78,7 @@ class Model:
             UnknownCharacterError: the prompt holds characters that the model never saw.
         """
         config = SampleConfig(**settings)
+        self._check_own(primed)
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
@@ -84,18 +86,22 @@ class Model:
         pieces = write(network, vocabulary, config, prompt, primed)
         return (character for piece in pieces for character in piece.text)
 
-    def prime(self, text: str, *, primed: Primed | None = None) -> Primed:
+    def prime(self, text: str, *, primed: Primed | None = None, precision: SamplePrecision = "int8") -> Primed:
         """Reads a text, once, for any number of samples that continue it: ``model.sample(primed=...)``.
 
         Args:
             text: of any length; only characters that the model knows.
             primed: what was read before.
+            precision: of the weights; to continue with the one that is to be sampled with changes least.
 
         Raises:
             UnknownCharacterError: the text holds characters that the model never saw.
+            SettingError: ``primed`` is of another model.
         """
-        network = self._engines.network("int8", len(text))
-        return states.read(network, primed or states.unprimed(network), self.contents.vocabulary.encode(text))
+        network = self._engines.network(SampleConfig(precision=precision).precision, len(text))
+        self._check_own(primed)
+        before = primed or replace(states.unprimed(network), model=self._digest)
+        return states.read(network, before, self.contents.vocabulary.encode(text))
 
     def save_state(self, primed: Primed, path: str | Path) -> None:
         """Writes what `prime` gave to a file, for this model alone.
@@ -103,6 +109,7 @@ class Model:
         Raises:
             FileError: it cannot be written.
         """
+        self._check_own(primed)
         states.check_free(Path(path))
         states.save(Path(path), self.contents, primed)
 
@@ -139,6 +146,7 @@ class Model:
         if count < 1:
             raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
         config = SampleConfig(**settings)
+        self._check_own(primed)
         vocabulary = self.contents.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
         if config.unknown == "skip":
@@ -164,6 +172,15 @@ class Model:
         network = CharRNN(self.contents.model, len(self.contents.vocabulary))
         network.load_tensors(self.contents.tensors)
         return Score(len(ids) - 1, carried_nats(network, ids))
+
+    @cached_property
+    def _digest(self) -> str:
+        return checkpoint.digest(self.contents)
+
+    def _check_own(self, primed: Primed | None) -> None:
+        """Makes sure that it was this model that read the text: to others its state means nothing."""
+        if primed is not None and primed.model != self._digest:
+            raise SettingError("primed", "is of another model", "prime this one")
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Writes the model to a file, whole or not at all.

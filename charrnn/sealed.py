@@ -37,7 +37,7 @@ class Kind:
 
 MODEL = Kind("charrnn", "a charrnn model", "give a model that charrnn wrote")
 STATE = Kind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
-RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote")
+RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=2)
 
 _RESTORE = "restore it from a copy or train again"
 

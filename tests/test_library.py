@@ -133,3 +133,23 @@ def test_a_text_is_read_once_for_many_samples(model: charrnn.Model, tmp_path: Pa
     model.save_state(primed, tmp_path / "state")
     again = model.load_state(tmp_path / "state")
     assert [one.text for one in model.samples(["to"], primed=again, length=30, seed=1)] == [text]
+
+
+def test_what_another_model_has_read_is_refused(model: charrnn.Model, tiny: Checkpoint, tmp_path: Path) -> None:
+    foreign = charrnn.Model(tiny).prime("fox")
+    for use in (
+        lambda: model.sample(primed=foreign),
+        lambda: list(model.samples(primed=foreign)),
+        lambda: model.prime("to be", primed=foreign),
+        lambda: model.save_state(foreign, tmp_path / "state"),
+    ):
+        with pytest.raises(SettingError, match="primed: is of another model"):
+            use()
+
+
+def test_a_text_is_read_with_the_weights_that_it_is_continued_with(model: charrnn.Model) -> None:
+    primed = model.prime("to be or not ", precision="fp32")
+    options: dict[str, Any] = {"length": 30, "seed": 1, "precision": "fp32", "logprobs": 0}
+    (one,) = model.samples(["to be"], primed=primed, **options)
+    (whole,) = model.samples(["to be or not to be"], **options)
+    assert one.nats == pytest.approx(whole.nats, rel=1e-9)

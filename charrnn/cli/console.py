@@ -72,13 +72,13 @@ def colourful(stream: TextIO) -> bool:
 
 def in_colours(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
     """Texts with the codes by which a terminal shows each in its Rich style."""
-    from rich.console import Console as RichConsole  # half of the start-up time of a silent command
-    from rich.text import Text
+    from rich.console import COLOR_SYSTEMS  # half of the start-up time of a silent command
+    from rich.console import Console as RichConsole
+    from rich.style import Style
 
-    rich = RichConsole(file=terminal, force_terminal=True)
-    with rich.capture() as captured:
-        rich.print(Text.assemble(*parts, end=""), end="", soft_wrap=True)
-    return captured.get()
+    system = COLOR_SYSTEMS.get(RichConsole(file=terminal, force_terminal=True).color_system or "")
+    # not by Rich's Text, which leaves out control characters and makes spaces of tabs
+    return "".join(Style.parse(style).render(text, color_system=system) for text, style in parts)
 
 
 class Console:

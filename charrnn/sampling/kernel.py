@@ -113,7 +113,8 @@ def source(cell: Cell) -> Source:
             for s in range(streams):
                 reading[s] = given[t, s]
                 if given[t, s] < 0:
-                    reading[s] = choose(logits_, s, bars_, wide, uniforms[t, s], temperatures[t, s], weights_)
+                    chose = choose(logits_, s, bars_, wide, uniforms[t, s], temperatures[t, s], weights_)
+                    reading[s] = min(chose, vocabulary - 1)  # a row that there is, even if logits are no numbers
                     if measure:
                         nats[t, s], totals[t, s] = surprise(logits_, s, bars_, wide, reading[s], weights_)
                 chosen[t, s] = reading[s]

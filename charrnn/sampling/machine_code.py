@@ -122,10 +122,10 @@ def _key(sources: Sequence[Path]) -> str:
 
 def _folders() -> list[Path]:
     """Where machine code may be kept, the best place first: that of Numba's own, or else one of the user's."""
-    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        return [Path(chosen)]
-    own = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [Path(__file__).with_name("__pycache__"), Path(own, "charrnn")]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    own = Path(os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    users = [own / "charrnn"] if own.is_absolute() else []  # not below wherever we happen to be
+    return [Path(chosen) if chosen else Path(__file__).with_name("__pycache__"), *users]
 
 
 def _found(file: str) -> bytes | None:

@@ -9,7 +9,7 @@ The file is sealed (``sealed.py``), with the arrays ``state.LAYER.PART``, each (
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +35,7 @@ class Primed:
 
     state: State  # of one stream
     recent: Ids  # the last ids of the text, at most MOST_RECENT; none if nothing was read
+    model: str = ""  # the digest of the model that read it, where more than one may be at hand
 
 
 def unprimed(network: Network) -> Primed:
@@ -62,7 +63,7 @@ def read(
         piece = inputs[begin : begin + PIECE].astype(np.intp)  # eight times as large
         state = _after(network, state, piece)
         heartbeat(len(piece))
-    return Primed(state, recent)
+    return replace(primed, state=state, recent=recent)
 
 
 def _after(network: Network, state: State, ids: Ids) -> State:
@@ -102,12 +103,12 @@ def load(path: Path, model: Checkpoint, network: Network) -> Primed:
         recent = model.vocabulary.encode(str(header.get("recent", ""))).astype(np.intp)
     except CharrnnError:
         sound = {}
-    if sound != shapes or not len(recent):
+    if sound != shapes:
         _refuse(path, "does not describe a state of its model", "save it again with --save-state")
     state = tuple(
         tuple(arrays[f"state.{n}.{part}"][None] for part in range(len(layer))) for n, layer in enumerate(blank)
     )
-    return Primed(state, recent)
+    return Primed(state, recent, str(header["model"]))
 
 
 def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
@@ -122,7 +123,7 @@ def check_free(path: Path) -> None:
         FileError: no regular file can be written there.
     """
     files.check_writable(path)
-    if path.is_file():
+    if path.is_file() and path.stat().st_size:
         try:
             sealed.read(STATE, path)
         except DamagedFileError:

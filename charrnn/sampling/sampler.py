@@ -44,7 +44,8 @@ class Sampler:
         first, last = self._config.temperatures
         if first == last:
             return np.full(positions.shape, first, dtype=np.float64)
-        return np.asarray(first + (last - first) * (positions / max(1, self._config.length - 1)))
+        end = max(1, self._config.length - 1)
+        return np.asarray(first + (last - first) * np.minimum(positions / end, 1))  # some steps go beyond the end
 
     def choose(self, logits: NDArray[np.float32], uniforms: Numbers, temperatures: Numbers, recent: Ids) -> Ids:
         """Ids (B,) drawn from what `distribution` gives; where the temperature is 0 the likeliest one.

@@ -101,7 +101,7 @@ class Learner:
         """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``.
 
         And of the weights' own, ``average.NAME``, which is the better model until the learning rate has come down.
-        It is polynomially decaying (Shamir & Zhang 2013): it forgets what is older than the last tenth of the steps.
+        It is polynomially decaying (Shamir & Zhang 2013): those in it are a tenth of the run old in the mean.
         """
         return {name: average.cpu().numpy().copy() for name, average in self._averages()}
 
@@ -162,9 +162,9 @@ class Learner:
             )
 
     def _average(self, steps: int) -> None:
-        """Takes the weights after so many steps into their average, at every hundredth step or so of those so far.
+        """Takes the weights into their average, each time that the steps taken are half a per cent more or so.
 
-        That is often enough for an average over the last tenth, and costs nothing that could be measured.
+        That is often enough for what is a tenth of the run old, and costs nothing that could be measured.
         """
         if steps % _stride(steps):
             return
@@ -179,7 +179,7 @@ class Learner:
 
 
 def _stride(steps: int) -> int:
-    """A power of two, about a hundredth of the steps."""
+    """A power of two, between a 128th and a 256th of the steps, or 1."""
     return 1 << max(0, steps.bit_length() - 8)
 
 

@@ -115,7 +115,13 @@ def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path)
 def test_a_compilation_is_announced_and_happens_once(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     def written() -> subprocess.CompletedProcess[bytes]:
         return charrnn(
-            "sample", tiny_path, "-n", 20_000, "--seed", 1, env={"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+            "sample",
+            tiny_path,
+            "-n",
+            20_000,
+            "--seed",
+            1,
+            env={"NUMBA_CACHE_DIR": str(tmp_path / "kept"), "XDG_CACHE_HOME": str(tmp_path)},
         )
 
     first, second = written(), written()

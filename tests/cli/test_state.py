@@ -1,11 +1,13 @@
 """`--save-state`, `--load-state`, `--logprobs` and `--show` as a shell sees them."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from charrnn.cli.console import in_colours
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 
@@ -83,6 +85,12 @@ def test_surprise_is_shown_in_colours_at_a_terminal(charrnn: Charrnn, tiny_path:
     assert text.rstrip("\n") == plain.rstrip("\n")
     assert "\x1b[" in raw.partition("\n")[2]
     assert raw.partition("\n")[2].startswith("fox")
+
+
+def test_tabs_and_other_control_characters_stay_what_they_are() -> None:
+    parts = [("a\tb", "red"), ("\r\f\n", ""), ("[bold]c", "bold")]
+    with open(os.devnull) as nowhere:
+        assert re.sub("\x1b\\[[0-9;]*m", "", in_colours(parts, nowhere)) == "a\tb\r\f\n[bold]c"
 
 
 def test_many_samples_are_shown_one_after_the_other(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class Compiler:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where machine code is kept."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     return tmp_path / "kept"
 
 
@@ -93,8 +95,9 @@ def test_a_damaged_file_is_replaced(damage: str, folder: Path) -> None:
     assert file.read_bytes() == data
 
 
-def test_where_nothing_can_be_kept_it_is_made_each_time(folder: Path) -> None:
+def test_where_nothing_can_be_kept_it_is_made_each_time(folder: Path, tmp_path: Path) -> None:
     folder.write_bytes(b"no folder")
+    (tmp_path / "own").write_bytes(b"no folder either")
     compiler = Compiler()
     assert answer(compiler) == answer(compiler) == 42
     assert compiler.asked == 2
@@ -112,11 +115,16 @@ def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
     assert len(list(folders[1].iterdir())) == 1
 
 
-def test_without_a_chosen_folder_the_users_own_comes_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_folder_comes_second_and_never_lies_wherever_we_are(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own" / "charrnn"
+    assert machine_code._folders() == [folder, own]
     monkeypatch.delenv("NUMBA_CACHE_DIR")
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert machine_code._folders() == [Path(machine_code.__file__).parent / "__pycache__", tmp_path / "charrnn"]
+    beside = Path(machine_code.__file__).parent / "__pycache__"
+    assert machine_code._folders() == [beside, own]
+    monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
+    assert machine_code._folders() == [beside]
 
 
 def test_code_that_calls_what_later_processes_lack_is_refused() -> None:

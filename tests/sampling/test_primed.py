@@ -135,3 +135,11 @@ def test_an_older_state_is_replaced_and_a_folder_is_none(tiny: Checkpoint, tmp_p
     check_free(path)
     with pytest.raises(FileError):
         check_free(tmp_path)
+
+
+def test_the_state_before_the_first_character_is_one_too(tiny: Checkpoint, tmp_path: Path) -> None:
+    network = Stepper(tiny.model, tiny.tensors)
+    (tmp_path / "state").touch()  # as mktemp leaves it
+    check_free(tmp_path / "state")
+    save(tmp_path / "state", tiny, unprimed(network))
+    assert written(network, tiny, "", load(tmp_path / "state", tiny, network)) == written(network, tiny, "", None)

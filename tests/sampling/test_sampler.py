@@ -188,3 +188,8 @@ def test_a_draw_beyond_the_last_character_falls_on_one_that_has_a_probability() 
 def test_filters_that_leave_nothing_are_refused(settings: dict[str, str], name: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: leaves no character"):
         sampler(**settings)
+
+
+def test_a_range_of_temperatures_goes_no_further_than_its_end() -> None:
+    sampler = Sampler(SampleConfig(length=10, temperature=(1.0, 0.5)), "ab")
+    assert sampler.temperatures(np.array([0, 9, 10, 30])).tolist() == [1.0, 0.5, 0.5, 0.5]

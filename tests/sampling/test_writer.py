@@ -253,3 +253,17 @@ def test_compiled_code_tells_the_same(tiny: Checkpoint) -> None:
         return list(write_all(network, tiny.vocabulary, config, requests))
 
     assert told(Compiled(tiny.model, tiny.tensors)) == told(Stepper(tiny.model, tiny.tensors))
+
+
+@pytest.mark.parametrize("kind", [Compiled, Stepper])
+def test_a_falling_temperature_never_falls_below_its_end(tiny: Checkpoint, kind: type[Network]) -> None:
+    prompts, config = ["f", "fox jumps over " * 5, "", "dog"], SampleConfig(length=20, temperature=(1.0, 0.0), seed=1)
+
+    def texts(asked: Sequence[str], first: int = 0) -> list[str]:
+        requests = Listed(Request(first + number, prompt) for number, prompt in enumerate(asked))
+        network = kind(tiny.model, tiny.tensors)  # type: ignore[call-arg]
+        return [one.text for one in write_all(network, tiny.vocabulary, config, requests)]
+
+    together = texts(prompts)  # those with short prompts end before the others
+    assert together[0] == texts(prompts[:1])[0]
+    assert [len(text) for text in together] == [20] * 4
