@@ -18,7 +18,7 @@ from charrnn.sampling.stepper import Network, Stepper
 from charrnn.sampling.writer import Listed, Request, write, write_all
 from charrnn.text import catalogue
 from charrnn.units import bits
-from tests.conftest import make_checkpoint
+from tests.conftest import TEXT, make_checkpoint
 
 V = 37
 
@@ -214,3 +214,13 @@ def test_where_nothing_can_be_compiled_numpy_writes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "charrnn.sampling.compiled", None)
     made = make_checkpoint()
     assert isinstance(Engines(made.model, made.tensors).network("int8", 1e9), Stepper)
+
+
+def test_logits_that_are_no_numbers_choose_a_character_that_there_is() -> None:
+    made = make_checkpoint(text=TEXT + "€")
+    assert len(made.vocabulary) % 16  # or there would be no row beyond the last
+    broken = {**made.tensors, "output.bias": np.full_like(made.tensors["output.bias"], np.nan)}
+    config = SampleConfig(length=20, seed=1)
+    text = "".join(piece.text for piece in write(Compiled(made.model, broken), made.vocabulary, config, "fox"))
+    assert set(text) <= set(made.vocabulary.characters)
+    assert len(text) == 20
