@@ -25,6 +25,7 @@ CHARACTERS_PER_PARAMETER = 7  # a network is as large as the budget can show it 
 ENOUGH_EPOCHS = 5  # and larger where it would read the text more often: larger and less often learns more
 ENOUGH_STEPS = 800  # but of a small text up to so many,
 SMALL_EPOCHS = 8  # and up to these
+LARGE_ENOUGH = 3_500_000  # parameters that a network may have for a text of 10,000 characters
 STREAM_CHUNKS = 16  # at least, of a stream: fewer and longer ones learn more from a small text
 REFERENCE = 256  # units of the network whose pace first tells how large a one the budget allows
 ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
@@ -178,7 +179,8 @@ def _split(characters: int, share: float) -> tuple[int, list[str]]:
     """Characters to measure on, and what to say about it."""
     validation = characters - int(characters * (1 - share) + 1e-6)  # as nanoGPT splits
     if validation < LEAST_VALIDATION and share > 0:
-        return 0, [f"{validation} characters are too few to measure on, so all {characters:,} are trained on"]
+        few = "1 character is" if validation == 1 else f"{validation} characters are"
+        return 0, [f"{few} too few to measure on, so all {characters:,} are trained on"]
     return validation, []
 
 
@@ -213,7 +215,7 @@ def _model(
     if "hidden" in given:
         return model, clock(model, train, distinct)
     # Where the end of the text tells when to stop, a large network is better on a small text, too.
-    most = 900_000 + 8 * pairs if measured else 20_000 + 4 * pairs
+    most = max(min(LARGE_ENOUGH, 350 * pairs), 900_000 + 8 * pairs) if measured else 20_000 + 4 * pairs
     sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
     fitting = [size for size in sizes if size.parameters(distinct) <= most] or sizes[:1]
 
@@ -263,7 +265,8 @@ def _evaluations(characters: int, epochs: float, validation: int) -> int:
 
     A small text that is read often is learned by heart early, so that the best model is to be caught in time.
     """
-    return max(5, min(max(25, min(100, round(epochs))), characters // (8 * max(1, validation))))
+    often = max(25, min(100, round(epochs))) if validation else 20  # which only tell how it goes
+    return max(5, min(often, characters // (8 * max(1, validation))))
 
 
 def schedule(fraction: float, warmup: float) -> float:
