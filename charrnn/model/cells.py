@@ -22,16 +22,20 @@ GRU (Cho et al. 2014, in the form that cuDNN and torch compute); rows in the ord
 Knows nothing about stacking, characters or training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from charrnn.config import GATES, Cell
 
 LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
+Fresh = NDArray[np.bool_] | None  # (T, B), before which steps the state of which streams is zero; None is of none
 
 _STOCK: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -83,7 +87,7 @@ class RecurrentLayer(nn.Module):
         return tuple(like.new_zeros(batch_size, self.hidden) for _ in range(2 if self.cell == "lstm" else 1))
 
     def forward(
-        self, inputs: Tensor, state: LayerState, embedding: Tensor | None = None
+        self, inputs: Tensor, state: LayerState, embedding: Tensor | None = None, fresh: Fresh = None
     ) -> tuple[Tensor, LayerState]:
         """Runs T steps.
 
@@ -91,20 +95,36 @@ class RecurrentLayer(nn.Module):
             inputs: (T, B, inputs); or ids (T, B), each standing for its row of ``embedding`` or a one-hot vector.
             state: the state before them.
             embedding: (V, inputs), the vectors of the ids.
+            fresh: where streams begin anew.
 
         Returns:
             h_1 to h_T as (T, B, H), and the state after the last step.
         """
-        return (self._fused if self.fused else self._stock)(inputs, state, embedding)
+        return (self._fused if self.fused else self._stock)(inputs, state, embedding, fresh)
 
-    def _stock(self, inputs: Tensor, state: LayerState, embedding: Tensor | None) -> tuple[Tensor, LayerState]:
+    def _stock(
+        self, inputs: Tensor, state: LayerState, embedding: Tensor | None, fresh: Fresh
+    ) -> tuple[Tensor, LayerState]:
         if not inputs.is_floating_point():
             inputs = self._vectors(inputs, embedding)
+        outputs = []
+        for begin, end, streams in _stretches(fresh, len(inputs)):
+            if len(streams):
+                rows = torch.from_numpy(streams).to(inputs.device)
+                state = tuple(part.index_fill(0, rows, 0) for part in state)
+            output, state = self._stretch(inputs[begin:end], state)
+            outputs.append(output)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
+
+    def _stretch(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Steps in which no stream begins anew."""
         held = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
         outputs, after = self.stock(inputs, held if len(held) > 1 else held[0])
         return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
 
-    def _fused(self, inputs: Tensor, state: LayerState, embedding: Tensor | None) -> tuple[Tensor, LayerState]:
+    def _fused(
+        self, inputs: Tensor, state: LayerState, embedding: Tensor | None, fresh: Fresh
+    ) -> tuple[Tensor, LayerState]:
         from charrnn.model.recurrence import recur  # Numba, which the stock layers do without
 
         weight_ih, weight_hh, bias_ih, bias_hh = (cast(Tensor, getattr(self.stock, name)) for name in _WEIGHTS)
@@ -115,7 +135,7 @@ class RecurrentLayer(nn.Module):
                 inputs = self._vectors(inputs, embedding)
         cast_to = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight_ih.dtype
         outputs, hidden, carry = recur(
-            self.cell, cast_to, inputs, (weight_ih, weight_hh, bias_ih, bias_hh), state[0], state[-1]
+            self.cell, cast_to, inputs, (weight_ih, weight_hh, bias_ih, bias_hh), state[0], state[-1], fresh
         )
         return outputs, {"lstm": (hidden, carry), "gru": (carry,), "rnn": (hidden,)}[self.cell]
 
@@ -125,3 +145,10 @@ class RecurrentLayer(nn.Module):
             return functional.embedding(ids, embedding)
         weights = cast(Tensor, self.stock.weight_ih_l0)
         return functional.one_hot(ids, weights.shape[1]).to(weights.dtype)
+
+
+def _stretches(fresh: Fresh, steps: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
+    """The steps in which no stream begins anew: the first, the one after the last, and who does before the first."""
+    begins = [] if fresh is None else np.flatnonzero(fresh.any(axis=1)).tolist()
+    for begin, end in pairwise([0, *(begin for begin in begins if begin), steps]):
+        yield begin, end, np.empty(0, dtype=np.intp) if fresh is None else np.flatnonzero(fresh[begin])

@@ -24,12 +24,14 @@ class CharRNN(nn.Module):
     Args:
         config: cell, layers, hidden, embedding, dropout.
         vocabulary_size: V.
+        boundary: the id with which a document starts: reading it, a stream forgets all that was before.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary_size: int, boundary: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
+        self.boundary = boundary
         self.embedding = nn.Embedding(vocabulary_size, config.embedding) if config.embedding else None
         sizes = [config.embedding or vocabulary_size, *[config.hidden] * config.layers]
         self._stack = [RecurrentLayer(config.cell, inputs, config.hidden) for inputs in sizes[: config.layers]]
@@ -75,9 +77,10 @@ class CharRNN(nn.Module):
             Logits of the next character (T, B, V), and the state after the last one.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
+        fresh = None if self.boundary is None else (ids == self.boundary).cpu().numpy()
         after = []
         for layer, before in zip(self._stack, state, strict=True):
-            hidden, layer_state = layer(hidden, before, vectors)  # (T, B, H)
+            hidden, layer_state = layer(hidden, before, vectors, fresh)  # (T, B, H)
             vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:

@@ -2,7 +2,7 @@
 
 Two kinds of work are kept apart. What does not wait for the step before (the product of the inputs, the gradients of
 weights and inputs) is one product each for all T steps, which the matrix library does best, in bfloat16 if asked to.
-What does is the recurrence, in ``kernels.py``.
+What does is the recurrence, in ``lstm.py``, ``gru.py`` and ``rnn.py``.
 
 Needs Numba: importing this module raises ImportError without it. CPU only.
 """
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from charrnn.config import Cell
-from charrnn.model import kernels, tables
+from charrnn.model import gru, lstm, rnn, tables
 from charrnn.model.tiles import LANES
 
 
@@ -35,10 +35,10 @@ class _Form(NamedTuple):
 
 
 _FORMS: dict[Cell, _Form] = {
-    "lstm": _Form(4, slice(0, 4), slice(0, 4), 0, kernels.lstm_forward, kernels.lstm_backward),
+    "lstm": _Form(4, slice(0, 4), slice(0, 4), 0, lstm.forward, lstm.backward),
     # n, r, u, m: the two halves of the candidate are kept apart, and yet each product has adjacent columns
-    "gru": _Form(4, slice(0, 3), slice(1, 4), 1, kernels.gru_forward, kernels.gru_backward),
-    "rnn": _Form(1, slice(0, 1), slice(0, 1), 0, kernels.rnn_forward, kernels.rnn_backward),
+    "gru": _Form(4, slice(0, 3), slice(1, 4), 1, gru.forward, gru.backward),
+    "rnn": _Form(1, slice(0, 1), slice(0, 1), 0, rnn.forward, rnn.backward),
 }
 
 
@@ -52,6 +52,7 @@ def recur(
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
     hidden: Tensor,
     carry: Tensor,
+    fresh: NDArray[np.bool_] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs T steps of one layer.
 
@@ -62,6 +63,7 @@ def recur(
         weights: ``weight_ih``, ``weight_hh`` and the biases, as `ModelConfig.tensor_shapes` has them.
         hidden: h_0 (B, H).
         carry: what goes from step to step without a product, (B, H): c_0 of an LSTM, h_0 of a GRU; unused by an RNN.
+        fresh: (T, B), before which steps the state of which streams is zero instead.
 
     Returns:
         h_1 to h_T as (T, B, H); h_T (B, H) and the last carry (B, H).
@@ -77,7 +79,9 @@ def recur(
         weights = weight_ih, functional.pad(weight_hh, (0, 1)), bias_ih, bias_hh
         hidden, carry = functional.pad(hidden, (0, 1)), functional.pad(carry, (0, 1))
     try:
-        outputs, last, carry = _Recurrence.apply(cell, dtype, inputs, *weights, hidden, carry)  # type: ignore[no-untyped-call]
+        outputs, last, carry = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            cell, dtype, fresh, inputs, *weights, hidden, carry
+        )
     except NumbaError as error:
         raise RuntimeError(f"the kernels cannot be compiled: {error}") from error
     return outputs[..., :units], last[:, :units], carry[:, :units]
@@ -89,6 +93,7 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any,
         cell: Cell,
         dtype: torch.dtype,
+        fresh: NDArray[np.bool_] | None,
         inputs: Tensor,
         weight_ih: Tensor,
         weight_hh: Tensor,
@@ -120,28 +125,40 @@ class _Recurrence(torch.autograd.Function):
         carry = torch.empty(hidden.shape, dtype=torch.promote_types(dtype, torch.float32))
         hidden[:batch], carry[:batch] = hidden_before, carry_before
         weights = _tiles(weight_hh.t().to(dtype), weight_hh.shape[0] // units)
-        form.forward(weights, steps, batch, _array(gates), _array(hidden), _array(carry))
+        anew = np.zeros((steps + 1) * batch, dtype=np.bool_)
+        if fresh is not None:
+            anew[: steps * batch] = fresh.ravel()
+        places = torch.from_numpy(np.flatnonzero(anew))
+        kept = torch.empty(len(places), units, dtype=dtype), carry.new_empty(len(places), units)
+        form.forward(weights, steps, batch, _array(gates), _array(hidden), _array(carry), anew, *map(_array, kept))
 
-        ctx.form, ctx.batch = form, batch
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, hidden, carry)
+        ctx.form, ctx.batch, ctx.anew = form, batch, anew
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, hidden, carry, kept[1])
         last = hidden[-batch:].to(carry.dtype, copy=True), carry[-batch:].clone()
-        return hidden[batch:].view(steps, batch, units), *last
+        outputs = hidden[batch:]
+        if len(places):  # the layer above sees what was
+            later = places >= batch
+            outputs = outputs.clone()
+            outputs[places[later] - batch] = kept[0][later]
+        return outputs.view(steps, batch, units), *last
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_outputs: Tensor, grad_hidden_last: Tensor, grad_carry_last: Tensor
     ) -> tuple[Tensor | None, ...]:
-        inputs, weight_ih, weight_hh, gates, hidden, carry = ctx.saved_tensors
+        inputs, weight_ih, weight_hh, gates, hidden, carry, kept = ctx.saved_tensors
         form, batch, units = ctx.form, ctx.batch, hidden.shape[1]
         steps = len(hidden) // batch - 1
         of_inputs, of_hidden = _columns(form.inputs, units), _columns(form.hidden, units)
         grad_gates = torch.empty_like(gates)
         grad_bias = carry.new_zeros(form.blocks * units)
         grad_hidden, grad_carry = grad_hidden_last.clone(), grad_carry_last.clone()
-        forward = _array(gates), _array(hidden), _array(carry), _array(grad_outputs.flatten(0, 1))
+        forward = _array(gates), _array(hidden), _array(carry.clone() if len(kept) else carry)
         backward = _array(grad_hidden), _array(grad_carry), _array(grad_gates), _array(grad_bias)
-        form.backward(_tiles(weight_hh.to(gates.dtype), 1), steps, batch, *forward, *backward)
+        weights = _tiles(weight_hh.to(gates.dtype), 1)
+        outside = _array(grad_outputs.flatten(0, 1))
+        form.backward(weights, steps, batch, *forward, ctx.anew, _array(kept), outside, *backward)
 
         grad_weight_hh = grad_gates[:, of_hidden].t() @ hidden[:-batch]
         grad_inputs = None
@@ -151,11 +168,11 @@ class _Recurrence(torch.autograd.Function):
             grad_weight_ih = grad_table.t()
         else:
             grad_weight_ih = grad_gates[:, of_inputs].t() @ inputs
-            if ctx.needs_input_grad[2]:
+            if ctx.needs_input_grad[3]:
                 grad_inputs = (grad_gates[:, of_inputs] @ weight_ih).view(steps, batch, -1)
-        weights = grad_weight_ih.roll(-form.turn * units, 0), grad_weight_hh
+        grad_weights = grad_weight_ih.roll(-form.turn * units, 0), grad_weight_hh
         biases = grad_bias[of_inputs].roll(-form.turn * units), grad_bias[of_hidden]
-        return (None, None, grad_inputs, *weights, *biases, grad_hidden, grad_carry)
+        return (None, None, None, grad_inputs, *grad_weights, *biases, grad_hidden, grad_carry)
 
 
 def _columns(blocks: slice, units: int) -> slice:

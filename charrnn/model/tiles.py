@@ -212,3 +212,45 @@ def product(weights: Any, factors: Any, sums: Any) -> None:
     """
     for first in range(0, factors.shape[0], _ROWS):
         _multiply(weights, factors, sums, first)
+
+
+@inlined
+def fill(later: Any, weights: Any, following: Any, last: Any, place: Any) -> None:
+    """Makes a tile the gradient that h_t has by way of the following step's gates; of the last h, it is given."""
+    if following.shape[0] == 0:
+        take(later, last, *place)
+    else:
+        later[:] = 0
+        product(weights, following, later)
+
+
+@inlined
+def clear(tile: Any, fresh: Any, row: int, height: int) -> None:
+    """Makes the rows of a tile zero whose streams begin anew at a row of the matrices outside."""
+    for r in range(height):
+        if fresh[row + r]:
+            tile[r] = 0
+
+
+@inlined
+def forget(
+    fresh: Any, start: int, batch: int, hidden: Any, carry: Any, kept_hidden: Any, kept_carry: Any, kept: int
+) -> int:
+    """Makes the states before a step zero whose streams begin anew, keeps what they were, and counts what is kept."""
+    for row in range(start, start + batch):
+        if fresh[row]:
+            kept_hidden[kept], kept_carry[kept] = hidden[row], carry[row]
+            hidden[row], carry[row] = 0, 0
+            kept += 1
+    return kept
+
+
+@inlined
+def recall(fresh: Any, start: int, batch: int, carry: Any, kept_carry: Any, grad_carry: Any, kept: int) -> int:
+    """The inverse, from the last one back; nothing that comes later is the fault of what was before."""
+    for stream in range(batch - 1, -1, -1):
+        if fresh[start + stream]:
+            kept -= 1
+            carry[start + stream] = kept_carry[kept]
+            grad_carry[stream] = 0
+    return kept

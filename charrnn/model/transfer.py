@@ -29,8 +29,8 @@ def transfer(
     """
     axes = {"output.weight": 0, "output.bias": 0}  # along which the characters lie
     axes |= {"embedding.weight": 0} if "embedding.weight" in fresh else {"layers.0.weight_ih": 1}
-    shared = "".join(character for character in wanted.characters if character in known)
-    source, target = known.encode(shared), wanted.encode(shared)
+    shared = "".join(symbol for symbol in wanted.symbols if symbol in known)
+    source, target = known.ids_of(shared), wanted.ids_of(shared)
     moved = {}
     for name, array in fresh.items():
         if name not in axes:

@@ -62,6 +62,6 @@ def test_new_characters_keep_their_fresh_weights(old: str, new: str) -> None:
 def test_an_extended_vocabulary_begins_with_the_old_one_and_knows_the_text(old: str, new: str) -> None:
     known = Vocabulary.of(old)
     wanted = known.extended(new)
-    assert wanted.characters.startswith(known.characters)
+    assert wanted.symbols.startswith(known.symbols)
     assert wanted.split_unknown(new)[1] == ""
-    assert set(wanted.characters) == set(old + new)
+    assert set(wanted.symbols) == set(old + new)
