@@ -26,7 +26,7 @@ from charrnn.cli.signals import Signals
 from charrnn.cli.watch import watch
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
-from charrnn.text.sources import read
+from charrnn.text.reading import read
 from charrnn.training.events import Event, Finished
 from charrnn.training.keeper import Keeper
 from charrnn.training.learner import Learner
@@ -87,12 +87,12 @@ def bare_loop(plan: Plan) -> Callable[[], object]:
 def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:
     """One row of the table."""
     given = {"layers": 2, "hidden": hidden, "dropout": 0.0, "steps": 100 * steps * rounds, "device": "cpu"}
-    plan = plan_here(len(corpus.ids), len(corpus.vocabulary), {**given, "evaluations": 1})
+    plan = plan_here(corpus, {**given, "evaluations": 1})
     trainer = InTurn(corpus, plan, steps, rounds)
     with redirect_stderr(io.StringIO()):
         console = Console()
         console.lively = True
-        run = Run(plan, given, corpus.name, corpus.sha256, corpus.vocabulary)
+        run = Run.of(plan, given, corpus)
         watch(trainer, run, Keeper(path, save_every=60), Signals(), console)
     laps, train = trainer.laps, plan.train
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
@@ -113,7 +113,7 @@ def main() -> None:
         text = np.random.default_rng(0).integers(ord("!"), ord("!") + DISTINCT, size=characters, dtype=np.uint8)
         file = Path(folder, "random.txt")
         file.write_bytes(text.tobytes())
-        corpus = Corpus.of(read([str(file)]))
+        corpus = read([str(file)])
         rows = [measure(corpus, Path(folder, "model.safetensors"), hidden, steps, rounds) for hidden in sizes]
     print(describe_machine(threads=torch.get_num_threads(), rounds=rounds, steps_of_a_round=steps), "\n")
     print(table(HEADER, rows))

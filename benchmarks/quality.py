@@ -22,7 +22,7 @@ import torch
 from side_by_side import describe_machine, table
 
 from charrnn import checkpoint
-from charrnn.text import catalogue, sources
+from charrnn.text import catalogue
 
 RESET = 256  # characters, the context of the transformers that we are compared with
 HEADER = (
@@ -63,7 +63,7 @@ def measure(text: Path, folder: Path, options: Sequence[str], size: int) -> list
     steps = int(re.findall(r"^step +([\d,]+)", trained.stderr, re.MULTILINE)[-1].replace(",", ""))
     record = checkpoint.load(model).training
     characters = steps * record["settings"]["batch_size"] * record["settings"]["seq_length"]
-    validation = sources.read([str(text)]).text[-record["corpus"]["validation_characters"] :]
+    validation = text.read_text(encoding="utf-8")[-record["corpus"]["validation_characters"] :]
     tail.write_text(validation, encoding="utf-8", newline="")
     result = json.loads(charrnn("eval", model, tail, "--json", "--reset", str(RESET)).stdout)
     return [seconds, characters / seconds, result["nats"], result["reset_nats"], *rates]

@@ -68,7 +68,7 @@ class Module:
         for _ in range(length):
             logits, state = self.step(index, state)
             index = int(torch.multinomial(torch.softmax(logits / TEMPERATURE, -1), 1))
-            text.append(VOCABULARY.characters[index])
+            text.append(VOCABULARY.symbols[index])
         return "".join(text)
 
 

@@ -15,7 +15,7 @@ from side_by_side import describe_machine, table
 
 from charrnn import files
 from charrnn.text.corpus import Corpus
-from charrnn.text.sources import read
+from charrnn.text.reading import read
 from charrnn.training.keeper import Keeper
 from charrnn.training.machine import plan_here
 from charrnn.training.resume import Run
@@ -27,8 +27,8 @@ HEADER = ("network", "seconds", "evaluations", "saves", "MB of a state", "ms per
 def measure(corpus: Corpus, folder: Path, hidden: int, seconds: float, save_every: float) -> list[str | float]:
     """Trains for so long; one row of the table."""
     given = {"hidden": hidden, "minutes": seconds / 60, "device": "cpu", "evaluations": 25, "patience": 0}
-    plan = plan_here(len(corpus.ids), len(corpus.vocabulary), given)
-    run = Run(plan, given, corpus.name, corpus.sha256, corpus.vocabulary)
+    plan = plan_here(corpus, given)
+    run = Run.of(plan, given, corpus)
     trainer, keeper = Trainer(corpus, plan), Keeper(folder / f"{hidden}.safetensors", save_every)
     laps, evaluations, started = [], 0, time.perf_counter()
     for event in trainer.run():
@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         file = Path(folder, "random.txt")
         file.write_bytes(np.random.default_rng(0).integers(33, 98, size=characters, dtype=np.uint8).tobytes())
-        corpus = Corpus.of(read([str(file)]))
+        corpus = read([str(file)])
         rows = [measure(corpus, Path(folder), hidden, seconds, arguments.save_every) for hidden in sizes]
     print(describe_machine(save_every=f"{arguments.save_every:g} s"), "\n")
     print(table(HEADER, rows))

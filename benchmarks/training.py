@@ -161,6 +161,7 @@ def main() -> None:
     seconds = 0.3
     if arguments.quick:
         arguments.sizes, arguments.batches, arguments.rounds, seconds = (16,), (4,), 3, 0.0
+        arguments.precision = arguments.precision or "fp32"
     from charrnn.training.machine import cpu_precisions
 
     precisions = [arguments.precision] if arguments.precision else sorted({"fp32", *cpu_precisions()})

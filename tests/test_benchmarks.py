@@ -29,6 +29,7 @@ def figures(output: str) -> list[list[float]]:
         ("saving.py", 1, 6),
         ("training.py", 3, 9),
         ("quality.py", 1, 6),
+        ("corpora.py", 2, 9),
     ],
 )
 def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
