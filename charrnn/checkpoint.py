@@ -2,9 +2,10 @@
 
 A sealed file (``sealed.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
 
-    format       1
+    format       2
     model        the fields of ModelConfig
-    vocabulary   the characters in the order of their ids, as one string
+    vocabulary   the symbols in the order of their ids, as one string
+    reading      the fields of ReadConfig: how a text is read for it
     training     the record: corpus, settings, how far it came, how good it was
     digest       of the whole file
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import files, sealed
-from charrnn.config import ModelConfig
+from charrnn.config import ModelConfig, ReadConfig, SampleConfig
 from charrnn.errors import CharrnnError, FileError, ModelFileError
 from charrnn.sealed import MODEL
 from charrnn.text.vocabulary import Vocabulary
@@ -41,14 +42,24 @@ class Checkpoint:
     vocabulary: Vocabulary
     tensors: Tensors  # fp32, named and shaped as ModelConfig.tensor_shapes says
     training: Mapping[str, Any]  # the record, JSON types only
+    reading: ReadConfig = field(default_factory=ReadConfig)  # how its text was read
     digest: str = field(default="", compare=False)  # of the file that it was read from, if it was
+
+    @property
+    def usual_length(self) -> int:
+        """Characters of a sample unless told otherwise; of a document, which ends by itself, twice the longest."""
+        if self.vocabulary.boundary is None:
+            return SampleConfig.length
+        longest = self.training.get("corpus", {}).get("longest")
+        return max(SampleConfig.length, 2 * longest if isinstance(longest, int) else 0)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The model file as bytes, the same ones for the same model."""
     header = {
         "model": asdict(checkpoint.model),
-        "vocabulary": checkpoint.vocabulary.characters,
+        "vocabulary": checkpoint.vocabulary.symbols,
+        "reading": asdict(checkpoint.reading),
         "training": dict(checkpoint.training),
     }
     return sealed.to_bytes(MODEL, header, checkpoint.tensors)
@@ -72,12 +83,13 @@ def load(path: Path) -> Checkpoint:
     header, tensors = sealed.read(MODEL, path)
     try:
         model = ModelConfig(**header["model"])
-        vocabulary = Vocabulary(str(header["vocabulary"]))
+        reading = ReadConfig(**header["reading"])
+        vocabulary = Vocabulary(str(header["vocabulary"]), reading.unit)
         training = dict(header["training"])
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
         _refuse(path, f"does not describe a model ({error})", "train again")
     check_tensors(path, model, vocabulary, tensors)
-    return Checkpoint(model, vocabulary, tensors, training, str(header["digest"]))
+    return Checkpoint(model, vocabulary, tensors, training, reading, str(header["digest"]))
 
 
 def digest(checkpoint: Checkpoint) -> str:

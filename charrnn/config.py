@@ -1,16 +1,16 @@
 """Every setting: its meaning, its default and the check of its value.
 
-Three frozen dataclasses that are written into the model file as they stand. Building one checks it, so a wrong
+Frozen dataclasses that are written into the model file as they stand. Building one checks it, so a wrong
 value is refused before a file is touched or torch is imported. Knows nothing about the shell: an error names the
 field, and ``cli/options.py`` knows what the field is called there.
 """
 
+import codecs
 import math
-import re
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, Never, get_args
 
+from charrnn.brackets import brackets
 from charrnn.errors import SettingError
 
 Cell = Literal["lstm", "gru", "rnn"]
@@ -18,6 +18,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Engine = Literal["auto", "fused", "stock"]
 Unknown = Literal["error", "skip"]
+Unit = Literal["char", "byte"]
+Newlines = Literal["unix", "keep"]
+Normalize = Literal["none", "nfc", "nfkc"]
+Documents = Literal["none", "lines", "files", "separated"]
 SamplePrecision = Literal["int8", "fp32"]
 
 MOST_THREADS = 1024  # more crash the libraries below
@@ -46,6 +50,48 @@ def _number(field: str, value: object, low: float, high: float, need: str, *, op
 def _choice(field: str, value: object, choices: Any) -> None:
     if value not in get_args(choices):
         _refuse(field, value, "one of " + ", ".join(get_args(choices)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """What a text is to the model: how bytes become characters, what counts as one, and what as a document.
+
+    Raises:
+        SettingError: a value that there is none of, or two that exclude each other.
+    """
+
+    unit: Unit = "char"  # what is predicted: a character (Unicode code point), or a byte whatever it stands for
+    encoding: str | None = None  # None is UTF-8, or UTF-16 or 32 where a byte order mark says so
+    newlines: Newlines = "unix"  # CR and CRLF become LF; bytes are always kept
+    normalize: Normalize = "none"  # Unicode normalization form
+    min_count: int = 1  # rarer characters become one unknown symbol, which is never written
+    documents: Documents = "none"  # of which the text consists; each starts with a fresh state and has an end
+    separator: str = ""  # what stands between separated ones
+
+    def __post_init__(self) -> None:
+        _choice("unit", self.unit, Unit)
+        _choice("newlines", self.newlines, Newlines)
+        _choice("normalize", self.normalize, Normalize)
+        _whole("min_count", self.min_count, 1)
+        _choice("documents", self.documents, Documents)
+        if (self.documents == "separated") != bool(self.separator):
+            raise SettingError("documents", "cannot be separated by nothing", "give a separator, such as a word")
+        if self.encoding is not None:
+            _encoding(self.encoding)
+        if self.unit == "byte":
+            for field in ("encoding", "normalize", "min_count"):
+                if getattr(self, field) != getattr(ReadConfig, field):
+                    raise SettingError(field, "is for characters, and bytes are read as they are", "leave it out")
+
+
+def _encoding(name: str) -> None:
+    try:
+        known = codecs.lookup(name)
+    except (LookupError, ValueError):
+        known = None
+    # what Python calls a codec may as well be a compressor; some others don't take a text piece by piece
+    if known is None or not known._is_text_encoding or known.incrementaldecoder is None or known.name == "undefined":
+        _refuse("encoding", name, "a text encoding such as utf-8, cp1251 or shift_jis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +216,7 @@ class SampleConfig:
     keep_stop: bool = False  # end after it instead
     lines: int = 0  # end with the end of so many lines; 0 doesn't count them
     logprobs: int | None = None  # tell of each character how likely it was, and of so many that were likelier
+    utf8: bool = False  # of a model of bytes, write whole characters only
     unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
     precision: SamplePrecision = "int8"  # of the weights in matrix products; sums and states stay fp32
 
@@ -211,22 +258,6 @@ class SampleConfig:
     def stops(self) -> tuple[str, ...]:
         """The strings that end a sample."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
-
-
-def brackets(field: str, characters: str) -> re.Pattern[str]:
-    """The regular expression ``[characters]``, which matches one of them; nothing without any.
-
-    Raises:
-        SettingError: there is no such expression.
-    """
-    inside = re.sub(r"\\.|\]", lambda found: found[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # "]" ends nothing
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what "[[" may come to mean
-            return re.compile(f"[{inside}]" if inside else r"(?!)")
-    except re.error as error:
-        reason = f"cannot be {characters} ({error.msg})"
-        raise SettingError(field, reason, "give characters and ranges, such as 'a-z \\n'") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import BusyError, FileError
 
@@ -44,6 +44,40 @@ def write_whole(path: Path, data: bytes, *, keep_old: bool = False) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+class Draft:
+    """A file that is written little by little and gets its name when it is whole; until then a hidden one.
+
+    Args:
+        path: its name.
+
+    Raises:
+        OSError: it cannot be written; so do all methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")  # the same for all processes: one writer at a time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115  # read on under its new name
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Adds to its end."""
+        left = memoryview(data)
+        while left:
+            left = left[self.file.write(left) :]
+
+    def keep(self) -> IO[bytes]:
+        """Gives it its name, and opens it for reading; whatever has that name is replaced."""
+        self.file.close()  # Windows renames no open file
+        os.replace(self._temporary, self.path)
+        return open(self.path, "rb", buffering=0)
+
+    def discard(self) -> None:
+        """Deletes it."""
+        self.file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 def old(path: Path) -> Path:
@@ -143,7 +177,10 @@ def _temporary(target: Path) -> str:
 
 def _target(path: Path) -> Path:
     """The regular file behind ``path``, which may be a symbolic link and may not exist yet."""
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # how Python says that links lead in a circle
+        raise _unwritable(path, OSError(errno.ELOOP, str(error))) from None
     try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise FileError(str(path), "is not a regular file", "name a file that can be replaced")

@@ -10,6 +10,7 @@ The same pieces as behind the command line, without files and terminals. Setting
 `TrainConfig` and `SampleConfig`.
 """
 
+import codecs
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.config import SampleConfig, SamplePrecision
-from charrnn.errors import CorpusError, SettingError
+from charrnn.config import ReadConfig, SampleConfig, SamplePrecision
+from charrnn.errors import SettingError
 from charrnn.sampling import primed as states
 from charrnn.sampling.engine import Engines
 from charrnn.sampling.primed import Primed
@@ -77,14 +78,14 @@ class Model:
             SettingError: a setting out of range.
             UnknownCharacterError: the prompt holds characters that the model never saw.
         """
-        config = SampleConfig(**settings)
+        config = self._config(settings)
         self._check_own(primed)
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
         network = self._engines.network(config.precision, len(prompt) + (config.length or math.inf))
-        pieces = write(network, vocabulary, config, prompt, primed)
-        return (character for piece in pieces for character in piece.text)
+        symbols = (symbol for piece in write(network, vocabulary, config, prompt, primed) for symbol in piece.text)
+        return symbols if vocabulary.unit == "char" else _characters(symbols)
 
     def prime(self, text: str, *, primed: Primed | None = None, precision: SamplePrecision = "int8") -> Primed:
         """Reads a text, once, for any number of samples that continue it: ``model.sample(primed=...)``.
@@ -100,7 +101,7 @@ class Model:
         """
         network = self._engines.network(SampleConfig(precision=precision).precision, len(text))
         self._check_own(primed)
-        before = primed or replace(states.unprimed(network), model=self._digest)
+        before = primed or replace(states.unprimed(network, self.contents.vocabulary), model=self._digest)
         return states.read(network, before, self.contents.vocabulary.encode(text))
 
     def save_state(self, primed: Primed, path: str | Path) -> None:
@@ -145,7 +146,7 @@ class Model:
             raise SettingError("prompts", "cannot be a string", "give a list of them")
         if count < 1:
             raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
-        config = SampleConfig(**settings)
+        config = self._config(settings)
         self._check_own(primed)
         vocabulary = self.contents.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
@@ -165,17 +166,20 @@ class Model:
         """
         from charrnn.evaluation.bits import carried_nats
         from charrnn.model.network import CharRNN
+        from charrnn.text.reading import of
 
-        if len(text) < 2:
-            raise CorpusError("the text", "holds fewer than two characters", "give a longer one")
-        ids = self.contents.vocabulary.encode(text)
-        network = CharRNN(self.contents.model, len(self.contents.vocabulary))
+        vocabulary = self.contents.vocabulary
+        ids = of(text, self.contents.reading, "the text").with_vocabulary(vocabulary).text()
+        network = CharRNN(self.contents.model, len(vocabulary), vocabulary.boundary)
         network.load_tensors(self.contents.tensors)
         return Score(len(ids) - 1, carried_nats(network, ids))
 
     @cached_property
     def _digest(self) -> str:
         return checkpoint.digest(self.contents)
+
+    def _config(self, settings: Mapping[str, Any]) -> SampleConfig:
+        return SampleConfig(**{"length": self.contents.usual_length, **settings})
 
     def _check_own(self, primed: Primed | None) -> None:
         """Makes sure that it was this model that read the text: to others its state means nothing."""
@@ -191,6 +195,14 @@ class Model:
         """
         checkpoint.check_free(Path(path), replace=replace)
         checkpoint.save(Path(path), self.contents)
+
+
+def _characters(symbols: Iterable[str]) -> Iterator[str]:
+    """Bytes as the characters of UTF-8, each when it is whole; what is none stays escaped, as Python does it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for symbol in symbols:
+        yield from decoder.decode(symbol.encode("ascii", "surrogateescape"))
+    yield from decoder.decode(b"", True)
 
 
 def _refuse_endless(settings: Mapping[str, Any]) -> None:
@@ -224,20 +236,22 @@ def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **
         text: the corpus itself, two characters or more.
         name: what the record calls it.
         listen: is told of every step and evaluation; see the events of ``training/events.py``.
-        settings: fields of `ModelConfig` and `TrainConfig`; the others are planned from the text and the machine.
+        settings: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`; those of the latter two that are left out
+            are planned from the text and the machine. Bytes are those of the text's UTF-8; line ends are
+            kept unless ``newlines`` is "unix".
 
     Raises:
         SettingError: a setting out of range.
         CorpusError: a text with nothing to predict.
         TrainingError: the loss became infinite or no number.
     """
-    from charrnn.text.corpus import Corpus
-    from charrnn.text.sources import Source
+    from charrnn.text.reading import of
     from charrnn.training.machine import plan_here
     from charrnn.training.trainer import Trainer
 
-    corpus = Corpus.of(Source(name, (name,), text, "str", {}))
-    trainer = Trainer(corpus, plan_here(len(corpus.ids), len(corpus.vocabulary), settings))
+    ways = {field: settings.pop(field) for field in ReadConfig.__dataclass_fields__ if field in settings}
+    corpus = of(text, ReadConfig(**{"newlines": "keep", **ways}), name)
+    trainer = Trainer(corpus, plan_here(corpus, settings))
     for event in trainer.run():
         if listen is not None:
             listen(event)

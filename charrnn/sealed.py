@@ -35,9 +35,9 @@ class Kind:
     format: int = 1
 
 
-MODEL = Kind("charrnn", "a charrnn model", "give a model that charrnn wrote")
+MODEL = Kind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=2)
 STATE = Kind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
-RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=2)
+RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=3)
 
 _RESTORE = "restore it from a copy or train again"
 

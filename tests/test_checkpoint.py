@@ -29,7 +29,7 @@ def test_what_is_saved_is_what_is_loaded(cell: Cell, embedding: int, tmp_path: P
     checkpoint.save(tmp_path / "m.safetensors", model)
     loaded = checkpoint.load(tmp_path / "m.safetensors")
     assert (loaded.model, loaded.training) == (model.model, model.training)
-    assert loaded.vocabulary.characters == model.vocabulary.characters
+    assert loaded.vocabulary.symbols == model.vocabulary.symbols
     assert loaded.tensors.keys() == model.tensors.keys()
     for name, array in model.tensors.items():
         np.testing.assert_array_equal(loaded.tensors[name], array)
@@ -97,10 +97,10 @@ def test_no_bytes_at_all_can_crash_the_reader(data: bytes) -> None:
 
 
 def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "MODEL", replace(sealed.MODEL, format=2))
+    monkeypatch.setattr(checkpoint, "MODEL", replace(sealed.MODEL, format=sealed.MODEL.format + 1))
     checkpoint.save(tiny_path, tiny)
     monkeypatch.undo()
-    with pytest.raises(ModelFileError, match="has file format 2"):
+    with pytest.raises(ModelFileError, match=f"has file format {sealed.MODEL.format + 1}"):
         checkpoint.load(tiny_path)
 
 

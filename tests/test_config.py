@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from charrnn.config import ModelConfig, SampleConfig, TrainConfig, brackets
+from charrnn.brackets import brackets
+from charrnn.config import ModelConfig, SampleConfig, TrainConfig
 from charrnn.errors import SettingError
 
 WRONG = [

@@ -11,7 +11,9 @@ import charrnn
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
     {"errors", "units", "version", "rational"},
-    {"text", "config", "files", "sealed", "vectors"},
+    {"brackets", "files", "sealed", "vectors"},
+    {"config"},
+    {"text"},
     {"model", "checkpoint"},
     {"evaluation", "sampling"},
     {"training"},

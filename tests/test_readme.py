@@ -39,7 +39,9 @@ def shortened(command: str) -> str:
     if "--resume" in command:  # which is for more than there was
         return command.replace("--steps 3", "--steps 6")
     if "charrnn train" in command and "hello" not in command:
-        extra = " --hidden 16 --force" + ("" if "--steps" in command else " --steps 3")
+        extra = " --hidden 16 --force --threads 1 --engine stock --precision fp32" + (
+            "" if "--steps" in command else " --steps 3"
+        )
         command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{extra}", command)
     return command.replace("charrnn bench", "charrnn bench --hidden 16")
 
@@ -54,6 +56,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text("It was the best of times, it was the worst of times,\n" * 60, encoding="utf-8")
     names = "emma olivia ava isabella sophia " * 12  # few lines, for a command is run with each
     (folder / "names.txt").write_text(f"{names}\n" * 4, encoding="utf-8")
+    (folder / "poems").mkdir()
+    (folder / "poems" / "one.txt").write_text("Roses are red,\nviolets are blue.\n" * 9, encoding="utf-8")
+    (folder / "old.txt").write_bytes("Я помню чудное мгновенье.\r\n".encode("cp1251") * 9)
+    (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2)
     program = folder / "bin" / "charrnn"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m charrnn "$@"\n', encoding="utf-8")

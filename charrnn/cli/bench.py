@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options
+from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit, printable
-from charrnn.config import ModelConfig, TrainConfig
+from charrnn.config import ModelConfig, ReadConfig, TrainConfig
 from charrnn.units import duration
 from charrnn.version import __version__
 
@@ -43,6 +43,13 @@ def bench(
             "--hidden", metavar="N", help=f"Units of a layer.  [default: {', '.join(map(str, SIZES))} in turn]"
         ),
     ] = None,
+    lines: reading.Lines = False,
+    files: reading.Files = False,
+    documents: reading.Documents = None,
+    glob: reading.Glob = None,
+    encoding: reading.Encoding = None,
+    unit: reading.Unit = None,
+    min_count: reading.MinCount = None,
     json_: options.Json = False,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -54,19 +61,20 @@ def bench(
     character. With a text, it also shows what ``charrnn train`` would do, with the same options and with a minute.
     """
     wishes = options.given(cell=cell, hidden=hidden, device=device, threads=threads)
+    ways = reading.asked(
+        lines=lines, files=files, documents=documents, encoding=encoding, unit=unit, min_count=min_count
+    )
+    ReadConfig(**ways)
     shape = options.given(cell=cell)
     models = [ModelConfig(hidden=size, **shape) for size in (SIZES if hidden is None else (hidden,))]
     config = TrainConfig(**options.given(device=device, threads=threads))
 
-    from charrnn.text import sources
-    from charrnn.text.corpus import Corpus
-
-    text = Corpus.of(sources.read(corpus)) if corpus else None
+    console = Console(quiet=quiet)
+    text = reading.read(corpus, reading.files(corpus, glob), ReadConfig(**ways), console) if corpus else None
 
     from charrnn.training.bench import Bench  # torch: more than a second
     from charrnn.training.machine import plan_here
 
-    console = Console(quiet=quiet)
     workbench = Bench(config)
     speeds: list[Speed] = []
     plans: dict[str, Plan] = {}
@@ -80,7 +88,7 @@ def bench(
             for budget in BUDGETS:
                 command = _command(corpus or (), {**wishes, **budget})
                 bar.set_description_str(command)
-                plans[command] = plan_here(len(text.ids), len(text.vocabulary), {**wishes, **budget})
+                plans[command] = plan_here(text, {**wishes, **budget})
                 bar.update()
     notes = [speed.note for speed in speeds] + [note for plan in plans.values() for note in plan.notes]
     for note in dict.fromkeys(filter(None, notes)):
@@ -110,7 +118,7 @@ def _facts(
         "seq_length": config.seq_length,
         "vocabulary_size": len(VOCABULARY),
         "speeds": [asdict(speed) for speed in speeds],
-        "corpus": text and {"name": text.name, "characters": len(text.ids), "distinct": len(text.vocabulary)},
+        "corpus": text and {"name": text.name, "characters": text.characters, "distinct": len(text.vocabulary)},
         "plans": [
             {"command": command, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
             for command, plan in plans.items()

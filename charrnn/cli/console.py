@@ -119,7 +119,9 @@ class Console:
             _say("")
 
     @contextmanager
-    def bar(self, *, total: float, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}") -> "Iterator[tqdm[Never]]":
+    def bar(
+        self, *, total: float | None, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}"
+    ) -> "Iterator[tqdm[Never]]":
         """A progress bar that is gone when done, and that is only there on a lively terminal.
 
         The cursor waits at its left: at the right edge, the ``^C`` that a terminal writes would break the line.

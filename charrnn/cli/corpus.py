@@ -1,20 +1,27 @@
 """``charrnn corpus``: named texts to train on, and whether a text of one's own is fit for it."""
 
 import json
-from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options
+from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit
+from charrnn.config import ReadConfig, Unit
 from charrnn.errors import FileError, SettingError
+from charrnn.units import bits
 
 if TYPE_CHECKING:
     from charrnn.text.catalogue import Remote
+    from charrnn.text.corpus import Corpus
+    from charrnn.text.sources import File
+    from charrnn.text.survey import Survey
 
 RARE = 10  # characters seen fewer times than this are rare
 SHOWN = 12  # of them by name
+ORDER = 3  # of the Markov model
+LEAST_MEASURED = 100  # characters that it is learned from
 
 app = typer.Typer(help="Named texts to train on; is this text fit to train on.", rich_markup_mode=None)
 
@@ -97,44 +104,138 @@ def _download(entry: "Remote", console: Console) -> bytes:
 @app.command()
 def check(
     text: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="Files, directories, or - for stdin.", show_default=False)
+        list[str],
+        typer.Argument(metavar="CORPUS", help="Files, directories, or - for stdin.", show_default=False),
     ],
+    lines: reading.Lines = False,
+    files: reading.Files = False,
+    documents: reading.Documents = None,
+    glob: reading.Glob = None,
+    encoding: reading.Encoding = None,
+    newlines: reading.Newlines = None,
+    normalize: reading.Normalize = None,
+    unit: reading.Unit = None,
+    min_count: reading.MinCount = None,
     json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Say what a text is made of, and what `train` would make of it on an ordinary laptop."""
-    from charrnn.text import sources
-    from charrnn.text.corpus import Corpus
-    from charrnn.text.vocabulary import describe
+    """Say what a text is made of, and what `train` would make of it on an ordinary laptop.
+
+    Options as of `train`. The Markov model is learned from nine tenths of the text and measured on the last one.
+    """
+    config = ReadConfig(
+        **reading.asked(
+            lines=lines, files=files, documents=documents, encoding=encoding, newlines=newlines, normalize=normalize,
+            unit=unit, min_count=min_count,
+        )
+    )  # fmt: skip
+
+    from charrnn.text.survey import Survey
     from charrnn.training.plan import make_plan, typical_pace
 
-    source = sources.read(text)
-    corpus = Corpus.of(source)
-    counts = Counter(source.text)
-    rare = sorted((character for character in counts if counts[character] < RARE), key=lambda c: (counts[c], c))
-    plan = make_plan(len(corpus.ids), len(corpus.vocabulary), {"device": "cpu"}, typical_pace)
+    survey, console = Survey(), Console(quiet=quiet)
+    found = reading.files(text, glob)
+    corpus = reading.read(text, found, config, console, look=survey.see, collect=False)
+    survey.finish()
+    symbols = sum(corpus.counts.values())
+    plan = make_plan(symbols, len(corpus.vocabulary), {"device": "cpu"}, typical_pace)
+    facts = _facts(corpus, survey, found)
     if json_:
-        facts = {
-            "files": list(source.files),
-            "encoding": source.encoding,
-            "line_endings": source.line_endings,
-            "characters": len(corpus.ids),
-            "distinct": len(corpus.vocabulary),
-            "rare": {character: counts[character] for character in rare},
-            "sha256": corpus.sha256,
-            "plan": plan.summary,
-            "notes": list(plan.notes),
-        }
+        facts |= {"sha256": corpus.sha256, "plan": plan.summary, "notes": list(plan.notes)}
         emit(json.dumps(facts) + "\n")
         return
-    endings = ", ".join(f"{number:,} {name}" for name, number in source.line_endings.items() if number) or "none"
-    emit(f"{'encoding':<14}{source.encoding}\n")
-    emit(f"{'line endings':<14}{endings}{' (all become LF)' if 'CR' in endings else ''}\n")
-    emit(f"{'characters':<14}{len(corpus.ids):,}, {len(corpus.vocabulary):,} distinct\n")
-    emit(f"{'rare':<14}{len(rare):,} seen fewer than {RARE} times\n")
-    for character in rare[:SHOWN]:
-        emit(f"{'':<14}{counts[character]} x {describe(character)}\n")
-    if len(rare) > SHOWN:
-        emit(f"{'':<14}and {len(rare) - SHOWN:,} more\n")
+    for name, value in _told(facts, corpus):
+        emit(f"{name:<14}{value}\n")
     emit(f"{'plan':<14}{plan.summary}\n")
     for note in plan.notes:
         emit(f"{'note':<14}{note}\n")
+
+
+def _facts(corpus: "Corpus", survey: "Survey", files: Sequence["File"]) -> dict[str, Any]:
+    """What a text is made of."""
+    from charrnn.cli.records import named
+
+    rare = _rare(corpus)
+    return {
+        "files": [file.name for file in files],
+        "encoding": _encoding(corpus),
+        "line_endings": corpus.noticed.line_ends,
+        "characters": corpus.characters,
+        "distinct": len(corpus.counts) - bool(corpus.documents),
+        "rare": {named(symbol): corpus.counts[symbol] for symbol in rare},
+        "lines": survey.lines,
+        "longest_line": survey.longest,
+        "repeated_lines": survey.repeats,
+        "repeated_lines_are_exact": survey.is_exact,
+        "documents": corpus.documents or None,
+        "longest_document": corpus.longest or None,
+        **_rulers(survey.sample, corpus.config.unit),
+    }
+
+
+def _rare(corpus: "Corpus") -> list[str]:
+    """The symbols that come less often than `RARE`, the rarest first."""
+    from charrnn.text.vocabulary import BOUNDARY
+
+    counts = corpus.counts
+    rare = [symbol for symbol in counts if counts[symbol] < RARE and symbol != BOUNDARY]
+    return sorted(rare, key=lambda symbol: (counts[symbol], symbol))
+
+
+def _encoding(corpus: "Corpus") -> str:
+    """What the bytes are, and how sure that is."""
+    if corpus.config.unit == "byte":
+        return "bytes, whatever they are"
+    names = " and ".join(corpus.noticed.encodings)
+    if corpus.config.encoding is not None:
+        return f"{names}, as you say, and every byte fits"
+    plain = names == "UTF-8" and all(symbol.isascii() for symbol in corpus.counts if symbol.isprintable())
+    return "ASCII, which is UTF-8" if plain else f"{names}, every byte fits"
+
+
+def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
+    """Bits per character of the beginning of the text, by what is no neural network."""
+    import numpy as np
+
+    from charrnn.evaluation.baselines import markov_nats, xz_bits
+    from charrnn.text.vocabulary import code_points
+
+    kinds, ids = np.unique(code_points(sample), return_inverse=True)
+    border = len(ids) * 9 // 10
+    rulers: dict[str, Any] = {"measured_characters": len(sample), "markov_bits": None}
+    if border >= LEAST_MEASURED:
+        rulers["markov_bits"] = round(bits(markov_nats(ids[:border], ids[border:], ORDER, len(kinds))), 4)
+    data = sample.encode("utf-8" if unit == "char" else "latin-1")
+    return rulers | {"xz_bits": round(xz_bits(data, len(sample)), 4)}
+
+
+def _told(facts: dict[str, Any], corpus: "Corpus") -> Iterator[tuple[str, str]]:
+    """The facts, line by line."""
+    from charrnn.text.vocabulary import describe
+
+    noun = "bytes" if corpus.config.unit == "byte" else "characters"
+    yield "encoding", facts["encoding"]
+    if corpus.config.unit == "char":
+        endings = (
+            ", ".join(f"{number:,} {name}" for name, number in facts["line_endings"].items() if number) or "none"
+        )
+        changed = "CR" in endings and corpus.config.newlines == "unix"
+        yield "line endings", endings + (" (all become LF)" if changed else "")
+    yield noun, f"{facts['characters']:,}, {facts['distinct']:,} distinct"
+    rare = _rare(corpus)
+    yield "rare", f"{len(rare):,} seen fewer than {RARE} times"
+    for symbol in rare[:SHOWN]:
+        yield "", f"{corpus.counts[symbol]} x {describe(symbol)}"
+    if len(rare) > SHOWN:
+        yield "", f"and {len(rare) - SHOWN:,} more"
+    about = "" if facts["repeated_lines_are_exact"] else "about "
+    repeats = f"{about}{facts['repeated_lines']:,} repeat an earlier one"
+    yield "lines", f"{facts['lines']:,}, the longest of {facts['longest_line']:,} {noun}; {repeats}"
+    if facts["documents"]:
+        yield "documents", f"{facts['documents']:,}, the longest of {facts['longest_document']:,} {noun}"
+    markov = (
+        "" if facts["markov_bits"] is None else f"{facts['markov_bits']:.2f} under an order-{ORDER} Markov model, "
+    )
+    part = facts["measured_characters"]
+    whole = f" (its first {part:,} {noun})" if part < facts["characters"] else ""
+    yield "bits each", f"{markov}{facts['xz_bits']:.2f} in xz{whole}"

@@ -1,14 +1,15 @@
 """``charrnn eval``: bits per character of a text under a model."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from charrnn.cli import options
+from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit
-from charrnn.config import SampleConfig, TrainConfig
-from charrnn.errors import CorpusError, SettingError
+from charrnn.config import ReadConfig, SampleConfig, TrainConfig
+from charrnn.errors import SettingError
 from charrnn.units import bits
 
 
@@ -23,6 +24,8 @@ def evaluate(
     ] = None,
     unknown: options.Unknown = None,
     json_: options.Json = False,
+    glob: reading.Glob = None,
+    encoding: reading.Encoding = None,
     device: options.Device = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -30,6 +33,7 @@ def evaluate(
     """Measure how well a model predicts a text, in bits per character.
 
     The state is carried from the first character to the last. A text of n characters has n-1 predictions.
+    The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
     """
     machine_config = TrainConfig(**options.given(device=device, threads=threads, precision="fp32"))
     unknowns = SampleConfig(**options.given(unknown=unknown)).unknown
@@ -37,26 +41,37 @@ def evaluate(
         raise SettingError("reset", f"cannot be {reset}", "give a whole number, 1 or more")
 
     from charrnn import checkpoint
-    from charrnn.text import sources
     from charrnn.text.vocabulary import describe_all
 
     console = Console(quiet=quiet)
     loaded = checkpoint.load(checkpoint.find(model))
-    source = sources.read(text)
-    name, characters = ", ".join(text), source.text
-    if unknowns == "skip":
-        characters, dropped = loaded.vocabulary.split_unknown(characters)
-        if dropped:
-            console.line(f"charrnn: {name}: left out what the model never saw: {describe_all(dropped)}")
-    if len(characters) < 2:
-        raise CorpusError(name, "holds fewer than two characters that the model knows", "give a longer text")
-    ids = loaded.vocabulary.encode(characters, name)
+    vocabulary, label = loaded.vocabulary, ", ".join(text)
+    dropped: set[str] = set()
+
+    def sift(symbols: str) -> str:
+        if unknowns == "error" or vocabulary.unit == "byte":  # of which none is unknown
+            return symbols
+        kept, alien = vocabulary.split_alien(symbols)
+        dropped.update(alien)
+        return kept
+
+    config = ReadConfig(**{**asdict(loaded.reading), "encoding": encoding})
+    corpus = reading.read(text, reading.files(text, glob), config, console, sift=sift)
+    if dropped:
+        console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
+    if folded := [symbol for symbol in corpus.counts if symbol not in vocabulary]:
+        share = sum(corpus.counts[symbol] for symbol in folded) / corpus.characters
+        if vocabulary.unknown is not None:
+            console.line(
+                f"charrnn: {label}: {share:.2%} are characters too rare for the model to know, counted as one"
+            )
+    ids = corpus.with_vocabulary(vocabulary).text()
 
     from charrnn.evaluation.bits import carried_nats, reset_nats
     from charrnn.model.network import CharRNN
     from charrnn.training.machine import Machine
 
-    network = CharRNN(loaded.model, len(loaded.vocabulary)).to(Machine(machine_config).device)
+    network = CharRNN(loaded.model, len(vocabulary), vocabulary.boundary).to(Machine(machine_config).device)
     network.load_tensors(loaded.tensors)
     nats = carried_nats(network, ids)
     result: dict[str, float] = {"characters": len(ids) - 1, "nats": nats, "bits_per_char": bits(nats)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from charrnn.cli import options
+from charrnn.cli import options, reading
 from charrnn.cli.console import emit, printable
 from charrnn.errors import ModelFileError
 from charrnn.units import bits
@@ -30,7 +30,8 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
             "bytes": size,
             "parameters": loaded.model.parameters(len(loaded.vocabulary)),
             "model": asdict(loaded.model),
-            "vocabulary": loaded.vocabulary.characters,
+            "vocabulary": None if loaded.reading.unit == "byte" else _characters(loaded),
+            "reading": asdict(loaded.reading),
             "training": loaded.training,
         }
         emit(json.dumps(facts) + "\n")
@@ -47,14 +48,17 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
     model, record = loaded.model, loaded.training
     corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
     inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
+    noun = "bytes" if loaded.reading.unit == "byte" else "characters"
+    own = _characters(loaded)
+    documents = f" in {corpus['documents']:,} documents" if corpus.get("documents") else ""
     quality = "not measured" if nats is None else f"{bits(nats):.4f} bits per character ({nats:.4f} nats)"
     return [
         ("file", f"{path}, {size:,} bytes"),
         ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
         ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
-        ("vocabulary", f"{len(loaded.vocabulary):,} characters: {loaded.vocabulary.characters}"),
-        ("corpus", f"{corpus['name']}, {corpus['characters']:,} characters, sha256 {corpus['sha256']}"),
-        ("validation", f"{quality}, last {corpus['validation_characters']:,} characters"),
+        ("vocabulary", f"{len(own):,} {noun}" + ("" if noun == "bytes" else f": {own}")),
+        ("corpus", f"{corpus['name']}, {corpus['characters']:,} {noun}{documents}, sha256 {corpus['sha256']}"),
+        ("validation", f"{quality}, {corpus['validation_characters']:,} {noun} held out"),
         ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['ended'] or 'not ended'}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
         *([("from", record["from"]["model"])] if "from" in record else []),
@@ -62,6 +66,13 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
         (_again(record), _command(loaded)),
         ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
     ]
+
+
+def _characters(loaded: "Checkpoint") -> str:
+    """The symbols of a model that are characters, or bytes."""
+    from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
+
+    return loaded.vocabulary.symbols.replace(BOUNDARY, "").replace(UNKNOWN, "")
 
 
 def _again(record: Mapping[str, Any]) -> str:
@@ -79,7 +90,13 @@ def _command(loaded: "Checkpoint") -> str:
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
     chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
+    words += reading.words(loaded.reading)
     source = (
         f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
     )
-    return "charrnn train " + source + shlex.join(words)
+    return "charrnn train " + source + " ".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    """As a word of a shell that can be shown on one line."""
+    return shlex.quote(word) if word.isprintable() else "$'" + printable(word).replace("'", "\\'") + "'"

@@ -1,4 +1,4 @@
-"""Prompts from a file or from stdin, one in a line, taken as they come."""
+"""Prompts: the one for all samples, and those from a file or from stdin, one in a line, taken as they come."""
 
 import codecs
 import os
@@ -8,14 +8,20 @@ import sys
 from collections.abc import Iterator
 from threading import Thread
 
+from charrnn.checkpoint import Checkpoint
 from charrnn.cli.console import Console
+from charrnn.config import SampleConfig
 from charrnn.errors import CharrnnError, CorpusError
+from charrnn.sampling.primed import Primed
+from charrnn.sampling.primed import read as primed_by
+from charrnn.sampling.stepper import Network
 from charrnn.sampling.writer import Request
 from charrnn.text import sources
 from charrnn.text.vocabulary import Vocabulary, describe_all
 
 READ_AHEAD = 1024  # lines
 PIECE = 1 << 16  # bytes
+LONG = 20_000  # characters of a prompt that are worth a bar
 
 
 class PromptLines:
@@ -68,10 +74,9 @@ class PromptLines:
     def _parsed(self, line: bytes) -> tuple[str, str, CharrnnError | None]:
         name = f"{self._name}, line {self._line}"
         try:
-            text = line.removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            reason = f"is not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}"
-            return "", name, CorpusError(name, reason, "it was left out")
+            text = _decoded(line.removesuffix(b"\r"), self._vocabulary, name, "it was left out")
+        except CorpusError as error:
+            return "", name, error
         if self._skip:
             text, dropped = self._vocabulary.split_unknown(text)
             if dropped:
@@ -119,3 +124,49 @@ def _open(path: str) -> int:
         return sys.stdin.fileno()
     except OSError as error:
         raise CorpusError(path or "''", (error.strerror or str(error)).lower(), "check the path") from None
+
+
+def tell_of_stops(config: SampleConfig, model: Checkpoint, console: Console) -> None:
+    """Names the characters of stop strings that can never come."""
+    for string in config.stops:
+        if alien := model.vocabulary.split_unknown(string)[1]:
+            told = describe_all(alien)
+            console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
+
+
+def text_of(given: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
+    """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
+    prompt = given
+    if prompt == sources.STDIN:
+        prompt = _decoded(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "give it in UTF-8")
+    if config.unknown == "skip":
+        prompt, dropped = model.vocabulary.split_unknown(prompt)
+        if dropped:
+            console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
+    return prompt
+
+
+def read(network: Network, primed: Primed, model: Checkpoint, prompt: str, console: Console) -> Primed:
+    """The network after the prompt.
+
+    Raises:
+        UnknownCharacterError: it holds characters that the model never saw.
+    """
+    ids = model.vocabulary.encode(prompt, "the prompt")
+    if len(ids) < LONG:
+        return primed_by(network, primed, ids)
+    with console.bar(total=len(ids), unit=" characters") as bar:
+        return primed_by(network, primed, ids, bar.update)
+
+
+def _decoded(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:
+    """A prompt as text; for a model of bytes whatever it is.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8", "surrogateescape" if vocabulary.unit == "byte" else "strict")
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise CorpusError(name, reason, advice) from None

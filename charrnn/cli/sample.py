@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,7 @@ from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
 
 if TYPE_CHECKING:
-    from charrnn.checkpoint import Checkpoint
     from charrnn.sampling.batch import Choice
-    from charrnn.sampling.primed import Primed
-    from charrnn.sampling.stepper import Network
-
-LONG = 20_000  # characters of a prompt that are worth a bar
 
 
 def sample(
@@ -108,6 +104,7 @@ def sample(
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="int8|fp32", help="Of the weights.  [default: int8]")
     ] = None,
+    utf8: Annotated[bool, typer.Option("--utf8", help="Of a model of bytes: whole characters only.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -145,7 +142,7 @@ def sample(
             temperature=None if temp is None else _temperature(temp), length=length, stop=tuple(stop or ()),
             keep_stop=keep_stop, lines=lines, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty,
             repeat_window=repeat_window, allow=allow, forbid=forbid, seed=seed, unknown=unknown, precision=precision,
-            logprobs=0 if show else logprobs,
+            logprobs=0 if show else logprobs, utf8=utf8 or None,
         )
     )  # fmt: skip
     if count is not None and not 1 <= count < 2**63:
@@ -153,6 +150,7 @@ def sample(
     if config.length == 0 and (many or as_json):
         raise SettingError("length", "cannot be 0 where a sample is to be finished", "give a whole number, 1 or more")
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
+    from charrnn.cli import prompts as prompts_of
     from charrnn.cli.records import record
     from charrnn.cli.show import coloured
     from charrnn.sampling import primed as states
@@ -166,16 +164,23 @@ def sample(
     loaded = checkpoint.load(path)
     if save_state is not None:
         states.check_free(Path(save_state))
-    _tell_of_stops(config, loaded, console)
-    prompt = _prompt(prompt, config, loaded, console)
+    documents = loaded.vocabulary.boundary is not None
+    if documents and length is None:
+        config = replace(config, length=loaded.usual_length)
+    prompts_of.tell_of_stops(config, loaded, console)
+    prompt = prompts_of.text_of(prompt, config, loaded, console)
     characters = len(prompt) + (config.length or math.inf) * (math.inf if lined else count or 1)
 
     def compiling() -> None:
         console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
 
     network = Engines(loaded.model, loaded.tensors, compiling).network(config.precision, characters)
-    primed = states.unprimed(network) if load_state is None else states.load(Path(load_state), loaded, network)
-    primed = _read(network, primed, loaded, prompt, console)
+    primed = (
+        states.unprimed(network, loaded.vocabulary)
+        if load_state is None
+        else states.load(Path(load_state), loaded, network)
+    )
+    primed = prompts_of.read(network, primed, loaded, prompt, console)
     if save_state is not None:
         states.save(Path(save_state), loaded, primed)
     in_colour = show is not None and _can_show(console)
@@ -183,21 +188,23 @@ def sample(
     def shown(text: str, choices: Iterable["Choice"]) -> str:
         return in_colours(coloured(choices), sys.stdout) if in_colour else text
 
+    end = "\0" if null else (loaded.reading.separator or "\n") if separator is None else separator
     if not many and not as_json:
         last = prompt if echo else ""
         emit(last)
+        size = 0
         for last, choices in write(network, loaded.vocabulary, config, primed=primed):
             emit(shown(last, choices))
+            size += len(last)
+        if documents and size != config.length:  # which is a cut
+            emit(last := end)
         console.clear_of(last)
         return
     if prompts is None:
         requests: Requests = Listed(Request(number) for number in range(count or 1))
     else:
-        from charrnn.cli.prompts import PromptLines
-
         skip = config.unknown == "skip"
-        requests = PromptLines(prompts, loaded.vocabulary, skip=skip, count=count or 1, console=console)
-    end = "\0" if null else "\n" if separator is None else separator
+        requests = prompts_of.PromptLines(prompts, loaded.vocabulary, skip=skip, count=count or 1, console=console)
     failed = 0
     for written in write_all(network, loaded.vocabulary, config, requests, primed):
         if written.error is not None and written.number % (count or 1) == 0:  # each prompt but once
@@ -211,46 +218,6 @@ def sample(
     if failed:
         name = "stdin" if prompts == "-" else str(prompts)
         raise CorpusError(name, f"{failed:,} could not be continued", "the others were")
-
-
-def _tell_of_stops(config: SampleConfig, model: "Checkpoint", console: Console) -> None:
-    """Names the characters of stop strings that can never come."""
-    from charrnn.text.vocabulary import describe_all
-
-    for string in config.stops:
-        if alien := model.vocabulary.split_unknown(string)[1]:
-            told = describe_all(alien)
-            console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
-
-
-def _prompt(given: str, config: SampleConfig, model: "Checkpoint", console: Console) -> str:
-    """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
-    from charrnn.text import sources
-    from charrnn.text.vocabulary import describe_all
-
-    prompt = given
-    if prompt == sources.STDIN:
-        prompt = sources.decode(sources.read_bytes(sources.STDIN), sources.STDIN)
-    if config.unknown == "skip":
-        prompt, dropped = model.vocabulary.split_unknown(prompt)
-        if dropped:
-            console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
-    return prompt
-
-
-def _read(network: "Network", primed: "Primed", model: "Checkpoint", prompt: str, console: Console) -> "Primed":
-    """The network after the prompt.
-
-    Raises:
-        UnknownCharacterError: it holds characters that the model never saw.
-    """
-    from charrnn.sampling.primed import read
-
-    ids = model.vocabulary.encode(prompt, "the prompt")
-    if len(ids) < LONG:
-        return read(network, primed, ids)
-    with console.bar(total=len(ids), unit=" characters") as bar:
-        return read(network, primed, ids, bar.update)
 
 
 def _can_show(console: Console) -> bool:

@@ -24,10 +24,13 @@ def legend() -> list[Styled]:
 
 def coloured(choices: Iterable[Choice]) -> list[Styled]:
     """The characters, those of one colour together."""
-    return [
-        ("".join(choice.character for choice in those), style)
-        for style, those in groupby(choices, key=lambda choice: _style(bits(choice.nats)))
-    ]
+    shown = list(choices)
+    styles = [_style(bits(choice.nats)) for choice in shown]
+    for place, choice in enumerate(shown):
+        if place and "\udc80" <= choice.character < "\udcc0":  # a byte that goes on with a character
+            styles[place] = styles[place - 1]
+    parts = zip((choice.character for choice in shown), styles, strict=True)
+    return [("".join(text for text, _ in those), style) for style, those in groupby(parts, key=lambda part: part[1])]
 
 
 def _style(surprise: float) -> str:

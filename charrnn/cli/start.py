@@ -1,16 +1,19 @@
 """From what the user typed to a trainer that is ready to run: a new run, or one that goes on."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn import checkpoint
+from charrnn.cli import reading
 from charrnn.cli.console import Console
+from charrnn.config import ReadConfig
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
-from charrnn.text.corpus import Corpus, sha256_of
-from charrnn.text.sources import Source
-from charrnn.text.vocabulary import describe_all
+from charrnn.text.cache import Cache
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import BOUNDARY, describe_all
 from charrnn.training.keeper import Keeper
 from charrnn.training.resume import Run, check_same, extend
 from charrnn.units import duration
@@ -21,6 +24,50 @@ if TYPE_CHECKING:
     Begun = tuple[Run, Trainer]
 
 STRUCTURE = ("cell", "layers", "hidden", "embedding")  # what a trained model brings along
+CACHE = "cache"  # the folder beside a model where ids are kept
+
+
+class Wanted:
+    """The text to train on, as it was asked for.
+
+    Args:
+        paths: its files and folders.
+        keeper: where the run will be saved.
+        glob: which files of a folder.
+        cache: the folder for its ids, if it was named.
+    """
+
+    def __init__(self, paths: Sequence[str], keeper: Keeper, *, glob: str | None, cache: str | None) -> None:
+        self._paths, self._keeper, self._glob = paths, keeper, glob
+        folder = keeper.model.resolve().parent / CACHE if cache is None else Path(cache)
+        self._cache = Cache(folder, asked=cache is not None)
+
+    def read(self, config: ReadConfig, console: Console) -> Corpus:
+        """Reads it.
+
+        Raises:
+            CharrnnError: it cannot be read, or is the run's own.
+        """
+        files = reading.files(self._paths, self._glob)
+        keeper = self._keeper
+        own = {name: path for path in (keeper.model, keeper.state, keeper.log) if (name := _identity(str(path)))}
+        for file in files if own else ():
+            if (name := _identity(file.name)) and (path := own.get(name)):
+                raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
+        return reading.read(self._paths, files, config, console, self._cache)
+
+    def abandon(self) -> None:
+        """Leaves nothing half done behind."""
+        self._cache.abandon()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from all others, by whatever name."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_place(keeper: Keeper, *, resume: bool, force: bool) -> None:
@@ -53,25 +100,14 @@ def check_place(keeper: Keeper, *, resume: bool, force: bool) -> None:
                 )
 
 
-def check_apart(source: Source, keeper: Keeper) -> None:
-    """Makes sure that no file of the run is the text itself.
-
-    Raises:
-        ModelFileError: one is.
-    """
-    for path in (keeper.model, keeper.state, keeper.log):
-        for file in source.files:
-            if path.exists() and os.path.exists(file) and os.path.samefile(path, file):
-                raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
-
-
-def new(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
+def new(wanted: Wanted, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
     """Plans a run, from nothing or from a trained model.
 
     Args:
-        source: the text.
+        wanted: the text.
         keeper: where the run will be saved.
-        asked: what the user chose: fields of `ModelConfig` and `TrainConfig`, ``from`` and ``freeze_vocabulary``.
+        asked: what the user chose: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`, ``from`` and
+            ``freeze_vocabulary``.
         console: who is told.
 
     Raises:
@@ -80,35 +116,43 @@ def new(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Conso
         CharrnnError: a text, model or device that cannot be used.
     """
     asked = dict(asked)
-    wishes = {name: value for name, value in asked.items() if name not in ("from", "freeze_vocabulary")}
-    base, history = None, dict[str, Any]()
-    if "from" in asked:
+    ways = {name: value for name, value in asked.items() if name in ReadConfig.__dataclass_fields__}
+    wishes = {name: value for name, value in asked.items() if name not in (*ways, "from", "freeze_vocabulary")}
+    if "from" not in asked:
+        corpus = wanted.read(ReadConfig(**ways), console)
+        base, history = None, dict[str, Any]()
+    else:
         path = checkpoint.find(asked["from"])
         base = checkpoint.load(path)
         its = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
         history = {"from": {"model": path.stem, **its}}
-        for name in STRUCTURE:
-            own = getattr(base.model, name)
-            if wishes.setdefault(name, own) != own:
-                reason = f"cannot be {wishes[name]} with --from {asked['from']}, which has {own}"
+        own = {**asdict(base.reading), **asdict(base.model)}
+        for name in ("unit", *STRUCTURE):
+            given = ways if name == "unit" else wishes
+            if given.setdefault(name, own[name]) != own[name]:
+                reason = f"cannot be {given[name]} with --from {asked['from']}, which has {own[name]}"
                 raise SettingError(name, reason, "leave it out")
-        corpus = Corpus.of(source, base.vocabulary.extended(source.text))
-        added = corpus.vocabulary.characters[len(base.vocabulary) :]
-        if added and asked.get("freeze_vocabulary"):
+        config = ReadConfig(**{**asdict(base.reading), "encoding": None, **ways})  # which is of a file
+        corpus = wanted.read(config, console)
+        own_symbols = set(base.vocabulary.symbols)
+        added = "".join(sorted(set(corpus.vocabulary.symbols) - own_symbols))
+        if not asked.get("freeze_vocabulary"):
+            corpus = corpus.with_vocabulary(base.vocabulary.extended(added))
+        elif added and (base.vocabulary.unknown is None or BOUNDARY in added):
             reason = f"{path} never saw {describe_all(added)}"
-            raise UnknownCharacterError(corpus.name, reason, "leave out --freeze-vocabulary to add them")
-    else:
-        corpus = Corpus.of(source)
+            raise UnknownCharacterError(corpus.label, reason, "leave out --freeze-vocabulary to add them")
+        else:
+            corpus, added = corpus.with_vocabulary(base.vocabulary), ""
     _tell_text(corpus, keeper, console)
     if base is not None:
-        unused = len(set(base.vocabulary.characters) - set(source.text))
-        known = len(base.vocabulary) - unused
+        known = len(own_symbols & set(corpus.counts))
+        unused = len(own_symbols) - known
         console.line(f"from {path}: {known} characters that it knows, {len(added)} new ones, {unused} unused")
 
     from charrnn.training.machine import plan_here  # torch: more than a second
     from charrnn.training.trainer import Trainer
 
-    plan = plan_here(len(corpus.ids), len(corpus.vocabulary), wishes)
+    plan = plan_here(corpus, wishes)
     console.line(f"plan: {plan.summary}")
     for note in plan.notes:
         console.line(f"note: {note}")
@@ -117,12 +161,12 @@ def new(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Conso
         from charrnn.model.transfer import transfer
 
         trainer.start_from(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
-    run = Run(plan, asked, corpus.name, corpus.sha256, corpus.vocabulary, history)
+    run = Run.of(plan, asked, corpus, history)
     keeper.begin(run, trainer)
     return run, trainer
 
 
-def resumed(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
+def resumed(wanted: Wanted, keeper: Keeper, asked: Mapping[str, Any], console: Console) -> "Begun":
     """Goes on with a run; one that is finished has nothing left to do but to be saved once more.
 
     Raises:
@@ -134,10 +178,11 @@ def resumed(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: C
     if found is None:
         raise ResumeError(str(keeper.model), "has no run to go on with", "leave out --resume to start one")
     saved, note = found
-    check_same(saved.run, ", ".join(source.files), sha256_of(source), asked)
+    corpus = wanted.read(saved.run.reading, console)
+    check_same(saved.run, corpus.label, corpus.sha256, asked)
     saved, notes = extend(saved, asked)
     run, now = saved.run, saved.now.progress
-    corpus = replace(Corpus.of(source, run.vocabulary), name=run.name)
+    corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)
     _tell_text(corpus, keeper, console)
     console.line(f"plan: {run.plan.summary}")
     for line in [note, *notes]:
@@ -158,5 +203,10 @@ def resumed(source: Source, keeper: Keeper, asked: Mapping[str, Any], console: C
 
 
 def _tell_text(corpus: Corpus, keeper: Keeper, console: Console) -> None:
-    characters, distinct = len(corpus.ids), len(corpus.vocabulary)
-    console.line(f"{corpus.name}: {characters:,} characters, {distinct} distinct -> {keeper.model}", style="bold")
+    documents = f", {corpus.documents:,} document{'s' * (corpus.documents != 1)}" if corpus.documents else ""
+    noun = "bytes" if corpus.config.unit == "byte" else "characters"
+    console.line(
+        f"{corpus.name}: {corpus.characters:,} {noun}, {len(corpus.counts) - bool(corpus.documents)} distinct"
+        f"{documents} -> {keeper.model}",
+        style="bold",
+    )

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from charrnn.cli import options
+from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit
 from charrnn.cli.signals import Signals
-from charrnn.config import KeepConfig, ModelConfig, TrainConfig
+from charrnn.config import KeepConfig, ModelConfig, ReadConfig, TrainConfig
 from charrnn.errors import SettingError
 
 PLANNED = " [default: planned]"
@@ -15,7 +15,8 @@ PLANNED = " [default: planned]"
 
 def train(
     corpus: Annotated[
-        list[str], typer.Argument(metavar="CORPUS", help="Text files, directories of .txt files, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="CORPUS", help="Files, also .gz .xz .bz2 .zst, directories, or - for stdin."),
     ],
     out: Annotated[
         str | None,
@@ -40,6 +41,16 @@ def train(
         float | None, typer.Option("--epochs", metavar="X", help="Or: read the text this many times.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Or: take this many steps.")] = None,
+    lines: reading.Lines = False,
+    files: reading.Files = False,
+    documents: reading.Documents = None,
+    glob: reading.Glob = None,
+    encoding: reading.Encoding = None,
+    newlines: reading.Newlines = None,
+    normalize: reading.Normalize = None,
+    unit: reading.Unit = None,
+    min_count: reading.MinCount = None,
+    cache: reading.CacheFolder = None,
     cell: Annotated[
         str | None, typer.Option("--cell", metavar="lstm|gru|rnn", help="Kind of memory.  [default: lstm]")
     ] = None,
@@ -110,7 +121,11 @@ def train(
         steps=steps, minutes=minutes, seed=seed, precision=precision, engine=engine, device=device,
         threads=threads,
     )  # fmt: skip
-    for config in (ModelConfig, TrainConfig):  # a wrong value is told before anything is read or loaded
+    wishes |= reading.asked(
+        lines=lines, files=files, documents=documents, encoding=encoding, newlines=newlines, normalize=normalize,
+        unit=unit, min_count=min_count,
+    )  # fmt: skip
+    for config in (ReadConfig, ModelConfig, TrainConfig):  # a wrong value is told before anything is read or loaded
         config(**{name: value for name, value in wishes.items() if name in config.__dataclass_fields__})
     keeping = KeepConfig(**options.given(save_every=save_every))
     if freeze_vocabulary and from_ is None and not resume:
@@ -130,17 +145,23 @@ def train(
     keeper = Keeper(path, keeping.save_every)
     with Signals() as signals:
         lock = keeper.lock()
-        signals.farewell = lock.release
+        places = {"glob": glob, "cache": cache}
+        wanted = start.Wanted(corpus, keeper, **places)
+
+        def leave() -> None:
+            wanted.abandon()
+            lock.release()
+
+        signals.farewell = leave
         try:
             start.check_place(keeper, resume=resume, force=force)
-            source = sources.read(corpus)
-            start.check_apart(source, keeper)
-            run, trainer = (start.resumed if resume else start.new)(source, keeper, asked, console)
+            run, trainer = (start.resumed if resume else start.new)(wanted, keeper, asked, console)
 
             from charrnn.cli.watch import resume_command, tell_verdict, watch
 
             finished = watch(trainer, run, keeper, signals, console)
-            tell_verdict(finished, path, resume_command(corpus, path), console)
+            found_by = [f"--{name}={value}" for name, value in places.items() if value]
+            tell_verdict(finished, path, resume_command(corpus, path, found_by), console)
         finally:
             lock.release()
     emit(f"{path}\n")

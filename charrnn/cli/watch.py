@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from charrnn import checkpoint
@@ -28,7 +29,7 @@ def watch(trainer: Trainer, run: Run, keeper: Keeper, signals: Signals, console:
         FileError: it cannot be saved any more.
     """
     previewed = started = time.monotonic()
-    smooth, read_before = None, None
+    smooth, read_before, changed = None, None, ""
     signals.stop(trainer)
     with console.bar(total=1.0, layout=LAYOUT) as bar:
         for event in trainer.run():
@@ -45,9 +46,14 @@ def watch(trainer: Trainer, run: Run, keeper: Keeper, signals: Signals, console:
                 console.line(f"note: {told} with a learning rate of {event.learning_rate:.2g}")
             elif isinstance(event, Finished):
                 finished = event
-            if keeper.keep(run, trainer, event, now=signals.save) and signals.save:
-                signals.save = False
-                console.line("note: saved, as asked")
+            if keeper.keep(run, trainer, event, now=signals.save):
+                if signals.save:
+                    signals.save = False
+                    console.line("note: saved, as asked")
+                if not changed and (changed := trainer.corpus.changed()):
+                    console.line(
+                        f"note: {changed} is not what it was when it was read; the run goes on with what it was"
+                    )
             if isinstance(event, Evaluation):
                 console.line(_evaluation_line(event))
                 if console.lively and time.monotonic() - previewed >= PREVIEW_SECONDS:
@@ -67,19 +73,27 @@ def _preview(trainer: Trainer, run: Run, signals: Signals) -> str:
     """A short sample of what the network writes by now; touches nothing that the training uses."""
     from charrnn.sampling.stepper import Stepper
     from charrnn.sampling.writer import write
+    from charrnn.text.vocabulary import text_of
 
-    text = ""
-    for piece, _ in write(Stepper(*trainer.latest(), "fp32"), run.vocabulary, PREVIEW):
-        if signals.caught:
+    network, text = Stepper(*trainer.latest(), "fp32"), ""
+    for number in range(PREVIEW.length):
+        config = replace(PREVIEW, length=PREVIEW.length - len(text), seed=number)
+        for piece, _ in write(network, run.vocabulary, config):
+            if signals.caught:
+                return text
+            text += piece
+        text += "\n"
+        if len(text) >= PREVIEW.length:  # or it was a document, and there is room for another one
             break
-        text += piece
-    return text
+    return text_of(text[:-1], run.vocabulary.unit)
 
 
 def tell_verdict(finished: Finished, path: Path, again: str, console: Console) -> None:
     """What came out, in plain words, and the next command to type; ``again`` is the one that resumes the run."""
     if finished.validation_nats is None:
-        quality = "not measured, for want of validation text" if finished.best_step else "not measured so far"
+        quality = "not measured so far"
+        if finished.best_step:
+            quality = "too little text to hold any out, so that nobody knows how it does on other text"
     else:
         nats = finished.validation_nats
         quality = f"{bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"
@@ -96,11 +110,11 @@ def tell_verdict(finished: Finished, path: Path, again: str, console: Console) -
     console.line(f"next: charrnn sample {as_argument(path)} --temp 0.8")
 
 
-def resume_command(corpus: Sequence[str], path: Path) -> str:
-    """The command that goes on with the run of a model."""
+def resume_command(corpus: Sequence[str], path: Path, options: Sequence[str] = ()) -> str:
+    """The command that goes on with the run of a model, with the options by which its text is found."""
     texts = " ".join(word if word == "-" else _word(word) for word in corpus)
     texts += " < THE_SAME_TEXT" if "-" in corpus else ""
-    return f"charrnn train --resume -o {as_argument(path)} {texts}"
+    return " ".join(["charrnn train --resume -o", as_argument(path), *map(shlex.quote, options), texts])
 
 
 def as_argument(path: Path) -> str:

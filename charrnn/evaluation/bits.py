@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from charrnn.model.network import CharRNN, State
+from charrnn.text.ids import Ids
 
 LANES = 64  # stretches of a text read side by side
 LANE_LENGTH = 1024  # shorter ones would spend more on their run-up than they save
@@ -27,7 +28,7 @@ RESOLUTION = 1e-6  # nats per character; reading again what changes no lane by m
 @torch.no_grad()
 def carried_nats(
     network: CharRNN,
-    ids: NDArray[np.unsignedinteger],
+    ids: Ids,
     tolerance: float = TOLERANCE,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> float:
@@ -70,7 +71,7 @@ def carried_nats(
 
 
 @torch.no_grad()
-def reset_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], reset: int) -> float:
+def reset_nats(network: CharRNN, ids: Ids, reset: int) -> float:
     """Mean nats per character with a fresh state every ``reset`` characters, as transformers are quoted."""
     reset = min(reset, len(ids) - 1)
     starts = np.arange(0, len(ids) - 1, reset)
@@ -84,7 +85,7 @@ def reset_nats(network: CharRNN, ids: NDArray[np.unsignedinteger], reset: int) -
 
 def _read(
     network: CharRNN,
-    ids: NDArray[np.unsignedinteger],
+    ids: Ids,
     starts: NDArray[np.int64],
     length: int,
     state: State,
@@ -94,14 +95,14 @@ def _read(
 
     Predictions beyond the end of the text count nothing.
     """
-    sums = np.zeros(len(starts))  # fp64, which not every device has
+    sums, pairs = np.zeros(len(starts)), len(ids) - 1  # fp64, which not every device has
     chunk = max(1, min(CHUNK, MOST_LOGITS // (len(starts) * network.vocabulary_size)))
     for offset in range(0, length, chunk):
         heartbeat()
         place = starts + np.arange(offset, min(offset + chunk, length))[:, None]  # (T, lanes)
-        logits, state = network(_tensor(ids.take(place, mode="clip"), network), state)
+        logits, state = network(_tensor(ids.take(np.minimum(place, pairs)), network), state)
         targets = _tensor(
-            np.where(place < len(ids) - 1, ids.take(place + 1, mode="clip").astype(np.int64), -1), network
+            np.where(place < pairs, ids.take(np.minimum(place + 1, pairs)).astype(np.int64), -1), network
         )
         loss = functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import SampleConfig
+from charrnn.errors import SettingError
 from charrnn.sampling.ending import Ending
 from charrnn.sampling.primed import Primed
 from charrnn.sampling.sampler import NEVER, Numbers, Sampler, log_softmax
 from charrnn.sampling.stepper import Ids, Network, Runner, State, joined, rows_of
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.sampling.utf8 import Utf8
+from charrnn.text.vocabulary import UNKNOWN, Vocabulary
 
 
 class Choice(NamedTuple):
@@ -34,11 +36,9 @@ class Stream:
         nats: the surprise of all that was passed, where it is measured.
     """
 
-    def __init__(
-        self, number: int, unread: NDArray[np.integer], config: SampleConfig, seed: int, *, whole: bool
-    ) -> None:
+    def __init__(self, number: int, unread: NDArray[np.integer], seed: int, ending: Ending) -> None:
         self.number = number
-        self.ending = Ending(config, whole=whole)
+        self.ending = ending
         self.unread = unread  # ids
         self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
         self.position = 0  # of the next new character
@@ -71,7 +71,7 @@ class Batch:
         measure: whether to tell how surprising the characters are, asked for by ``config.logprobs`` or not.
 
     Raises:
-        SettingError: no character is allowed.
+        SettingError: no character is allowed, or bytes are to be UTF-8 where there are none.
     """
 
     def __init__(
@@ -89,7 +89,16 @@ class Batch:
         self._tell = config.logprobs is not None
         self._measure = measure or self._tell
         self._best = min(config.logprobs or 0, len(vocabulary))  # how many alternatives are told
-        self._sampler = Sampler(config, vocabulary.characters)
+        for field in ("allow", "forbid"):
+            if vocabulary.unit == "byte" and not getattr(config, field).isascii():
+                raise SettingError(field, "takes ASCII characters alone in a model of bytes", "leave others out")
+        self._sampler = Sampler(config, vocabulary.symbols)
+        if config.utf8 and vocabulary.unit != "byte":
+            raise SettingError("utf8", "is for models of bytes, and characters are never broken", "leave it out")
+        self._utf8 = Utf8(vocabulary) if config.utf8 else None
+        self._begun = np.empty(
+            0, dtype=np.intp
+        )  # (B,), of the characters of several bytes, where they are to be whole
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
         self.streams: list[Stream] = []
         self._state: State = rows_of(primed.state, np.empty(0, dtype=np.intp))  # of the streams that have advanced
@@ -107,10 +116,12 @@ class Batch:
         Raises:
             UnknownCharacterError: the prompt holds characters that the model never saw.
         """
-        if not prompt and not len(self._primed.recent):
-            prompt = start(self._vocabulary)
-        unread = np.concatenate([self._primed.recent[-1:], self._vocabulary.encode(prompt, name)])
-        self.streams.append(Stream(number, unread, self._config, self.seed, whole=self._whole))
+        ids = self._vocabulary.encode(prompt, name)
+        if not len(ids) and not len(self._primed.recent):
+            ids = self._vocabulary.encode(start(self._vocabulary))
+        unread = np.concatenate([self._primed.recent[-1:], ids])
+        ending = Ending(self._config, whole=self._whole, unit=self._vocabulary.unit)
+        self.streams.append(Stream(number, unread, self.seed, ending))
         return self.streams[-1]
 
     def advance(self, most: int) -> list[Stream]:
@@ -127,11 +138,12 @@ class Batch:
                 uniforms[known:, b] = stream.random.random(steps - known)
                 if self._sampler.sweeps:
                     positions[known:, b] = range(stream.position, stream.position + steps - known)
-        chosen, nats, best = self._run(given, uniforms, self._sampler.temperatures(positions))
+        left = np.array([np.inf if (its := stream.ending.left) is None else its for stream in self.streams])
+        chosen, nats, best = self._run(given, uniforms, self._sampler.temperatures(positions), left)
         advanced = self.streams
         for b, stream in enumerate(advanced):
             new = given[:, b] == NEVER
-            text = self._vocabulary.decode(chosen[new, b].tolist())
+            text = self._vocabulary.symbols_at(chosen[new, b].tolist())
             stream.position += len(text)
             surprises = nats[new, b].tolist() if self._measure else []
             choices: list[Choice] = []
@@ -149,6 +161,12 @@ class Batch:
             return
         self._state = joined([self._state, rows_of(self._primed.state, np.zeros(len(new), dtype=np.intp))])
         self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
+        if self._utf8 is not None:
+            state = np.zeros(1, dtype=np.intp)
+            for index in self._primed.recent[-4:-1]:
+                state = self._utf8.after(state, np.array([index]))
+            firsts = np.array([stream.unread[0] for stream in new], dtype=np.intp)
+            self._begun = np.append(self._begun, self._utf8.after(np.repeat(state, len(new)), firsts))
         for stream in new:
             stream.unread = stream.unread[1:]
         window = self._recent.shape[1]
@@ -162,10 +180,10 @@ class Batch:
         return most if left is None else len(stream.unread) + left
 
     def _run(
-        self, given: Ids, uniforms: Numbers, temperatures: Numbers
+        self, given: Ids, uniforms: Numbers, temperatures: Numbers, left: Numbers
     ) -> tuple[Ids, Numbers, list[list[tuple[tuple[str, float], ...]]]]:
         """The characters (steps, B) that were read next, how surprising they were, and the likeliest ones."""
-        if isinstance(self._network, Runner) and self._sampler.plain and not self._best:
+        if isinstance(self._network, Runner) and self._sampler.plain and not self._best and not self._utf8:
             chosen, nats, self._state = self._network.run(
                 self._next, self._state, given, uniforms, temperatures, self._sampler.never, measure=self._measure
             )
@@ -180,8 +198,11 @@ class Batch:
             logits, self._state = self._network.step(self._next, self._state)
             following = known
             if some_new[t]:
-                drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent)
+                forbidden = None if self._utf8 is None else self._utf8.forbidden(self._begun, left)
+                drawn = self._sampler.choose(logits, uniforms[t], temperatures[t], self._recent, forbidden)
                 following = drawn if all_new[t] else np.where(new[t], drawn, known)
+            if self._utf8 is not None:
+                self._begun, left = self._utf8.after(self._begun, following), left - new[t]
             if self._measure:
                 surprises = -log_softmax(logits)
                 nats[t] = np.take_along_axis(surprises, following[:, None], axis=1)[:, 0]
@@ -194,9 +215,9 @@ class Batch:
         """The likeliest characters of each stream; of equals the first of the vocabulary comes first."""
         order = surprises.argsort(axis=1, kind="stable")[:, : self._best]
         values = np.take_along_axis(surprises, order, axis=1)
-        characters = self._vocabulary.characters
+        symbols = self._vocabulary.symbols
         return [
-            tuple((characters[index], nats) for index, nats in zip(*row, strict=True))
+            tuple((symbols[index], nats) for index, nats in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
 
@@ -206,8 +227,10 @@ class Batch:
             return
         self.streams = [self.streams[b] for b in rows]
         self._state, self._next, self._recent = rows_of(self._state, rows), self._next[rows], self._recent[rows]
+        if self._utf8 is not None:
+            self._begun = self._begun[rows]
 
 
 def start(vocabulary: Vocabulary) -> str:
     """What the model reads when there is nothing to read: the end of a line, or its first character without lines."""
-    return "\n" if "\n" in vocabulary else vocabulary.characters[0]
+    return "\n" if "\n" in vocabulary else vocabulary.symbols.replace(UNKNOWN, "")[0]

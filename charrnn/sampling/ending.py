@@ -5,9 +5,10 @@ Knows nothing about networks; it is fed with text as it is made and passes on wh
 
 from typing import Literal
 
-from charrnn.config import SampleConfig
+from charrnn.config import SampleConfig, Unit
+from charrnn.text.vocabulary import BOUNDARY, symbols_of
 
-Reason = Literal["length", "stop", "lines"]  # what ended a sample
+Reason = Literal["length", "stop", "lines", "end"]  # what ended a sample; an end is where the model ended it
 
 
 class Ending:
@@ -16,13 +17,15 @@ class Ending:
     Args:
         config: length, stop strings and lines.
         whole: the last line keeps its line end.
+        unit: what it is fed with the symbols of.
 
     Attributes:
         reason: what ended the sample; None while it goes on.
     """
 
-    def __init__(self, config: SampleConfig, *, whole: bool) -> None:
-        self._stops, self._keep, self._whole = config.stops, config.keep_stop, whole
+    def __init__(self, config: SampleConfig, *, whole: bool, unit: Unit = "char") -> None:
+        self._stops = [symbols_of(stop, unit) for stop in config.stops]
+        self._keep, self._whole = config.keep_stop, whole
         self._left = config.length or None  # characters that may still come
         self._lines_left = config.lines or None
         self._held = ""  # may yet turn out to be the beginning of a stop string
@@ -37,13 +40,20 @@ class Ending:
         """Takes characters that follow those before, and gives back those that are now known to be written."""
         if self.reason:
             return ""
+        end = text.find(BOUNDARY)
+        if end >= 0:
+            text = text[:end]
         if self._left is not None:
             text = text[: self._left]
             self._left -= len(text)
         passed = self._search(text) if self._stops or self._lines_left else text
         if self.reason is None and self._left == 0:
             self.reason = "length"
-            passed, self._held = passed + self._held, ""
+        elif self.reason is None and end >= 0:
+            self.reason = "end"
+        else:
+            return passed
+        passed, self._held = passed + self._held, ""
         return passed
 
     def _search(self, text: str) -> str:

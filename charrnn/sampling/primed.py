@@ -4,7 +4,7 @@ The file is sealed (``sealed.py``), with the arrays ``state.LAYER.PART``, each (
 
     format       1
     model        the digest of the model file; no other model has this state
-    recent       the last characters that were read, as one string
+    recent       the last characters that were read, as one string of symbols
     digest       of the whole file
 """
 
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from charrnn import checkpoint, files, sealed
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import MOST_RECENT
-from charrnn.errors import CharrnnError, DamagedFileError, ModelFileError
+from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.sampling.stepper import Ids, Network, Runner, State
 from charrnn.sealed import STATE
+from charrnn.text.vocabulary import Vocabulary
 
 PIECE = 4096  # characters that are read between two heartbeats
 
@@ -38,9 +39,10 @@ class Primed:
     model: str = ""  # the digest of the model that read it, where more than one may be at hand
 
 
-def unprimed(network: Network) -> Primed:
-    """A network that has read nothing."""
-    return Primed(network.zero_state(1), np.empty(0, dtype=np.intp))
+def unprimed(network: Network, vocabulary: Vocabulary) -> Primed:
+    """A network that has read nothing, or nothing but that a document starts."""
+    start = [] if vocabulary.boundary is None else [vocabulary.boundary]
+    return Primed(network.zero_state(1), np.array(start, dtype=np.intp))
 
 
 def read(
@@ -82,8 +84,8 @@ def save(path: Path, model: Checkpoint, primed: Primed) -> None:
     Raises:
         FileError: it cannot be written.
     """
-    characters = model.vocabulary.decode(primed.recent.tolist())
-    header = {"model": checkpoint.digest(model), "recent": characters}
+    symbols = model.vocabulary.symbols_at(primed.recent.tolist())
+    header = {"model": checkpoint.digest(model), "recent": symbols}
     files.write_whole(path, sealed.to_bytes(STATE, header, _arrays(primed.state)))
 
 
@@ -99,11 +101,8 @@ def load(path: Path, model: Checkpoint, network: Network) -> Primed:
     blank = network.zero_state(1)
     shapes = {name: its.shape for name, its in _arrays(blank).items()}
     sound = {name: its.shape for name, its in arrays.items() if its.dtype == np.float32 and np.isfinite(its).all()}
-    try:
-        recent = model.vocabulary.encode(str(header.get("recent", ""))).astype(np.intp)
-    except CharrnnError:
-        sound = {}
-    if sound != shapes:
+    recent = model.vocabulary.ids_of(str(header.get("recent", ""))).astype(np.intp)
+    if sound != shapes or recent.min(initial=0) < 0:
         _refuse(path, "does not describe a state of its model", "save it again with --save-state")
     state = tuple(
         tuple(arrays[f"state.{n}.{part}"][None] for part in range(len(layer))) for n, layer in enumerate(blank)

@@ -8,8 +8,10 @@ stays. Knows nothing about networks or text.
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.config import SampleConfig, brackets
+from charrnn.brackets import brackets
+from charrnn.config import SampleConfig
 from charrnn.errors import SettingError
+from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
 
 COLDEST = 1e-250  # temperature; any fp32 logit below the largest has no chance by then, and float64 no overflow yet
 NEVER = -1  # the id of no character, among the recent ones
@@ -23,16 +25,17 @@ class Sampler:
 
     Args:
         config: temperature, filters, length.
-        characters: those of the vocabulary, in the order of their ids.
+        symbols: those of the vocabulary, in the order of their ids.
 
     Raises:
         SettingError: no character is allowed.
     """
 
-    def __init__(self, config: SampleConfig, characters: str) -> None:
+    def __init__(self, config: SampleConfig, symbols: str) -> None:
         self._config = config
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
-        self.never = _never(config, characters)  # (V,), which ids are not to be written
+        self.never = _never(config, symbols)  # (V,), which ids are not to be written
+        self._end = symbols.find(BOUNDARY)  # no character, and nothing that could be repeated
         self._forbids = bool(self.never.any())
         self._hottest, self._coldest = max(config.temperatures), min(config.temperatures)
         self.sweeps = self._hottest > self._coldest  # so that it matters where a character stands
@@ -47,7 +50,14 @@ class Sampler:
         end = max(1, self._config.length - 1)
         return np.asarray(first + (last - first) * np.minimum(positions / end, 1))  # some steps go beyond the end
 
-    def choose(self, logits: NDArray[np.float32], uniforms: Numbers, temperatures: Numbers, recent: Ids) -> Ids:
+    def choose(
+        self,
+        logits: NDArray[np.float32],
+        uniforms: Numbers,
+        temperatures: Numbers,
+        recent: Ids,
+        forbidden: NDArray[np.bool_] | None = None,
+    ) -> Ids:
         """Ids (B,) drawn from what `distribution` gives; where the temperature is 0 the likeliest one.
 
         Args:
@@ -55,8 +65,17 @@ class Sampler:
             uniforms: (B,), random numbers from 0 to below 1.
             temperatures: (B,).
             recent: (B, `window`) ids, NEVER where there are fewer.
+            forbidden: (B, V), what may not be chosen this time.
+
+        Raises:
+            SettingError: there is nothing left that may be.
         """
         scores = self._scores(logits, recent)
+        if forbidden is not None:
+            scores[forbidden] = -np.inf
+            if np.isneginf(scores).all(axis=1).any():
+                field = "allow" if self._config.allow else "forbid"
+                raise SettingError(field, "leaves no byte with which a character could go on", "allow more, or all")
         if not self._hottest:
             return np.asarray(scores.argmax(axis=1))
         cumulative = np.add.accumulate(self._weights(scores, temperatures), axis=1)
@@ -78,6 +97,7 @@ class Sampler:
             logs = log_softmax(scores)  # at most 0, so that a power above 1 makes each less likely
             seen = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
             np.put_along_axis(seen, recent, True, axis=1)  # NEVER falls on the last column
+            seen[:, self._end] = False  # which is the last one where there is none
             scores = np.where(seen[:, :-1], logs * self._config.repeat_penalty, logs)
         if self._forbids:
             scores[:, self.never] = -np.inf
@@ -119,12 +139,17 @@ def _ranked(probabilities: Numbers) -> Ids:
     return np.argsort(-probabilities, axis=1, kind="stable")  # of equals the lower id comes first
 
 
-def _never(config: SampleConfig, characters: str) -> NDArray[np.bool_]:
+def _never(config: SampleConfig, symbols: str) -> NDArray[np.bool_]:
+    """What is not to be written: unknown characters, and those that the user doesn't want; but ends are no matter."""
     if not config.allow and not config.forbid:
-        return np.zeros(len(characters), dtype=bool)
+        return np.array([symbol == UNKNOWN for symbol in symbols])
     allow, forbid = (brackets(name, getattr(config, name)) for name in ("allow", "forbid"))
-    never = [bool((config.allow and not allow.match(one)) or forbid.match(one)) for one in characters]
-    if all(never):
+
+    def is_unwanted(symbol: str) -> bool:
+        return symbol == UNKNOWN or bool((config.allow and not allow.match(symbol)) or forbid.match(symbol))
+
+    never = [symbol != BOUNDARY and is_unwanted(symbol) for symbol in symbols]
+    if sum(never) == len(symbols) - (BOUNDARY in symbols):
         name = "allow" if config.allow else "forbid"
         reason = f"leaves no character that the model can write ({getattr(config, name)!r})"
         raise SettingError(name, reason, "charrnn info shows those that it knows")

@@ -14,7 +14,7 @@ from charrnn.sampling.batch import Batch, Choice
 from charrnn.sampling.ending import Reason
 from charrnn.sampling.primed import Primed, unprimed
 from charrnn.sampling.stepper import Network
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import Vocabulary, text_of
 
 WIDTH = 256  # samples written side by side
 STEPS = 16  # characters of each of many before any is looked at: those beyond its end are wasted
@@ -39,6 +39,7 @@ class Sample:
     number: int
     prompt: str
     text: str = ""
+    size: int = 0  # characters of it, or bytes
     ended: Reason | None = None  # None if it never began
     nats: float = 0.0  # the surprise of all its characters, as the model itself sees them
     seed: int = 0
@@ -47,9 +48,9 @@ class Sample:
 
 
 class Piece(NamedTuple):
-    """A few characters of a sample on its way."""
+    """A few characters of a sample on its way, or bytes, whose text may end within a character."""
 
-    text: str
+    text: str  # symbols
     choices: Sequence[Choice]  # them one by one, if ``logprobs`` was asked for
 
 
@@ -90,7 +91,7 @@ def write(
             before the first character.
         SettingError: no character is allowed; likewise.
     """
-    batch = Batch(network, vocabulary, config, primed or unprimed(network), whole=True)
+    batch = Batch(network, vocabulary, config, primed or unprimed(network, vocabulary), whole=True)
     stream = batch.add(0, prompt)
 
     def pieces() -> Iterator[Piece]:
@@ -126,7 +127,7 @@ def write_all(
     Raises:
         SettingError: no character is allowed.
     """
-    batch = Batch(network, vocabulary, config, primed or unprimed(network), whole=False, measure=True)
+    batch = Batch(network, vocabulary, config, primed or unprimed(network, vocabulary), whole=False, measure=True)
     finished: dict[int, Sample] = {}
     following = 0  # the number of the sample to be yielded next
     begun: dict[int, _Begun] = {}
@@ -152,9 +153,10 @@ def write_all(
             if config.logprobs is not None:
                 sample.choices.extend(stream.choices)
             if stream.ending.reason is not None:
+                symbols = "".join(sample.texts)
                 finished[stream.number] = Sample(
-                    stream.number, sample.prompt, "".join(sample.texts), stream.ending.reason, stream.nats,
-                    batch.seed, tuple(sample.choices),
+                    stream.number, sample.prompt, text_of(symbols, vocabulary.unit), len(symbols),
+                    stream.ending.reason, stream.nats, batch.seed, tuple(sample.choices),
                 )  # fmt: skip
                 del begun[stream.number]
         while following in finished:

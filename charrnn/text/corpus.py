@@ -1,19 +1,23 @@
-"""A text as the network reads it: one array of ids, the vocabulary that made them, and where training ends.
+"""A text ready to be learned: its ids, the vocabulary that they are of, its documents, and where training ends.
 
-Knows nothing about files (``sources.py`` reads them) or batches (``streams.py`` cuts them).
+``reading.py`` makes it. Knows nothing about networks or batches.
 """
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CorpusError
-from charrnn.text.sources import Source
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.config import ReadConfig
+from charrnn.errors import UnknownCharacterError
+from charrnn.text.decoding import Noticed
+from charrnn.text.ids import Ids, OnDisk
+from charrnn.text.sources import File
+from charrnn.text.text import Text
+from charrnn.text.vocabulary import BOUNDARY, Vocabulary, describe_all
 
-Ids = NDArray[np.unsignedinteger]
+_SPLIT_SEED = 0  # the same documents are held out whatever the seed of the run
 
 
 @dataclass(frozen=True)
@@ -21,40 +25,82 @@ class Corpus:
     """A text in ids, with its identity."""
 
     name: str  # what a model trained on it is called, unless told otherwise
-    ids: Ids  # (characters,)
+    label: str  # what an error calls it
+    config: ReadConfig
+    stored: Ids  # (n,), the numbers of symbols in the order in which they came
+    counts: Mapping[str, int]  # of each symbol, in that order
     vocabulary: Vocabulary
-    sha256: str  # `sha256_of` the text
+    sha256: str  # of the text in UTF-8, or of the bytes, as they were read
+    starts: NDArray[np.int64]  # places where documents begin, or every few of them; none without documents
+    documents: int = 0
+    longest: int = 0  # symbols of the longest document
+    noticed: Noticed = field(default_factory=Noticed)
+    cached: bool = False  # found, and not read
+    identities: tuple[tuple[File, object], ...] = ()  # of the first few files, when they were read
 
-    @classmethod
-    def of(cls, source: Source, vocabulary: Vocabulary | None = None) -> "Corpus":
-        """Encodes a text, in its own vocabulary if none is given.
+    @property
+    def characters(self) -> int:
+        """How many there are, or bytes; ends of documents are none."""
+        return sum(self.counts.values()) - self.counts.get(BOUNDARY, 0)
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> "Corpus":
+        """The same text in another vocabulary.
 
         Raises:
-            CorpusError: fewer than two characters to predict from, or a text that cannot be written.
-            UnknownCharacterError: it holds characters that are not in ``vocabulary``.
+            UnknownCharacterError: it holds symbols that are not in it.
         """
-        name = ", ".join(source.files)
-        if len(source.text) < 2:
-            reason = "holds fewer than two characters, so there is nothing to predict"
-            raise CorpusError(name, reason, "give a longer text")
-        digest = sha256_of(source)
-        vocabulary = vocabulary or Vocabulary.of(source.text)
-        return cls(source.name, vocabulary.encode(source.text, name), vocabulary, digest)
+        symbols = "".join(self.counts)
+        if alien := sorted(symbols[index] for index in np.flatnonzero(vocabulary.ids_of(symbols) < 0)):
+            reason = f"the model never saw {describe_all(''.join(alien))}"
+            raise UnknownCharacterError(self.label, reason, "add --unknown skip to leave them out")
+        return replace(self, vocabulary=vocabulary)
 
-    def split(self, validation: int) -> tuple[Ids, Ids]:
-        """The ids to train on, and the last ``validation`` ids, to measure on."""
-        border = len(self.ids) - validation
-        return self.ids[:border], self.ids[border:]
+    def text(self) -> Text:
+        """All of it, in its own order."""
+        return Text.whole(self.stored, self._table())
 
+    def split(self, validation: int) -> tuple[Text, Text]:
+        """The text to train on, and about so many symbols to measure on.
 
-def sha256_of(source: Source) -> str:
-    """The identity of a text: of its characters in UTF-8, after line endings were made one.
+        Of documents these are some chosen at random, the same ones whatever the seed of a run; of a text those at its
+        end, and so where documents are few and long, of which one is cut then.
+        """
+        table, border = self._table(), len(self.stored) - validation
+        if not len(self.starts):
+            return Text.whole(self.stored, table, 0, border), Text.whole(self.stored, table, border)
+        closing = len(self.stored) - 1
+        lengths = np.diff(np.append(self.starts, closing))
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(self.starts))
+        order = order[lengths[order] <= validation]
+        enough = int(np.searchsorted(np.cumsum(lengths[order]), validation)) + 1
+        held = np.zeros(len(self.starts), dtype=bool)
+        if enough <= min(len(order), len(self.starts) - 1) and validation:
+            held[order[:enough]] = True
+            measured = Text(self.stored, table, self.starts[held], lengths[held], closing)
+        else:  # a few long ones
+            lengths = np.minimum(lengths, np.maximum(0, border - self.starts))
+            held = lengths == 0
+            measured = Text.whole(self.stored, table, border)
+        return Text(self.stored, table, self.starts[~held], lengths[~held], closing), measured
 
-    Raises:
-        CorpusError: it cannot be written.
-    """
-    try:
-        return hashlib.sha256(source.text.encode("utf-8")).hexdigest()
-    except UnicodeEncodeError:
-        name = ", ".join(source.files)
-        raise CorpusError(name, "holds half of a surrogate pair", "decode the text with its encoding") from None
+    def check(self) -> None:
+        """Makes sure that the ids are still those that were read.
+
+        Raises:
+            FileError: their file was changed.
+        """
+        if isinstance(self.stored, OnDisk):
+            self.stored.check()
+
+    def changed(self) -> str:
+        """The name of a file that is not what it was when it was read; of many, the first few are looked at."""
+        for file, identity in self.identities:
+            try:
+                if file.identity != identity:
+                    return file.name
+            except OSError:
+                return file.name
+        return ""
+
+    def _table(self) -> NDArray[np.int32]:
+        return self.vocabulary.ids_of("".join(self.counts))

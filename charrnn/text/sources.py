@@ -1,140 +1,216 @@
-"""Where a text comes from: files, folders and stdin, decoded as UTF-8 with one kind of line ending.
+"""Where bytes come from: files, folders and stdin, compressed or not.
 
-Knows nothing about vocabularies; `read` gives back plain text and what was noticed on the way.
+Knows nothing about what they mean; ``decoding.py`` makes text of them.
 """
 
-import codecs
+import bz2
+import gzip
+import lzma
 import os
-import shlex
+import re
+import select
 import sys
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
-from charrnn.errors import CorpusError
+from charrnn.errors import CorpusError, SettingError
 
 STDIN = "-"
-GUESSED_ON = 1 << 16  # bytes that the guess at a foreign encoding reads
-LIKELY = (  # the encodings that it chooses among, all known to iconv; of equally good ones the first
-    "cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258",
-    "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949",
+GLOB = "**/*.txt"  # what is read of a folder
+PIECE = 1 << 20  # bytes that are read at once
+_MARKS = (
+    (rb"\x1f\x8b\x08", "gzip"), (rb"\xfd7zXZ\x00", "xz"), (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"),
+    (rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
+_LONGEST_MARK = 10  # bytes
+_ZSTD_PIECE = 4096  # packed bytes taken at once, of which some thousand times as many may come
 
 
-@dataclass(frozen=True)
-class Source:
-    """A text as read.
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to read."""
 
-    CRLF and CR are line feeds by now, and a byte order mark is gone; the fields say what there was.
-    """
+    name: str  # its path, or ``-``
+    found: bool = False  # in a folder, and not named by the user
 
-    name: str  # of the first file without its suffix, or "stdin"
-    files: tuple[str, ...]
-    text: str
-    encoding: str
-    line_endings: dict[str, int]  # how many of "LF", "CRLF" and "CR"
+    @property
+    def identity(self) -> tuple[str, int, int] | None:
+        """Path, size and time of the last change; None for what is not kept as a file, such as a pipe."""
+        if self.name == STDIN or not os.path.isfile(self.name):
+            return None
+        status = os.stat(self.name)
+        return os.path.abspath(self.name), status.st_size, status.st_mtime_ns
 
 
-def read(paths: Sequence[str]) -> Source:
-    """Reads files, folders (their .txt files, sorted) and stdin (``-``) as one text, in the order given.
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many; none at the end."""
+
+
+def find(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
+    """The files behind paths, in the order given; those of a folder sorted. Links to folders are not followed.
+
+    Args:
+        paths: files, folders, and ``-`` for stdin.
+        glob: which files of a folder.
 
     Raises:
-        CorpusError: a file that is missing, unreadable, not UTF-8 (with the offset of the first wrong byte), a
-            folder without text, or no text at all.
+        CorpusError: a folder without such a file.
+        SettingError: there is no such pattern.
     """
-    files = [file for path in paths for file in _files(path)]
-    texts, endings, mark = [], {"LF": 0, "CRLF": 0, "CR": 0}, False
-    for file in files:
-        text = decode(read_bytes(file), file)
-        mark |= text.startswith("\ufeff")
-        text = text.removeprefix("\ufeff")
-        crlf = text.count("\r\n")
-        endings["CRLF"] += crlf
-        endings["CR"] += text.count("\r") - crlf
-        endings["LF"] += text.count("\n") - crlf
-        texts.append(text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text)
-    whole = texts[0] if len(texts) == 1 else "".join(texts)
-    if not whole:
-        raise CorpusError(", ".join(paths), "is empty", "give a file with text in it")
-    return Source(name_of(paths), tuple(files), whole, "UTF-8 with a byte order mark" if mark else "UTF-8", endings)
+    for path in paths:
+        if path == STDIN or not os.path.isdir(path):  # Path("") would be the current directory
+            yield File(path)
+            continue
+        try:
+            found = sorted(str(file) for file in Path(path).glob(glob) if file.is_file())
+        except (ValueError, NotImplementedError) as error:
+            raise SettingError("glob", f"cannot be {glob} ({error})", "give a pattern such as '**/*.py'") from None
+        if not found:
+            what = ".txt file" if glob == GLOB else f"file like {glob}"
+            raise CorpusError(path, f"is a directory with no {what} in it", "name the files to read, or give --glob")
+        yield from (File(name, found=True) for name in found)
 
 
 def name_of(paths: Sequence[str]) -> str:
     """What a model trained on these is called, unless told otherwise."""
     path = Path(paths[0]).resolve()
-    return "stdin" if paths[0] == STDIN else path.name if path.is_dir() else path.stem
+    if paths[0] == STDIN:
+        return "stdin"
+    if path.is_dir():
+        return path.name
+    return Path(path.stem).stem if path.suffix in (".gz", ".xz", ".bz2", ".zst") else path.stem
 
 
-def decode(data: bytes, name: str) -> str:
-    """Decodes UTF-8 strictly.
+def pieces(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
+    """The bytes of a file, unpacked if they are compressed, whatever its name says.
+
+    All pieces but the last are of `PIECE` bytes; the last one is shorter, and may be empty.
+
+    Args:
+        file: which.
+        advance: is told how many bytes were read of what is on disk.
 
     Raises:
-        CorpusError: not UTF-8; names the offset of the first wrong byte and what the bytes look like.
+        CorpusError: missing, unreadable, or damaged where it is compressed.
     """
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise CorpusError(name, reason, _advice(data, error.start, name)) from None
-
-
-def _files(path: str) -> list[str]:
-    if path == STDIN or not os.path.isdir(path):  # Path("") would be the current directory
-        return [path]
-    found = sorted(str(file) for file in Path(path).rglob("*.txt") if file.is_file())
-    if not found:
-        raise CorpusError(path, "is a directory with no .txt file in it", "name the files to read")
-    return found
+        with _opened(file.name) as raw:
+            packed = _Begun(raw, advance)
+            kind = next((kind for mark, kind in _MARKS if re.match(mark, packed.head)), "")
+            try:
+                yield from _in_pieces(_unpacked(kind, packed))
+            except (EOFError, lzma.LZMAError, zlib.error, _Damaged, gzip.BadGzipFile) as error:
+                raise _damaged(file, kind, error) from None
+            except OSError as error:
+                if error.errno is None:  # as bz2 says it
+                    raise _damaged(file, kind, error) from None
+                raise
+    except OSError as error:
+        raise CorpusError(file.name or "''", (error.strerror or str(error)).lower(), "check the path") from None
 
 
 def read_bytes(path: str) -> bytes:
-    """All bytes of a file, or of stdin (``-``).
+    """All bytes of a file, or of stdin (``-``), unpacked if they are compressed.
 
     Raises:
-        CorpusError: missing or unreadable.
+        CorpusError: as `pieces`.
     """
-    try:
-        if path != STDIN:
-            with open(path, "rb") as file:
-                return file.read()
-        if sys.stdin is None:
-            raise CorpusError(STDIN, "stdin is closed", "pipe a text in or name a file")
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise CorpusError(path or "''", (error.strerror or str(error)).lower(), "check the path") from None
+    return b"".join(pieces(File(path)))
 
 
-def _advice(data: bytes, offset: int, name: str) -> str:
-    """What to do about bytes that are not UTF-8, from how those around the first wrong one look."""
-    sample, file = data[max(0, offset - GUESSED_ON // 2) : offset + GUESSED_ON // 2], shlex.quote(name)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        guess: str | None = "utf-16"
-    elif b"\0" in data[:GUESSED_ON]:
-        return "it looks like a binary file; give a text"
-    elif _is_damaged(sample):
-        return f"it looks like damaged UTF-8, so try without the wrong bytes: iconv -c -f utf-8 -t utf-8 {file}"
-    else:
-        guess = _guess(sample)
-    if guess is None:
-        return "it looks like no encoding we know; give a text in UTF-8"
-    return f"it looks like {guess}, so try: iconv -f {guess} -t utf-8 {file}"
+class _Begun:
+    """A file whose first bytes were looked at."""
+
+    def __init__(self, raw: BinaryIO, advance: Callable[[int], object]) -> None:
+        self._raw, self._advance = raw, advance
+        self.head = b""
+        while len(self.head) < _LONGEST_MARK and (more := self._next(_LONGEST_MARK - len(self.head))):
+            self.head += more
+        self._left = self.head
+
+    def read(self, size: int, /) -> bytes:
+        if self._left:
+            begun, self._left = self._left[:size], self._left[size:]
+            return begun
+        return self._next(size)
+
+    def _next(self, size: int) -> bytes:
+        while (data := self._raw.read(size)) is None:  # a pipe that another program made non-blocking is empty
+            select.select([self._raw], [], [])
+        self._advance(len(data))
+        return data
 
 
-def _is_damaged(sample: bytes) -> bool:
-    """Whether this is UTF-8 but for a few bytes, as after a cut in the middle of a character."""
-    text = sample.decode("utf-8", "replace")
-    wrong = text.count("\ufffd")
-    right = sum(not character.isascii() for character in text) - wrong
-    return wrong * 10 <= right
+def _in_pieces(stream: Readable) -> Iterator[bytes]:
+    """What is read, in whole pieces and the rest."""
+    piece = b""
+    while more := stream.read(PIECE - len(piece)):
+        piece = piece + more if piece else more
+        if len(piece) == PIECE:
+            yield piece
+            piece = b""
+    yield piece
 
 
-def _guess(sample: bytes) -> str | None:
-    """The likeliest encoding of these bytes by the name that iconv has for it, or None."""
-    from charset_normalizer import from_bytes  # only a text that is refused pays for this import
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
+    if path != STDIN:
+        return open(path, "rb", buffering=0)
+    if sys.stdin is None:
+        raise CorpusError(STDIN, "stdin is closed", "pipe a text in or name a file")
+    return nullcontext(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
-    telling = b"\n".join(line for line in sample.splitlines() if not line.isascii())
-    matches = from_bytes(telling, cp_isolation=list(LIKELY), threshold=0.5)
-    scores = [(match.chaos, match.coherence, match.multi_byte_usage) for match in matches]
-    best = [match for match, score in zip(matches, scores, strict=True) if score == scores[0]]
-    name = min((name for match in best for name in match.could_be_from_charset), key=LIKELY.index, default=None)
-    return name.replace("_", "-") if name else None
+
+def _unpacked(kind: str, packed: Any) -> Readable:
+    unpackers: dict[str, Callable[[], Readable]] = {
+        "gzip": lambda: gzip.GzipFile(fileobj=packed, mode="rb"),
+        "xz": lambda: lzma.LZMAFile(packed),  # noqa: SIM115  # as far as its file is
+        "bzip2": lambda: bz2.BZ2File(packed),
+        "zstd": lambda: _Zstd(packed),
+    }
+    reader: Readable = unpackers[kind]() if kind else packed
+    return reader
+
+
+class _Damaged(Exception):
+    """What is compressed cannot be unpacked."""
+
+
+class _Zstd:
+    """A zstd stream unpacked. Python's own comes with 3.14, and the reader of its elder takes a cut for the end."""
+
+    def __init__(self, packed: _Begun) -> None:
+        import zstandard
+
+        self._packed, self._error = packed, zstandard.ZstdError
+        self._begin = zstandard.ZstdDecompressor().decompressobj
+        self._frame = self._begin()
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        while not self._left:
+            data = self._frame.unused_data if self._frame.eof else b""
+            data = data or self._packed.read(_ZSTD_PIECE)
+            if not data:
+                if not self._frame.eof:
+                    raise EOFError("it ends too early")
+                return b""
+            if self._frame.eof:
+                self._frame = self._begin()
+            try:
+                self._left = self._frame.decompress(data)
+            except self._error as error:
+                raise _Damaged(str(error)) from None
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
+
+
+def _damaged(file: File, kind: str, error: Exception) -> CorpusError:
+    reason = f"is damaged {kind} ({str(error).rstrip('.').lower()})"
+    return CorpusError(file.name, reason, "get it again, or unpack what can be had")

@@ -112,7 +112,7 @@ class Keeper:
             now: save in any case.
 
         Raises:
-            FileError: a file cannot be written; what was there before is untouched.
+            FileError: a file cannot be written, or the text's was changed; what was there before is untouched.
         """
         since = time.monotonic() - self._saved
         over = isinstance(event, Finished)
@@ -124,6 +124,7 @@ class Keeper:
 
     def _save(self, saved: SavedRun, trainer: "Trainer", *, over: bool) -> None:
         started = time.monotonic()
+        trainer.corpus.check()  # before anything that was learned of another text is kept
         if self._fresh:  # or the state before this one would be another run's
             files.remove(files.old(self.state))
         files.write_whole(self.state, resume.to_bytes(saved), keep_old=self._keep_old and not self._fresh)

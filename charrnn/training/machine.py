@@ -20,6 +20,7 @@ import torch
 from charrnn.config import Device, Engine, ModelConfig, Precision, TrainConfig
 from charrnn.errors import SettingError, is_out_of_memory
 from charrnn.model.network import CharRNN
+from charrnn.text.corpus import Corpus
 from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Pace, Plan, make_plan
 
@@ -35,12 +36,14 @@ class Machine:
 
     Args:
         config: the wishes as to device, threads, precision and engine.
+        document: symbols of a document in the mean, where the text consists of documents.
 
     Raises:
         SettingError: a device that this machine doesn't have.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, document: float | None = None) -> None:
+        self._document = document
         self.device = _device(config.device)
         self.threads = config.threads or _cores()
         raced = not config.threads and self.device == "cpu"
@@ -104,13 +107,16 @@ class Machine:
 
     def _race(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, limit: float) -> float:
         """Seconds per step, of fewer steps where they take longer than ``limit``."""
-        network = CharRNN(model, vocabulary_size)
+        network = CharRNN(model, vocabulary_size, None if self._document is None else 0)
         network.initialize(seed=0)
         learner = Learner(network, train)
         with autocast(self.device, train.precision):  # compiles kernels that were never used, which is no lap
             first = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             network(first, network.zero_state(1))[0].sum().backward()
-        ids = np.random.default_rng(0).integers(vocabulary_size, size=(train.seq_length, train.batch_size))
+        random, size = np.random.default_rng(0), (train.seq_length, train.batch_size)
+        ids = random.integers(vocabulary_size, size=size)
+        if self._document is not None:
+            ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
         laps: list[float] = []
         while len(laps) <= RACE_STEPS or sum(laps) < RACE_SECONDS:
@@ -165,14 +171,15 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def plan_here(characters: int, distinct: int, given: Mapping[str, Any]) -> Plan:
-    """`make_plan` with the pace of this machine, which is set up to train on the way.
+def plan_here(corpus: Corpus, given: Mapping[str, Any]) -> Plan:
+    """`make_plan` for a text with the pace of this machine, which is set up to train on the way.
 
     Raises:
         SettingError: a given value out of range, or a device that this machine doesn't have.
     """
-    machine = Machine(TrainConfig(**{name: given[name] for name in _WISHES if name in given}))
-    return make_plan(characters, distinct, {**given, "device": machine.device}, machine.pace)
+    document = corpus.characters / corpus.documents if corpus.documents else None
+    machine = Machine(TrainConfig(**{name: given[name] for name in _WISHES if name in given}), document)
+    return make_plan(len(corpus.stored), len(corpus.vocabulary), {**given, "device": machine.device}, machine.pace)
 
 
 def _device(wish: Device) -> Device:

@@ -9,11 +9,12 @@ to save: dropout's numbers follow from seed and step (`Learner.step`).
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from charrnn import sealed
 from charrnn.checkpoint import Tensors, check_tensors
-from charrnn.config import ModelConfig, TrainConfig
+from charrnn.config import ModelConfig, ReadConfig, TrainConfig
 from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
 from charrnn.sealed import RUN
 from charrnn.text.corpus import Corpus
@@ -39,8 +40,16 @@ class Run:
     name: str  # of the text
     sha256: str
     vocabulary: Vocabulary
+    reading: ReadConfig  # how the text is read
     history: Mapping[str, Any] = field(default_factory=dict)  # for the record: ``from`` which model the first weights
     # came, and what was ``changed`` on the way
+
+    @classmethod
+    def of(
+        cls, plan: Plan, given: Mapping[str, Any], corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
+    ) -> "Run":
+        """A run on a text."""
+        return cls(plan, given, corpus.name, corpus.sha256, corpus.vocabulary, corpus.config, history)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ def to_bytes(saved: SavedRun) -> bytes:
         "plan": asdict(run.plan),
         "given": dict(run.given),
         "corpus": {"name": run.name, "sha256": run.sha256},
-        "vocabulary": run.vocabulary.characters,
+        "vocabulary": run.vocabulary.symbols,
+        "reading": asdict(run.reading),
         "history": dict(run.history),
         "now": asdict(saved.now.progress),
         "good": asdict(saved.good.progress),
@@ -122,7 +132,7 @@ def check_same(run: Run, name: str, sha256: str, given: Mapping[str, Any]) -> No
     if sha256 != run.sha256:
         reason = f"is not the text of this run (SHA-256 {sha256[:12]}..., it was {run.sha256[:12]}...)"
         raise ResumeError(name, reason, f"give the text as it was, or {_AGAIN}")
-    decided = {**asdict(run.plan.model), **asdict(run.plan.train)}
+    decided = {**asdict(run.plan.model), **asdict(run.plan.train), **asdict(run.reading)}
     for setting, value in given.items():
         before = run.given.get(setting), decided.get(setting)  # the plan may have cut what was asked for
         if setting not in (*BUDGETS, *PLACES) and value not in before:
@@ -201,9 +211,10 @@ def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
         plan = dict(header["plan"])
         plan["model"], plan["train"] = ModelConfig(**plan["model"]), TrainConfig(**plan["train"])
         plan["notes"] = tuple(plan["notes"])
-        vocabulary = Vocabulary(header["vocabulary"])
-        corpus = header["corpus"]
-        run = Run(Plan(**plan), header["given"], corpus["name"], corpus["sha256"], vocabulary, header["history"])
+        reading = ReadConfig(**header["reading"])
+        vocabulary = Vocabulary(header["vocabulary"], reading.unit)
+        name, sha256 = header["corpus"]["name"], header["corpus"]["sha256"]
+        run = Run(Plan(**plan), header["given"], name, sha256, vocabulary, reading, header["history"])
         whole = {**arrays, **{name: arrays[place] for name, place in header["aliases"].items()}}
         groups = [Snapshot(Progress(), whole).part(group) for group in ("now", "good", "best")]
         now, good = (

@@ -54,13 +54,13 @@ class Trainer:
     def __init__(self, corpus: Corpus, plan: Plan, history: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.stop = False
         self.rollbacks = 0
-        self._corpus = corpus
+        self.corpus = corpus
         self._plan = plan
         self._history = history
         self._config: TrainConfig = plan.train
         training, self._validation = corpus.split(plan.validation_characters)
-        self._streams = Streams(training, self._config.batch_size, self._config.seq_length)
-        self._network = CharRNN(plan.model, len(corpus.vocabulary))
+        self._streams = Streams(training, self._config.batch_size, self._config.seq_length, self._config.seed)
+        self._network = self._new_network()
         self._network.initialize(self._config.seed)
         self._learner = Learner(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
@@ -76,7 +76,7 @@ class Trainer:
         """The best model so far, with its record; the latest, as long as none was measured."""
         latest = self.snapshot().part("average")
         tensors = self.best if self._now.best_step or not _sound(latest) else latest
-        return Checkpoint(self._plan.model, self._corpus.vocabulary, tensors, self._record())
+        return Checkpoint(self._plan.model, self.corpus.vocabulary, tensors, self._record(), self.corpus.config)
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
         """The network as it is now, for a look at what it writes."""
@@ -142,12 +142,11 @@ class Trainer:
 
     def _step(self) -> Event:
         config, streams, now = self._config, self._streams, self._now
-        cursor = now.step % streams.chunks
-        if cursor == 0:  # every stream starts again
+        if now.step % streams.chunks == 0:  # every stream starts again
             self._state = self._network.zero_state(config.batch_size)
         peak = config.learning_rate * 0.5**self.rollbacks
         rate = peak * schedule(self._fraction(now.step), config.warmup)
-        nats, state = self._learner.step(now.step, *streams.chunk(cursor), self._state, rate)
+        nats, state = self._learner.step(now.step, *streams.chunk(now.step), self._state, rate)
         if not math.isfinite(nats):
             return self._roll_back(nats)
         self._state = state
@@ -225,13 +224,17 @@ class Trainer:
         """
         if not len(self._validation):
             return None
-        network = CharRNN(self._plan.model, len(self._corpus.vocabulary)).to(self._config.device)
+        network = self._new_network().to(self._config.device)
         network.load_tensors(tensors)
         if not roughly:
             return carried_nats(network, self._validation, heartbeat=self._look)
         network.fused = self._network.fused
         with autocast(self._config.device, self._config.precision):
             return carried_nats(network, self._validation, math.inf, self._look)
+
+    def _new_network(self) -> CharRNN:
+        vocabulary = self.corpus.vocabulary
+        return CharRNN(self._plan.model, len(vocabulary), vocabulary.boundary)
 
     def _finished(self) -> Finished:
         now = self._now
@@ -255,10 +258,12 @@ class Trainer:
         now = self._now
         return {
             "corpus": {
-                "name": self._corpus.name,
-                "sha256": self._corpus.sha256,
-                "characters": len(self._corpus.ids),
+                "name": self.corpus.name,
+                "sha256": self.corpus.sha256,
+                "characters": self.corpus.characters,
                 "validation_characters": len(self._validation),
+                "documents": self.corpus.documents,
+                "longest": self.corpus.longest,
             },
             "settings": asdict(self._config),
             **self._history,

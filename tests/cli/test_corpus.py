@@ -296,11 +296,11 @@ def test_a_proxy_whose_address_makes_no_sense_is_one_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("data", "lines"),
     [
-        ("ab\n" * 20, ["encoding      UTF-8", "line endings  20 LF", "characters    60, 3 distinct"]),
+        ("ab\n" * 20, ["encoding      ASCII, which is UTF-8", "line endings  20 LF", "characters    60, 3 distinct"]),
         ("ab\r\n" * 20, ["line endings  20 CRLF (all become LF)", "characters    60, 3 distinct"]),
         ("ab\r" * 5 + "ab\n" * 6, ["line endings  6 LF, 5 CR (all become LF)"]),
         ("ab" * 1000, ["line endings  none", "characters    2,000, 2 distinct"]),
-        ("\ufeffab", ["encoding      UTF-8 with a byte order mark", "characters    2, 2 distinct"]),
+        ("\ufeffab", ["encoding      UTF-8 with a byte order mark, every byte fits", "characters    2, 2 distinct"]),
     ],
     ids=["LF", "CRLF", "CR and LF", "none", "byte order mark"],
 )
@@ -344,16 +344,16 @@ def test_check_passes_on_what_the_plan_notes_of_a_short_text(run: Run, tmp_path:
 
 
 def test_check_as_json_is_one_object(run: Run, tmp_path: Path) -> None:
-    text = "ab\r\n" * 20 + 'é"\0'
+    text = "ab\r\n" * 20 + 'é"\1'
     (tmp_path / "text.txt").write_bytes(text.encode())
     result = run("check", "text.txt", "--json")
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     facts = json.loads(result.out)
     assert facts["files"] == ["text.txt"]
-    assert facts["encoding"] == "UTF-8"
+    assert facts["encoding"] == "UTF-8, every byte fits"
     assert facts["line_endings"] == {"LF": 0, "CRLF": 20, "CR": 0}
     assert (facts["characters"], facts["distinct"]) == (63, 6)
-    assert facts["rare"] == {"\0": 1, '"': 1, "é": 1}
+    assert facts["rare"] == {"\1": 1, '"': 1, "é": 1}
     assert facts["sha256"] == hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
     assert "LSTM" in facts["plan"]
     assert len(facts["notes"]) == 1
@@ -374,8 +374,14 @@ def test_check_reads_several_files_and_folders_as_one_text(run: Run, tmp_path: P
         (None, "text.txt: no such file or directory; check the path"),
         (b"", "text.txt: is empty; "),
         (b"a", "text.txt: holds fewer than two characters"),
-        (b"\x7fELF\x02\x01\0\0\xff", "text.txt: is not UTF-8: byte 0xff at offset 8; it looks like a binary file"),
-        (("Мама мыла раму. " * 9).encode("cp1251"), "byte 0xcc at offset 0; it looks like cp1251, so try: iconv"),
+        (
+            b"\x7fELF\x02\x01\0\0\xff",
+            "text.txt: holds a NUL byte in line 1, column 7 (byte 6); it looks like a binary file",
+        ),
+        (
+            ("Мама мыла раму. " * 9).encode("cp1251"),
+            "byte 0xcc in line 1, column 1 (byte 0); it looks like cp1251, so add --encoding cp1251",
+        ),
     ],
     ids=["missing", "empty", "a single character", "binary", "cp1251"],
 )

@@ -31,7 +31,7 @@ def forge(mode: str, times: int, seed: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("mode", "times"),
-    [("kill", 8), ("aim", 8), ("signal", 8)]
+    [("kill", 6), ("aim", 6), ("signal", 6)]
     + [pytest.param(mode, times, marks=pytest.mark.slow) for mode, times in (("kill", 300), ("aim", 100))]
     + [pytest.param("signal", 200, marks=pytest.mark.slow)],
 )
@@ -255,7 +255,7 @@ def test_from_maps_the_vocabulary_by_character_and_reports_it(done: Path, charrn
     assert result.returncode == 0
     assert b"characters that it knows, 3 new ones, " in result.stderr
     old, new = (checkpoint.load(done / "checkpoints" / f"{name}.safetensors") for name in ("corpus", "new"))
-    assert new.vocabulary.characters == old.vocabulary.characters + "äöü"
+    assert new.vocabulary.symbols == old.vocabulary.symbols + "äöü"
     assert (new.model.hidden, new.model.layers) == (old.model.hidden, old.model.layers)
     assert new.training["from"]["model"] == "corpus"
 

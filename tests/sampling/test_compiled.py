@@ -222,5 +222,5 @@ def test_logits_that_are_no_numbers_choose_a_character_that_there_is() -> None:
     broken = {**made.tensors, "output.bias": np.full_like(made.tensors["output.bias"], np.nan)}
     config = SampleConfig(length=20, seed=1)
     text = "".join(piece.text for piece in write(Compiled(made.model, broken), made.vocabulary, config, "fox"))
-    assert set(text) <= set(made.vocabulary.characters)
+    assert set(text) <= set(made.vocabulary.symbols)
     assert len(text) == 20

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from charrnn.config import SampleConfig
 from charrnn.sampling.ending import Ending
+from charrnn.text.vocabulary import BOUNDARY
 
 texts = st.text("ab\n", max_size=30)
 stops = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
@@ -82,3 +83,25 @@ def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], whole: bo
 
 def test_what_was_held_is_written_when_the_length_is_reached() -> None:
     assert fed("abab", [3], stop="abb", length=4)[:2] == ("abab", "length")
+
+
+def test_the_end_of_a_document_ends_a_sample_and_is_not_written() -> None:
+    ending = Ending(SampleConfig(length=9, stop="xy"), whole=True)
+    assert ending.feed("ab") == "ab"
+    assert ending.feed(f"cx{BOUNDARY}de") == "cx"
+    assert (ending.reason, ending.left) == ("end", 0)
+    assert ending.feed("more") == ""
+
+
+def test_what_ends_a_sample_is_what_comes_first() -> None:
+    long = Ending(SampleConfig(length=2), whole=True)
+    assert (long.feed(f"abc{BOUNDARY}"), long.reason) == ("ab", "length")
+    stopped = Ending(SampleConfig(stop="b"), whole=True)
+    assert (stopped.feed(f"abc{BOUNDARY}"), stopped.reason) == ("a", "stop")
+
+
+def test_a_stop_string_ends_bytes_too() -> None:
+    ending = Ending(SampleConfig(stop="é", keep_stop=True), whole=True, unit="byte")
+    assert ending.feed("a\udcc3") == "a"
+    assert ending.feed("\udca9b") == "\udcc3\udca9"
+    assert ending.reason == "stop"

@@ -23,7 +23,7 @@ texts = st.text(alphabet=sorted(set(TEXT)), max_size=30)
 
 
 def primed_by(network: Network, tiny: Checkpoint, *parts: str) -> Primed:
-    primed = unprimed(network)
+    primed = unprimed(network, tiny.vocabulary)
     for part in parts:
         primed = read(network, primed, tiny.vocabulary.encode(part))
     return primed
@@ -57,7 +57,7 @@ def test_every_character_of_a_long_text_is_told_of(tiny: Checkpoint, monkeypatch
     monkeypatch.setattr(module, "PIECE", 10)
     heard: list[int] = []
     network = Stepper(tiny.model, tiny.tensors)
-    read(network, unprimed(network), tiny.vocabulary.encode("fox" * 11), heard.append)
+    read(network, unprimed(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), heard.append)
     assert heard == [10, 10, 10, 2]  # the last one is read when something is written
 
 
@@ -141,5 +141,5 @@ def test_the_state_before_the_first_character_is_one_too(tiny: Checkpoint, tmp_p
     network = Stepper(tiny.model, tiny.tensors)
     (tmp_path / "state").touch()  # as mktemp leaves it
     check_free(tmp_path / "state")
-    save(tmp_path / "state", tiny, unprimed(network))
+    save(tmp_path / "state", tiny, unprimed(network, tiny.vocabulary))
     assert written(network, tiny, "", load(tmp_path / "state", tiny, network)) == written(network, tiny, "", None)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from charrnn.config import SampleConfig
 from charrnn.errors import SettingError
 from charrnn.sampling.sampler import NEVER, Sampler
+from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
 
 CHARACTERS = "abcdefghijkl"
 LOGITS = np.array([2.0, 1.0, 0.5, 0.0, -1.0, -3.0], dtype=np.float32)
@@ -193,3 +194,22 @@ def test_filters_that_leave_nothing_are_refused(settings: dict[str, str], name: 
 def test_a_range_of_temperatures_goes_no_further_than_its_end() -> None:
     sampler = Sampler(SampleConfig(length=10, temperature=(1.0, 0.5)), "ab")
     assert sampler.temperatures(np.array([0, 9, 10, 30])).tolist() == [1.0, 0.5, 0.5, 0.5]
+
+
+def test_what_is_unknown_is_never_written_and_an_end_may_come_whatever_is_allowed() -> None:
+    symbols = "ab" + UNKNOWN + BOUNDARY
+    logits = np.array([[0.0, 0.0, 9.0, 0.0]] * 300, dtype=np.float32)
+    uniforms = np.random.default_rng(0).random(300)
+    for settings, expected in (({}, {0, 1, 3}), ({"allow": "a"}, {0, 3}), ({"forbid": "a"}, {1, 3})):
+        sampler = Sampler(SampleConfig(**settings), symbols)
+        chosen = sampler.choose(logits, uniforms, np.ones(300), np.empty((300, 0), dtype=np.intp))
+        assert set(chosen.tolist()) == expected
+        assert sampler.never.tolist() == [index not in expected for index in range(4)]
+
+
+def test_an_end_is_no_repetition() -> None:
+    sampler = Sampler(SampleConfig(repeat_penalty=2.0), "ab" + BOUNDARY)
+    logits, recent = np.zeros((1, 3), dtype=np.float32), np.array([[2, 0]])
+    probabilities = sampler.distribution(logits, np.ones(1), recent)[0]
+    assert probabilities[2] == pytest.approx(probabilities[1])
+    assert probabilities[0] < probabilities[1]

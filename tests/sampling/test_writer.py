@@ -41,7 +41,7 @@ def test_a_shorter_sample_is_the_beginning_of_a_longer_one(tiny: Checkpoint) -> 
 
 
 def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
-    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.symbols
     text = written(tiny, prompt="fox", length=40, temperature=0)
     state = stepper.zero_state(1)
     for position, character in enumerate("fox" + text[:-1]):
@@ -52,7 +52,7 @@ def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
 
 def test_the_random_numbers_are_those_of_the_seed_and_the_number(tiny: Checkpoint) -> None:
     text = written(tiny, prompt="f", length=20, seed=2)
-    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.symbols
     uniforms = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,))).random(20)
     state, index = stepper.zero_state(1), characters.index("f")
     for character, uniform in zip(text, uniforms, strict=True):
@@ -150,7 +150,7 @@ def test_a_seed_is_told_by_which_it_can_be_had_again(tiny: Checkpoint) -> None:
 
 def test_the_surprise_is_that_of_the_model_whatever_the_temperature(tiny: Checkpoint) -> None:
     (found,) = all_written(tiny, ["fox"], length=50, temperature=0.3, stop="z", seed=0)
-    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.characters
+    stepper, characters = Stepper(tiny.model, tiny.tensors), tiny.vocabulary.symbols
     state, nats = stepper.zero_state(1), 0.0
     both = "fox" + found.text
     for position in range(len(both) - 1):
@@ -219,7 +219,7 @@ def test_what_it_thought_is_what_the_network_said(tiny: Checkpoint, penalty: flo
         logs.append(log_softmax(logits)[0])
     for choice, log, index in zip(sample.choices, logs[2:], ids[3:], strict=True):
         assert choice.nats == -log[index]
-        likeliest = sorted(zip(-log, tiny.vocabulary.characters, strict=True))[:3]
+        likeliest = sorted(zip(-log, tiny.vocabulary.symbols, strict=True))[:3]
         assert choice.best == tuple((character, nats) for nats, character in likeliest)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -5,16 +7,30 @@ from hypothesis import strategies as st
 
 from charrnn.errors import UnknownCharacterError
 from charrnn.text import vocabulary
-from charrnn.text.vocabulary import Vocabulary, describe, describe_all
+from charrnn.text.vocabulary import BOUNDARY, UNKNOWN, Vocabulary, describe, describe_all
 
 ANY_CHARACTER = st.characters(exclude_categories=("Cs",))  # control characters and unassigned code points, too
 ANY_TEXT = st.text(ANY_CHARACTER, min_size=1)
 
 
-@given(ANY_TEXT)
-def test_decoding_what_was_encoded_gives_the_text_back(text: str) -> None:
-    characters = Vocabulary.of(text)
-    assert characters.decode(characters.encode(text)) == text
+@given(ANY_TEXT, st.sampled_from(["char", "byte"]))
+def test_decoding_what_was_encoded_gives_the_text_back(text: str, unit: Any) -> None:
+    vocabulary = Vocabulary.of(text, unit)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(st.binary())
+def test_any_bytes_are_encoded_as_themselves(data: bytes) -> None:
+    vocabulary = Vocabulary.of("", "byte")
+    text = data.decode("utf-8", "surrogateescape")
+    assert vocabulary.encode(text).tolist() == list(data)
+    assert vocabulary.decode(list(data)).encode("utf-8", "surrogateescape") == data
+
+
+def test_what_is_unknown_becomes_the_symbol_for_it() -> None:
+    vocabulary = Vocabulary("ab" + UNKNOWN)
+    assert vocabulary.encode("axbé").tolist() == [0, 2, 1, 2]
+    assert vocabulary.split_unknown("axbé") == ("ab", "xé")
 
 
 @given(ANY_TEXT)
@@ -102,6 +118,9 @@ def test_a_vocabulary_needs_distinct_characters(characters: str) -> None:
         ("\u200b", "U+200B ZERO WIDTH SPACE"),
         ("\x1b", "U+001B"),
         ("\ud800", "U+D800"),
+        ("\udcff", "byte 0xff"),
+        (BOUNDARY, "the end of a document"),
+        (UNKNOWN, "the unknown character"),
     ],
 )
 def test_a_character_is_described_by_code_point_and_name_and_shown_if_it_can_be(
@@ -125,5 +144,5 @@ def test_of_many_characters_the_first_are_described_and_the_others_counted() -> 
 def test_half_of_a_surrogate_pair_is_no_character() -> None:
     with pytest.raises(ValueError, match="surrogates"):
         Vocabulary("a\ud800")
-    with pytest.raises(UnknownCharacterError, match=r"U\+DC80"):
+    with pytest.raises(UnknownCharacterError, match="byte 0x80"):
         Vocabulary("ab").encode("a\udc80")

@@ -15,7 +15,7 @@ from charrnn import checkpoint
 from charrnn.config import Cell, Precision
 from charrnn.errors import ModelFileError, ResumeError, SettingError
 from charrnn.text.corpus import Corpus
-from charrnn.text.sources import Source
+from charrnn.text.reading import of
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Pace, Plan, make_plan
 from charrnn.training.resume import Run, SavedRun, check_same, extend, from_bytes, to_bytes
@@ -32,7 +32,7 @@ def _one_thread() -> None:
 
 
 def corpus(text: str = LONG) -> Corpus:
-    return Corpus.of(Source("test", ("test",), text, "UTF-8", {}))
+    return of(text, name="test")
 
 
 def plan(text: str = LONG, **given: Any) -> Plan:
@@ -44,7 +44,7 @@ def plan(text: str = LONG, **given: Any) -> Plan:
 
 def run_of(made: Plan, text: str = LONG) -> Run:
     its = corpus(text)
-    return Run(made, {}, its.name, its.sha256, its.vocabulary)
+    return Run.of(made, {}, its)
 
 
 def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:

@@ -1,0 +1,64 @@
+"""What simpler rulers say of a text: a Markov model and a compressor, in bits per character. Needs no torch."""
+
+import lzma
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+
+
+def markov_nats(training: NDArray[np.integer], measured: NDArray[np.integer], order: int, distinct: int) -> float:
+    """Nats per symbol of one text under a Markov model of another.
+
+    Each symbol is predicted from the ``order`` before it, by their counts, smoothed with those of one symbol less and
+    so on down to equal chances, each in proportion to how many different symbols followed (Witten & Bell 1991, in the
+    interpolated form of Chen & Goodman 1998):
+    ``p(x | c) = (n(c, x) + t(c) p(x | c')) / (n(c) + t(c))``, where n counts and t counts different ones.
+
+    Args:
+        training: ids (n,) from 0 to below ``distinct``.
+        measured: ids (m,), more than ``order``; the first ones are predicted from fewer.
+        order: 0 or more.
+        distinct: V.
+    """
+    chances = np.full(len(measured), 1 / distinct)
+    # A context is a number; contexts that never came in training share one that has no counts.
+    contexts, wanted = np.zeros(len(training), dtype=np.int64), np.zeros(len(measured), dtype=np.int64)
+    for depth in range(min(order + 1, len(training), len(measured))):
+        known = slice(depth, None)
+        pairs = contexts[known] * distinct + training[known]
+        kinds, counts = np.unique(pairs, return_counts=True)
+        owners, firsts = np.unique(kinds // distinct, return_index=True)
+        totals = np.add.reduceat(counts, firsts) if len(counts) else counts
+        followers = np.diff(np.append(firsts, len(kinds)))
+        owner = _places(owners, wanted[known])
+        found = owner >= 0
+        n = np.where(found, totals[owner], 0)
+        t = np.where(found, followers[owner], 0)
+        kind = _places(kinds, wanted[known] * distinct + measured[known])
+        seen = np.where(found & (kind >= 0), counts[kind], 0)
+        chances[known] = np.where(found, (seen + t * chances[known]) / np.maximum(n + t, 1), chances[known])
+        # One symbol further back: the context of depth + 1 is the symbol there and the context of depth.
+        longer = np.zeros_like(contexts)
+        longer[depth + 1 :] = contexts[depth + 1 :] * distinct + training[: len(training) - depth - 1]
+        longer_wanted = np.zeros_like(wanted)
+        longer_wanted[depth + 1 :] = wanted[depth + 1 :] * distinct + measured[: len(measured) - depth - 1]
+        names = np.unique(longer[depth + 1 :])
+        contexts[depth + 1 :] = np.searchsorted(names, longer[depth + 1 :])
+        wanted = _places(names, longer_wanted)
+        wanted[wanted < 0] = len(names)  # which nothing follows
+    return float(-np.log(chances).mean())
+
+
+def xz_bits(data: bytes, characters: int) -> float:
+    """Bits per character that xz needs."""
+    return 8 * len(lzma.compress(data)) / characters
+
+
+def _places(among: Numbers, wanted: Numbers) -> Numbers:
+    """Where in a sorted array each of the wanted numbers stands; -1 where it doesn't."""
+    if not len(among):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(among, wanted), len(among) - 1)
+    return np.where(among[place] == wanted, place, -1)

@@ -1,0 +1,451 @@
+"""Texts of every kind through the program: lines, documents, bytes, packed, foreign, large."""
+
+import base64
+import gzip
+import json
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import time
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from charrnn import checkpoint
+from charrnn.cli.app import main
+from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, PROGRAM, QUICK, running
+from tests.conftest import Charrnn, environment, one_line
+
+NAMES = (
+    "".join(f"{first}{second}\n" for first in ("an", "be", "ca", "do") for second in ("na", "ra", "mi", "lo")) * 20
+)
+LEARNED = (*NETWORK, "--steps", "300", "--lr", "0.02", "--patience", "0")
+
+
+def train(folder: Path, *arguments: str | Path) -> None:
+    """``charrnn train`` in this very process, which has loaded torch already."""
+    with chdir(folder):
+        assert main(["train", *map(str, arguments), "--quiet"]) == 0
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of lines that has learned them."""
+    folder = tmp_path_factory.mktemp("names")
+    (folder / "names.txt").write_text(NAMES)
+    train(folder, "names.txt", "--lines", *LEARNED)
+    return folder / "checkpoints" / "names.safetensors"
+
+
+def test_a_model_of_lines_writes_one_that_ends_where_the_model_ends_it(charrnn: Charrnn, names: Path) -> None:
+    text = charrnn("sample", names, "--seed", 1).stdout.decode()
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert text.removesuffix("\n") in NAMES.split()
+
+
+def test_as_many_lines_as_are_asked_for_and_nearly_all_of_the_kind(charrnn: Charrnn, names: Path) -> None:
+    lines = charrnn("sample", names, "--count", 40, "--seed", 1).stdout.decode().splitlines()
+    assert len(lines) == 40
+    assert sum(line in NAMES.split() for line in lines) > 30
+    assert len(set(lines)) > 5
+    first = charrnn("sample", names, "--seed", 1).stdout.decode()
+    assert first == lines[0] + "\n"  # one of many is as if it were alone
+
+
+def test_a_prompt_begins_the_document(charrnn: Charrnn, names: Path) -> None:
+    text = charrnn("sample", names, "-p", "be", "--echo", "--seed", 1).stdout.decode()
+    assert text.startswith("be")
+    assert text.removesuffix("\n") in NAMES.split()
+    lines = charrnn("sample", names, "--prompts", "-", "--echo", input=b"ca\nd\n").stdout.decode().splitlines()
+    assert [line[0] for line in lines] == ["c", "d"]
+
+
+def test_a_record_tells_that_the_model_ended_it(charrnn: Charrnn, names: Path) -> None:
+    made = charrnn("sample", names, "--count", 3, "--json", "--logprobs", 2, "--seed", 1).stdout.decode()
+    for line in made.splitlines():
+        record = json.loads(line)
+        assert record["stop"] == "end"
+        assert record["text"] == "".join(choice["character"] for choice in record["logprobs"])
+        assert len(record["text"]) == record["characters"]
+    cut = json.loads(charrnn("sample", names, "-n", 2, "--json").stdout)
+    assert (cut["stop"], len(cut["text"])) == ("length", 2)
+
+
+def test_a_saved_state_goes_on_within_the_document(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
+    whole = charrnn("sample", names, "-p", "be", "--seed", 3, "--save-state", "state").stdout
+    assert charrnn("sample", names, "--load-state", "state", "--seed", 3).stdout == whole
+
+
+def test_the_text_is_evaluated_as_it_was_trained_on(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("\n\nana\r\nbera\ncami")
+    (tmp_path / "other.txt").write_text("cami\nana\nbera\n")
+    some, other = (json.loads(charrnn("eval", names, name, "--json").stdout) for name in ("some.txt", "other.txt"))
+    assert some["characters"] == other["characters"] == len("ana.bera.cami.")  # with an end of each
+    assert some["nats"] == pytest.approx(other["nats"], abs=1e-6)  # documents in any order
+
+
+def test_what_the_model_never_saw_is_left_out_and_the_documents_stay(
+    charrnn: Charrnn, names: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "known.txt").write_text("ana\nbera\ncami\n")
+    (tmp_path / "alien.txt").write_text("aXna\nberYa\nZ\ncami\n")
+    known, alien = (
+        charrnn("eval", names, f"{name}.txt", "--json", "--unknown", "skip") for name in ("known", "alien")
+    )
+    assert alien.stdout == known.stdout
+    assert b"U+000A" not in alien.stderr
+
+
+def test_the_model_tells_how_its_text_was_read(charrnn: Charrnn, names: Path) -> None:
+    told = charrnn("info", names).stdout.decode()
+    assert "in 320 documents" in told
+    assert "\udf00" not in told
+    assert "--lines" in told.split("charrnn train", 1)[1]
+
+
+@pytest.mark.parametrize(("option", "separator"), [(("--documents", "\n%\n"), "\n%\n"), (("--files",), "\n")])
+def test_documents_of_several_lines_are_written_as_they_were_read(
+    charrnn: Charrnn, tmp_path: Path, option: tuple[str, ...], separator: str
+) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_text("roses are red\nviolets\n%\nsugar is sweet\nand so")
+    train(tmp_path, ".", "-o", "verse", *option, *QUICK)
+    loaded = checkpoint.load(tmp_path / "checkpoints" / "verse.safetensors")
+    assert loaded.training["corpus"]["documents"] == (18 if "%" in separator else 9)
+    text = charrnn("sample", "verse", "-n", 9, "--count", 2, "--seed", 1).stdout.decode()
+    assert text.endswith(separator)
+    assert text.count(separator) >= 2
+
+
+def test_a_run_on_documents_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(NAMES)
+    settings = (
+        "--lines",
+        *NETWORK[:-2],
+        "--engine",
+        "fused",
+        "--patience",
+        "0",
+        "--dropout",
+        "0.2",
+        "--steps",
+        "400",
+    )
+    train(tmp_path, "names.txt", "-o", "whole", *settings)
+    command = ("train", "names.txt", "-o", "cut", *settings, "--save-every", "0.01")
+    with running(*command, cwd=tmp_path) as cut:
+        state = tmp_path / "checkpoints" / "cut.training.safetensors"
+        while cut.poll() is None and not state.exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        cut.send_signal(signal.SIGINT)
+        assert cut.wait() in (0, 130)
+    train(tmp_path, "names.txt", "-o", "cut", "--resume")  # how it is read is the run's own
+    whole, again = (checkpoint.load(tmp_path / "checkpoints" / f"{name}.safetensors") for name in ("whole", "cut"))
+    assert all((whole.tensors[name] == again.tensors[name]).all() for name in whole.tensors)
+
+
+def test_a_run_goes_on_only_with_the_text_read_as_it_was(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(NAMES)
+    train(tmp_path, "names.txt", "--lines", *QUICK)
+    refused = charrnn("train", "names.txt", "--resume", "--steps", 30, "--unit", "byte")
+    assert refused.returncode == 2
+    assert one_line(refused).startswith("charrnn: --unit: cannot be byte in a run that has char")
+
+
+def test_a_trained_model_goes_on_with_another_text_read_likewise(
+    charrnn: Charrnn, names: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "more.txt").write_text("émi\néra\n" * 60)
+    train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "stock")
+    more = checkpoint.load(tmp_path / "checkpoints" / "more.safetensors")
+    assert more.training["corpus"]["documents"] == 120
+    assert more.vocabulary.symbols == checkpoint.load(names).vocabulary.symbols + "é"
+
+
+# Bytes
+
+
+@pytest.fixture(scope="module")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bytes")
+    (folder / "poem.txt").write_text("né à Zürich, où l'été\n" * 60, encoding="utf-8")
+    train(folder, "poem.txt", "--unit", "byte", *QUICK)
+    return folder / "checkpoints" / "poem.safetensors"
+
+
+def test_anything_can_be_learned_byte_by_byte(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\xff" + bytes(range(256)) * 9)
+    train(tmp_path, "picture.png", "--unit", "byte", *QUICK)
+    result = charrnn("sample", "picture", "-n", 500, "--seed", 1)
+    assert len(result.stdout) == 500
+    assert len(set(result.stdout)) > 20
+
+
+def test_a_model_of_bytes_can_be_held_to_whole_characters(charrnn: Charrnn, byte_model: Path) -> None:
+    plain = charrnn("sample", byte_model, "-n", 300, "--seed", 1, "--temp", 2)
+    held = charrnn("sample", byte_model, "-n", 300, "--seed", 1, "--temp", 2, "--utf8")
+    with pytest.raises(UnicodeDecodeError):
+        plain.stdout.decode()
+    assert held.stdout.decode()
+    assert 297 <= len(held.stdout) <= 300
+    for line in charrnn("sample", byte_model, "-n", 9, "--count", 20, "-0", "--utf8").stdout.split(b"\0"):
+        line.decode()
+
+
+@pytest.mark.parametrize("prompt", ["ça été", b"\xff\xc3"])
+def test_a_model_of_bytes_reads_every_prompt(charrnn: Charrnn, byte_model: Path, prompt: str | bytes) -> None:
+    result = charrnn("sample", byte_model, "-p", prompt, "--echo", "-n", 5) if isinstance(prompt, str) else None
+    data = prompt.encode() if isinstance(prompt, str) else prompt
+    piped = charrnn("sample", byte_model, "-p", "-", "--echo", "-n", 5, input=data)
+    for one in filter(None, (result, piped)):
+        assert one.returncode == 0, one.stderr
+        assert one.stdout.startswith(data)
+        assert len(one.stdout) == len(data) + 5
+
+
+def test_a_record_of_bytes_is_json_and_loses_nothing(charrnn: Charrnn, byte_model: Path) -> None:
+    plain = charrnn("sample", byte_model, "-n", 60, "--seed", 1, "--temp", 2).stdout
+    record = json.loads(charrnn("sample", byte_model, "-n", 60, "--seed", 1, "--temp", 2, "--json").stdout)
+    assert record["text"] == plain.decode(errors="replace")
+    assert base64.b64decode(record["base64"]) == plain
+    legal = json.loads(charrnn("sample", byte_model, "-n", 60, "--utf8", "--json").stdout)
+    assert "base64" not in legal
+
+
+@pytest.mark.parametrize("option", [("--encoding", "cp1251"), ("--normalize", "nfc"), ("--min-count", "2")])
+def test_what_is_for_characters_is_refused_for_bytes_at_once(
+    charrnn: Charrnn, option: tuple[str, str], without_torch: dict[str, str]
+) -> None:
+    refused = charrnn("train", "missing.txt", "--unit", "byte", *option, env=without_torch)
+    assert refused.returncode == 2
+    assert "bytes are read as they are" in one_line(refused)
+
+
+# Where it comes from
+
+
+def test_packed_files_foreign_ones_and_folders_are_read(charrnn: Charrnn, tmp_path: Path) -> None:
+    text = "Мама мыла раму.\r\n" * 30
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "a.py").write_text(text, newline="")
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode("cp1251")))
+    (tmp_path / "wide.txt").write_bytes(text.encode("utf-16"))
+    checks = (
+        ("plain", "--glob", "**/*.py"), ("packed.gz", "--encoding", "cp1251"), ("wide.txt",),
+        ("plain/a.py", "--normalize", "nfc"),
+    )  # fmt: skip
+    digests = {json.loads(charrnn("corpus", "check", *check, "--json").stdout)["sha256"] for check in checks}
+    assert len(digests) == 1
+    kept = json.loads(charrnn("corpus", "check", "plain/a.py", "--newlines", "keep", "--json").stdout)
+    assert kept["sha256"] not in digests
+
+
+def test_a_pipe_is_read_like_a_file(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    command = f"{' '.join(PROGRAM)} corpus check <(cat a.txt) --json"
+    piped = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
+    assert json.loads(piped.stdout)["characters"] == len(CORPUS)
+
+
+def test_what_was_left_out_of_a_folder_is_told(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.txt").write_text(CORPUS)
+    (tmp_path / "all" / "b.png").write_bytes(b"\x89PNG\0")
+    os.symlink("..", tmp_path / "all" / "loop")
+    os.mkfifo(tmp_path / "all" / "pipe.txt")
+    result = charrnn("train", "all", "--glob", "**/*", *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert b"note: left out what is binary: all/b.png\n" in result.stderr
+
+
+def test_the_command_that_goes_on_finds_the_text_again(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "my code").mkdir()
+    (tmp_path / "my code" / "a.py").write_text(CORPUS)
+    options = ("--glob", "**/*.py", "--cache", "my ids", "--lines")
+    with running("train", "my code", "-o", "m", *options, *ENDLESS, cwd=tmp_path) as process:
+        while process.poll() is None and not (tmp_path / "checkpoints" / "m.safetensors").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    command = next(line for line in stderr.decode().splitlines() if line.startswith("go on: ")).removeprefix(
+        "go on: "
+    )
+    words = shlex.split(command)
+    assert words[0] == "charrnn"
+    resumed = charrnn(*words[1:], "--steps", 1)
+    assert b"--steps: cannot be 1, " in resumed.stderr  # it is the run, with more behind it
+
+
+def test_nothing_is_left_of_ids_whose_text_was_not_read_to_its_end(tmp_path: Path) -> None:
+    with running("train", "-", "--cache", "kept", *QUICK, stdin=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"text " * 500_000)
+        process.stdin.flush()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        process.stdin.close()
+    (tmp_path / "a.txt").write_bytes(b"text " * 200_000)
+    os.mkfifo(tmp_path / "b.txt")
+    with running("train", "a.txt", "b.txt", "--cache", "kept", *QUICK, cwd=tmp_path) as process:
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+@pytest.mark.parametrize("place", ["file", "loop/deeper"])
+def test_a_cache_that_cannot_be_made_is_told_or_done_without(charrnn: Charrnn, tmp_path: Path, place: str) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    (tmp_path / "file").write_text("")
+    os.symlink("loop", tmp_path / "loop")
+    result = charrnn("train", "a.txt", "--cache", place, *QUICK)
+    assert b"Traceback" not in result.stderr
+    assert result.returncode == 0
+
+
+def test_two_ways_to_tell_documents_apart_are_refused(charrnn: Charrnn) -> None:
+    refused = charrnn("train", "a.txt", "--lines", "--documents", "%")
+    assert refused.returncode == 2
+    assert one_line(refused) == "charrnn: --documents: given together with --lines; give one of them\n"
+
+
+def test_thousands_of_small_files_are_documents(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    for number in range(3000):
+        (tmp_path / "mail" / f"{number}.txt").write_text(f"mail {number}")
+    facts = json.loads(charrnn("corpus", "check", "mail", "--files", "--json").stdout)
+    assert (facts["documents"], facts["longest_document"]) == (3000, 9)
+
+
+def test_check_tells_of_lines_documents_and_other_rulers(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(NAMES + "a longer line\n")
+    told = charrnn("corpus", "check", "names.txt", "--lines").stdout.decode()
+    assert "lines         321, the longest of 13 characters; 304 repeat an earlier one\n" in told
+    assert "documents     321, the longest of 13 characters\n" in told
+    facts = json.loads(charrnn("corpus", "check", "names.txt", "--lines", "--json").stdout)
+    assert (facts["lines"], facts["documents"], facts["longest_document"]) == (321, 321, 13)
+    assert 0 < facts["markov_bits"] < 2
+    assert 0 < facts["xz_bits"] < 2
+    assert f"{facts['markov_bits']:.2f} under an order-3 Markov model, {facts['xz_bits']:.2f} in xz" in told
+
+
+def test_check_names_bytes_that_are_no_characters(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"\xff\n" + b"text " * 20)
+    told = charrnn("corpus", "check", "a.bin", "--unit", "byte").stdout.decode()
+    assert "1 x byte 0xff\n" in told
+    assert json.loads(charrnn("corpus", "check", "a.bin", "--unit", "byte", "--json").stdout)["rare"]["<0xff>"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [("aa", ()), (CORPUS[:1000], ("--lines",))],
+)
+def test_the_smallest_texts_train_and_sample(
+    charrnn: Charrnn, tmp_path: Path, text: str, option: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    result = charrnn("train", "a.txt", "--steps", "3", "--hidden", "16", "--threads", "1", *option)
+    assert result.returncode == 0, result.stderr
+    assert b"too few to measure on" in result.stderr
+    assert b"nobody knows how it does on other text" in result.stderr
+    sampled = charrnn("sample", "a", "-n", 20, "--seed", 1)
+    assert sampled.returncode == 0
+    if "--unit" not in option:
+        assert set(sampled.stdout) <= set(text.encode() + b"\n")
+
+
+# Large ones
+
+
+def peak_memory(*arguments: str | Path, cwd: Path) -> float:
+    """MB that a command had at once, pages of mapped files included."""
+    with running(*arguments, cwd=cwd, stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+def test_a_large_text_takes_hardly_more_memory_than_a_small_one(tmp_path: Path) -> None:
+    (tmp_path / "small.txt").write_text(CORPUS * 300)
+    with open(tmp_path / "large.txt", "w") as file:
+        for _ in range(100):
+            file.write(CORPUS * 600)
+    settings = (*NETWORK[:4], *NETWORK[6:], "--steps", "2")
+    small, large = (peak_memory("train", name, *settings, cwd=tmp_path) for name in ("small.txt", "large.txt"))
+    assert os.path.getsize(tmp_path / "large.txt") > 200e6
+    assert large < small + 120
+    assert len(list((tmp_path / "checkpoints" / "cache").glob("large-*.ids"))) == 1
+
+
+def test_what_is_kept_is_read_instead_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    train(tmp_path, "a.txt", "--cache", "kept", *QUICK)
+    first = (tmp_path / "checkpoints" / "a.safetensors").read_bytes()
+    times = os.stat(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\xff" * times.st_size)  # no text any more, and nobody looks
+    os.utime(tmp_path / "a.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
+    train(tmp_path, "a.txt", "--cache", "kept", "--force", *QUICK)
+    assert (tmp_path / "checkpoints" / "a.safetensors").read_bytes() == first
+
+
+def test_ids_that_somebody_cuts_short_stop_the_run_with_the_model_intact(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS * (70_000_000 // len(CORPUS)))  # more than is held in memory
+    settings = (*ENDLESS, "--validation", "0.0001", "--save-every", "0.2")
+    with running("train", "a.txt", "--cache", "kept", *settings, cwd=tmp_path) as process:
+        model = tmp_path / "checkpoints" / "a.safetensors"
+        while process.poll() is None and not model.exists():
+            time.sleep(0.02)
+        os.truncate(next((tmp_path / "kept").glob("*.ids")), 100)
+        _, stderr = process.communicate(timeout=60)
+    last = stderr.decode().splitlines()[-1]
+    assert process.returncode == 1
+    assert last.startswith("charrnn: ")
+    assert "was changed while it was in use; " in last
+    assert checkpoint.load(model).training["best_step"] > 0
+
+
+def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    with running("train", "a.txt", *ENDLESS, "--save-every", "0.2", cwd=tmp_path) as process:
+        model = tmp_path / "checkpoints" / "a.safetensors"
+        while process.poll() is None and not model.exists():
+            time.sleep(0.02)
+        (tmp_path / "a.txt").write_text("another")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.decode().count("note: a.txt is not what it was when it was read") == 1
+
+
+def test_a_cache_without_room_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS * 200)
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    command = [*PROGRAM, "train", "a.txt", "--cache", "kept", *QUICK]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, timeout=60, preexec_fn=small_disk, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.rglob("*.ids*"))
+
+
+def test_rare_characters_are_never_written(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS + "é" * 3 + "ß" * 2, encoding="utf-8")
+    train(tmp_path, "a.txt", "--min-count", "5", *QUICK)
+    model = checkpoint.load(tmp_path / "checkpoints" / "a.safetensors")
+    assert model.vocabulary.unknown is not None
+    text = charrnn("sample", "a", "-n", 2000, "--temp", 3, "--seed", 1).stdout.decode()
+    assert set(text) <= set(CORPUS)
+    assert charrnn("sample", "a", "-p", "né", "--echo", "-n", 3).stdout.decode().startswith("né")
+    told = charrnn("eval", "a", "a.txt")
+    assert b"too rare for the model to know" in told.stderr
