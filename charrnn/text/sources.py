@@ -9,10 +9,11 @@ import lzma
 import os
 import re
 import select
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -40,9 +41,12 @@ class File:
     @property
     def identity(self) -> tuple[str, int, int] | None:
         """Path, size and time of the last change; None for what is not kept as a file, such as a pipe."""
-        if self.name == STDIN or not os.path.isfile(self.name):
+        try:
+            status = os.stat(self.name)
+        except OSError:
             return None
-        status = os.stat(self.name)
+        if self.name == STDIN or not stat.S_ISREG(status.st_mode):
+            return None
         return os.path.abspath(self.name), status.st_size, status.st_mtime_ns
 
 
@@ -130,6 +134,9 @@ class _Begun:
 
     def __init__(self, raw: BinaryIO, advance: Callable[[int], object]) -> None:
         self._raw, self._advance = raw, advance
+        with suppress(OSError, AttributeError):  # room for a whole piece is dear where files are small and many
+            status = os.fstat(raw.fileno())
+            self._most = status.st_size + 1 if stat.S_ISREG(status.st_mode) else PIECE
         self.head = b""
         while len(self.head) < _LONGEST_MARK and (more := self._next(_LONGEST_MARK - len(self.head))):
             self.head += more
@@ -141,7 +148,10 @@ class _Begun:
             return begun
         return self._next(size)
 
+    _most = PIECE
+
     def _next(self, size: int) -> bytes:
+        size = min(size, self._most)
         while (data := self._raw.read(size)) is None:  # a pipe that another program made non-blocking is empty
             select.select([self._raw], [], [])
         self._advance(len(data))
