@@ -172,8 +172,6 @@ class Starts:
         chosen = places[first :: self._every].copy()
         self.documents += len(places)
         self._parts.append(chosen)
-        if len(self._parts) > 4096:  # of as many small files
-            self._parts = [np.concatenate(self._parts)]
         self._kept += len(chosen)
         while self._kept > MOST_STARTS:
             kept = np.concatenate(self._parts)[::2]

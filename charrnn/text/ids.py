@@ -20,7 +20,6 @@ from charrnn.errors import FileError
 IN_MEMORY = 64 << 20  # bytes of ids; more go into a file
 _COPIED = 1 << 22  # bytes of a file that are held at once where it is written anew
 _SPARED = 0.5  # the share of the free memory that ids without a file may take
-_MANY = 4096  # parts that are joined
 _ALL = 2**62  # bytes: no file at all
 
 
@@ -117,8 +116,6 @@ class Spool:
         if dtype.itemsize > self.dtype.itemsize:
             self._widen(dtype)
         self._parts.append(ids.astype(self.dtype))
-        if len(self._parts) > _MANY:  # of as many small files
-            self._parts = [np.concatenate(self._parts)]
         self.length += len(ids)
         if self._in_memory == _ALL and len(ids) * self.dtype.itemsize > memory_left() // 2:
             raise self._no_room(MemoryError("memory is full"))

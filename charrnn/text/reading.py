@@ -25,6 +25,7 @@ USUALLY = ReadConfig()
 AS_IT_STANDS = ReadConfig(newlines="keep")
 WATCHED = 100  # files that are looked at again while a run goes on
 _SNIFFED = 8192  # bytes in which a NUL tells a binary file among those of a folder
+_WORTH_IT = 1 << 16  # characters that are numbered at once, at least
 _SURROGATE = "holds half of a surrogate pair"
 _NOTHING: Callable[[Any], object] = lambda _: None  # noqa: E731
 
@@ -113,8 +114,9 @@ class _Encoding:
         self._marker = Marker(config)
         self._encoder = Encoder(config.unit, self._marker.boundary if self._documents else "")
         self._digest = hashlib.sha256()
-        if self._documents:
-            self._append(self._encoder.encode(self._marker.boundary))
+        # Text that is not numbered yet: small files are numbered together.
+        self._waiting = [self._marker.boundary] if self._documents else []
+        self._waits = 0
 
     def add(self, text: str, *, last: bool) -> None:
         """Takes more text, with which a file ends if it is the last of it; as of `Decoder.feed`."""
@@ -124,10 +126,14 @@ class _Encoding:
         marked, boundary = self._marker.feed(text, last=last), self._marker.boundary
         if self._sift is not str:
             marked = boundary.join(map(self._sift, marked.split(boundary)))
-        self._append(self._encoder.encode(marked))
+        self._waiting.append(marked)
+        self._waits += len(marked)
+        if self._waits >= _WORTH_IT:
+            self._number()
 
     def finish(self, noticed: Noticed) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """What is known once all of it came, and where documents start."""
+        self._number()
         starts = self.starts.finish()
         facts = {
             "sha256": self._digest.hexdigest(), "counts": self._encoder.counts, "documents": self.starts.documents,
@@ -135,7 +141,9 @@ class _Encoding:
         }  # fmt: skip
         return facts, starts
 
-    def _append(self, ids: NDArray[np.integer]) -> None:
+    def _number(self) -> None:
+        ids = self._encoder.encode("".join(self._waiting))
+        self._waiting, self._waits = [], 0
         if self._documents:
             self.starts.add(ids, self.spool.length)
         self.spool.append(ids, len(self._encoder.symbols))
@@ -164,12 +172,13 @@ def _encode(
                 encoding.add(text, last=last)
             except UnicodeEncodeError:  # some codecs let it pass
                 raise CorpusError(file.name, _SURROGATE, "give its own --encoding") from None
-    if config.documents == "separated" and encoding.starts.documents - 1 <= len(files):
-        note(f"the separator {config.separator!r} never comes")
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         note(f"left out what is binary: {skipped[0]}{more}")
-    return encoding.finish(noticed)
+    facts, starts = encoding.finish(noticed)
+    if config.documents == "separated" and facts["documents"] <= len(files):
+        note(f"the separator {config.separator!r} never comes")
+    return facts, starts
 
 
 def _check(label: str, config: ReadConfig, facts: Mapping[str, Any], length: int) -> None:

@@ -28,6 +28,7 @@ _MARKS = (
     (rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _LONGEST_MARK = 10  # bytes
+_LEAST = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
 _ZSTD_PIECE = 4096  # packed bytes taken at once, of which some thousand times as many may come
 
 
@@ -136,7 +137,7 @@ class _Begun:
         self._raw, self._advance = raw, advance
         with suppress(OSError, AttributeError):  # room for a whole piece is dear where files are small and many
             status = os.fstat(raw.fileno())
-            self._most = status.st_size + 1 if stat.S_ISREG(status.st_mode) else PIECE
+            self._most = max(_LEAST, status.st_size + 1) if stat.S_ISREG(status.st_mode) else PIECE
         self.head = b""
         while len(self.head) < _LONGEST_MARK and (more := self._next(_LONGEST_MARK - len(self.head))):
             self.head += more
