@@ -104,7 +104,7 @@ def read(
     """
     from charrnn.text import reading
 
-    size = sum(identity[1] for file in files if (identity := _identity(file)))
+    size = sum(identity[1] for file in files if (identity := file.identity))
 
     def note(text: str) -> None:
         console.line(f"note: {text}")
@@ -116,10 +116,3 @@ def read(
         return reading.read(paths, config, **ways)
     with console.bar(total=size or None, unit="B") as bar:
         return reading.read(paths, config, advance=bar.update, **ways)
-
-
-def _identity(file: "File") -> tuple[str, int, int] | None:
-    try:
-        return file.identity
-    except OSError:
-        return None

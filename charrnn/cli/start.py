@@ -13,6 +13,7 @@ from charrnn.config import ReadConfig
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
 from charrnn.text.cache import Cache
 from charrnn.text.corpus import Corpus
+from charrnn.text.ids import OnDisk
 from charrnn.text.vocabulary import BOUNDARY, describe_all
 from charrnn.training.keeper import Keeper
 from charrnn.training.resume import Run, check_same, extend
@@ -54,7 +55,12 @@ class Wanted:
         for file in files if own else ():
             if (name := _identity(file.name)) and (path := own.get(name)):
                 raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
-        return reading.read(self._paths, files, config, console, self._cache)
+        corpus = reading.read(self._paths, files, config, console, self._cache)
+        if isinstance(corpus.stored, OnDisk):
+            how = "found" if corpus.cached else "kept"
+            size = len(corpus.stored) * corpus.stored.dtype.itemsize
+            console.line(f"note: the text in numbers is {how} in {corpus.stored.name}, {size / 1e6:,.0f} MB")
+        return corpus
 
     def abandon(self) -> None:
         """Leaves nothing half done behind."""

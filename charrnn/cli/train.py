@@ -81,7 +81,7 @@ def train(
         typer.Option(
             "--validation",
             metavar="P",
-            help="Share of the text, at its end, to measure on.  [default: 0.1, at most 500,000 characters]",
+            help="Share to measure on: the end of the text, or documents.  [default: 0.1, at most 500,000]",
         ),
     ] = None,
     patience: Annotated[

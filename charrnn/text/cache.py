@@ -150,7 +150,7 @@ def signature(files: Sequence[File], config: ReadConfig) -> str:
     """What tells a text in these files from every other; nothing where a file is none, such as a pipe."""
     try:
         return _digest(_settings(config), (_known(file.identity) for file in files))
-    except (OSError, _Unknown):
+    except _Unknown:
         return ""
 
 

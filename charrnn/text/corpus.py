@@ -95,10 +95,7 @@ class Corpus:
     def changed(self) -> str:
         """The name of a file that is not what it was when it was read; of many, the first few are looked at."""
         for file, identity in self.identities:
-            try:
-                if file.identity != identity:
-                    return file.name
-            except OSError:
+            if file.identity != identity:
                 return file.name
         return ""
 

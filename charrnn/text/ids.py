@@ -44,7 +44,7 @@ class OnDisk:
     """
 
     def __init__(self, file: IO[bytes], dtype: np.dtype[Any], length: int, name: str) -> None:
-        self._file, self.dtype, self._length, self._name = file, dtype, length, name
+        self._file, self.dtype, self._length, self.name = file, dtype, length, name
         self._status = _status(file)
 
     def __del__(self) -> None:
@@ -83,7 +83,7 @@ class OnDisk:
 
     def _changed(self) -> FileError:
         reason = "was changed while it was in use"
-        return FileError(self._name, reason, "delete it and go on with --resume: it is made again from the text")
+        return FileError(self.name, reason, "delete it and go on with --resume: it is made again from the text")
 
 
 class Spool:

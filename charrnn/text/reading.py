@@ -5,6 +5,7 @@ Knows nothing about networks or batches.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ USUALLY = ReadConfig()
 AS_IT_STANDS = ReadConfig(newlines="keep")
 WATCHED = 100  # files that are looked at again while a run goes on
 _SNIFFED = 8192  # bytes in which a NUL tells a binary file among those of a folder
-_WORTH_IT = 1 << 16  # characters that are numbered at once, at least
+_WORTH_IT = 1 << 16  # characters that are numbered at once, at least, and bytes that another core is asked to hash
 _SURROGATE = "holds half of a surrogate pair"
 _NOTHING: Callable[[Any], object] = lambda _: None  # noqa: E731
 
@@ -104,6 +105,33 @@ def of(text: str, config: ReadConfig = AS_IT_STANDS, name: str = "text") -> Corp
     return _corpus(name, name, config, encoding.spool.finish(), facts, starts, [])
 
 
+class _Digest:
+    """SHA-256, computed by another core while this one goes on."""
+
+    def __init__(self) -> None:
+        self._sum, self._pool = hashlib.sha256(), ThreadPoolExecutor(1)
+        self._begun: Future[None] | None = None
+
+    def update(self, data: bytes) -> None:
+        """Takes more bytes; at most one piece waits."""
+        self._settle()
+        if len(data) < _WORTH_IT:
+            self._sum.update(data)
+        else:
+            self._begun = self._pool.submit(self._sum.update, data)
+
+    def hexdigest(self) -> str:
+        """Of all of them."""
+        self._settle()
+        self._pool.shutdown()
+        return self._sum.hexdigest()
+
+    def _settle(self) -> None:
+        if self._begun is not None:
+            self._begun.result()
+            self._begun = None
+
+
 class _Encoding:
     """Text on its way into ids."""
 
@@ -113,7 +141,7 @@ class _Encoding:
         self._documents = config.documents != "none"
         self._marker = Marker(config)
         self._encoder = Encoder(config.unit, self._marker.boundary if self._documents else "")
-        self._digest = hashlib.sha256()
+        self._digest = _Digest()
         # Text that is not numbered yet: small files are numbered together.
         self._waiting = [self._marker.boundary] if self._documents else []
         self._waits = 0

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from charrnn.cli.console import in_colours
+from charrnn.cli.show import coloured
+from charrnn.sampling.batch import Choice
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 
@@ -91,6 +93,15 @@ def test_tabs_and_other_control_characters_stay_what_they_are() -> None:
     parts = [("a\tb", "red"), ("\r\f\n", ""), ("[bold]c", "bold")]
     with open(os.devnull) as nowhere:
         assert re.sub("\x1b\\[[0-9;]*m", "", in_colours(parts, nowhere)) == "a\tb\r\f\n[bold]c"
+
+
+def test_the_bytes_of_a_character_have_the_colour_of_the_first() -> None:
+    sure, unsure = 0.1, 9.0
+    first, second = "é".encode().decode("ascii", "surrogateescape")
+    parts = coloured([Choice("a", sure), Choice(first, unsure), Choice(second, sure), Choice("b", sure)])
+    assert [text for text, _ in parts] == ["a", first + second, "b"]
+    (_, before), (_, within), (_, after) = parts
+    assert before == after != within
 
 
 def test_many_samples_are_shown_one_after_the_other(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:

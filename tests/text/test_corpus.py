@@ -480,3 +480,23 @@ def test_there_is_always_something_to_train_on(lengths: list[int], share: float)
 def test_half_of_a_surrogate_pair_is_told_whatever_lets_it_pass(encoding: str, data: bytes) -> None:
     with pytest.raises(CorpusError, match="surrogate"):
         read(write("a.txt", data), encoding=encoding)
+
+
+def test_a_text_of_many_pieces_has_its_own_sha256_and_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PIECE", 1 << 17)
+    text = "".join(f"{number} né\n" for number in range(60_000))
+    made = read(write("a.txt", text))
+    assert made.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert text_of(made) == text
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no such system")
+def test_a_file_of_the_system_that_tells_no_size_is_read_whole() -> None:
+    with open("/proc/self/maps") as file:
+        assert os.fstat(file.fileno()).st_size == 0
+    assert text_of(read("/proc/self/maps")).count("\n") > 20
+
+
+def test_small_files_are_one_text_each_with_its_end() -> None:
+    files = [write(f"{number}.txt", f"file {number}") for number in range(200)]
+    assert documents_of(read(*files, documents="files")) == [f"file {number}" for number in range(200)]
