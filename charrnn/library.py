@@ -29,6 +29,7 @@ from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.units import bits
 
 if TYPE_CHECKING:
+    from charrnn.evaluation.meter import Reader
     from charrnn.training.events import Event
 
     Listener = Callable[[Event], None]
@@ -158,21 +159,27 @@ class Model:
         return write_all(network, vocabulary, config, requests, primed)
 
     def score(self, text: str) -> Score:
-        """How well the model predicts a text, the state carried from its first character to its last; needs torch.
+        """How well the model predicts a text, the state carried from its first character to its last.
 
         Raises:
             UnknownCharacterError: the text holds characters that the model never saw.
             CorpusError: fewer than two characters, so there is nothing to predict.
         """
         from charrnn.evaluation.bits import carried_nats
-        from charrnn.model.network import CharRNN
         from charrnn.text.reading import of
 
-        vocabulary = self.contents.vocabulary
-        ids = of(text, self.contents.reading, "the text").with_vocabulary(vocabulary).text()
-        network = CharRNN(self.contents.model, len(vocabulary), vocabulary.boundary)
-        network.load_tensors(self.contents.tensors)
-        return Score(len(ids) - 1, carried_nats(network, ids))
+        ids = of(text, self.contents.reading, "the text").with_vocabulary(self.contents.vocabulary).text()
+        return Score(len(ids) - 1, carried_nats(self._reader(len(ids)), ids))
+
+    def _reader(self, expected: int) -> "Reader":
+        from charrnn.evaluation.thrifty import Thrifty
+
+        def fast() -> "Reader":
+            from charrnn.evaluation.reader import torch_reader
+
+            return torch_reader(self.contents)
+
+        return Thrifty(self.contents, fast, expected)
 
     @cached_property
     def _digest(self) -> str:

@@ -15,7 +15,8 @@ FLOORS = [
     {"config"},
     {"text"},
     {"model", "checkpoint"},
-    {"evaluation", "sampling"},
+    {"sampling"},
+    {"evaluation"},
     {"training"},
     {"cli", "library", "__init__", "__main__"},
 ]

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from charrnn.cli import bench, corpus, eval, info, log, options, sample, train
+from charrnn.cli import bench, classify, corpus, eval, info, log, options, sample, score, train
 from charrnn.cli.console import ReaderGone, complain, let_go
 from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
 from charrnn.version import __version__
@@ -40,6 +40,8 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(eval.evaluate)
+app.command("score")(score.score)
+app.command("classify")(classify.classify)
 app.command("info")(info.info)
 app.command("log")(log.log)
 app.command("bench")(bench.bench)

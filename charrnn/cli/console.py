@@ -22,14 +22,15 @@ class ReaderGone(Exception):
     """Whoever read our stdout has had enough, as ``head`` does; the program ends in silence and success."""
 
 
-def emit(text: str) -> None:
+def emit(text: str | bytes) -> None:
     """Writes data to stdout at once.
 
     Raises:
         ReaderGone: nobody reads any more.
         FileError: its disk is full, or it cannot be written for another reason.
     """
-    data = memoryview(text.encode("utf-8", "surrogateescape"))  # a path may hold any bytes
+    whole = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")  # a path may hold any bytes
+    data = memoryview(whole)
     try:
         sys.stdout.flush()
         while data:  # past Python's buffers: nothing is left for exit to lose

@@ -8,7 +8,7 @@ import typer
 
 from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit
-from charrnn.config import ReadConfig, SampleConfig, TrainConfig
+from charrnn.config import ReadConfig, SampleConfig
 from charrnn.errors import SettingError
 from charrnn.units import bits
 
@@ -35,16 +35,15 @@ def evaluate(
     The state is carried from the first character to the last. A text of n characters has n-1 predictions.
     The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
     """
-    machine_config = TrainConfig(**options.given(device=device, threads=threads, precision="fp32"))
     unknowns = SampleConfig(**options.given(unknown=unknown)).unknown
     if reset is not None and reset < 1:
         raise SettingError("reset", f"cannot be {reset}", "give a whole number, 1 or more")
 
-    from charrnn import checkpoint
+    from charrnn.cli import measuring
     from charrnn.text.vocabulary import describe_all
 
     console = Console(quiet=quiet)
-    loaded = checkpoint.load(checkpoint.find(model))
+    _, loaded = measuring.load(model)
     vocabulary, label = loaded.vocabulary, ", ".join(text)
     dropped: set[str] = set()
 
@@ -68,15 +67,12 @@ def evaluate(
     ids = corpus.with_vocabulary(vocabulary).text()
 
     from charrnn.evaluation.bits import carried_nats, reset_nats
-    from charrnn.model.network import CharRNN
-    from charrnn.training.machine import Machine
 
-    network = CharRNN(loaded.model, len(vocabulary), vocabulary.boundary).to(Machine(machine_config).device)
-    network.load_tensors(loaded.tensors)
-    nats = carried_nats(network, ids)
+    reader = measuring.reader(loaded, len(ids), device, threads)
+    nats = carried_nats(reader, ids)
     result: dict[str, float] = {"characters": len(ids) - 1, "nats": nats, "bits_per_char": bits(nats)}
     if reset is not None:
-        fresh = reset_nats(network, ids, reset)
+        fresh = reset_nats(reader, ids, reset)
         result |= {"reset": reset, "reset_nats": fresh, "reset_bits_per_char": bits(fresh)}
     if json_:
         emit(json.dumps(result) + "\n")

@@ -28,6 +28,9 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A path, or a name in ./checkpoints.", show_default=False)
 ]
 ModelOrNewest = Annotated[str | None, typer.Argument(metavar="MODEL", help=NEWEST, show_default=False)]
+LinesFile = Annotated[
+    str, typer.Argument(metavar="[FILE]", help="Of lines; stdin if left out, or -.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for a program.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace what exists.")]

@@ -1,4 +1,4 @@
-"""A sample as a line of JSON."""
+"""Samples, texts and symbols as JSON."""
 
 import base64
 import json
@@ -15,14 +15,12 @@ def record(written: Sample, prompt: str, *, alternatives: bool) -> str:
     if written.error is not None:
         facts["error"] = str(written.error)
     else:
-        size, text = written.size, _legal(written.text)
+        size = written.size
         per_character = round(bits(written.nats / size), 6) if size else None
+        facts |= text_fields(written.text.encode("utf-8", "surrogateescape"))
         facts |= {
-            "text": text, "stop": written.ended, "characters": size, "bits_per_char": per_character,
-            "seed": written.seed,
+            "stop": written.ended, "characters": size, "bits_per_char": per_character, "seed": written.seed,
         }  # fmt: skip
-        if text != written.text:  # bytes that are no text
-            facts["base64"] = base64.b64encode(written.text.encode("utf-8", "surrogateescape")).decode("ascii")
     if alternatives:
         facts["logprobs"] = [
             {
@@ -32,6 +30,13 @@ def record(written: Sample, prompt: str, *, alternatives: bool) -> str:
             for choice in written.choices
         ]  # fmt: skip
     return json.dumps(facts, ensure_ascii=False) + "\n"
+
+
+def text_fields(data: bytes) -> dict[str, str]:
+    """Bytes as a text, and where they are none as what they are, too."""
+    text = data.decode("utf-8", "replace")
+    exact = text.encode() == data
+    return {"text": text} if exact else {"text": text, "base64": base64.b64encode(data).decode("ascii")}
 
 
 def _legal(text: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charrnn.config import ModelConfig
-from charrnn.model.cells import LayerState, RecurrentLayer
+from charrnn.model.cells import Fresh, LayerState, RecurrentLayer
 
 State = tuple[LayerState, ...]  # one entry per layer; passed in, passed out, never kept
 
@@ -65,19 +65,23 @@ class CharRNN(nn.Module):
         """The state of B streams before their first character."""
         return tuple(layer.zero_state(batch_size, self.output.weight) for layer in self._stack)
 
-    def forward(self, ids: Tensor, state: State, dropout: torch.Generator | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State, dropout: torch.Generator | None = None, fresh: Fresh = None
+    ) -> tuple[Tensor, State]:
         """Reads T characters of B streams.
 
         Args:
             ids: (T, B), integers below V.
             state: the state before them.
             dropout: the source of dropout's randomness while training; None silences nothing.
+            fresh: (T, B), before which steps which streams forget all that was; if left out, before a boundary.
 
         Returns:
             Logits of the next character (T, B, V), and the state after the last one.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
-        fresh = None if self.boundary is None else (ids == self.boundary).cpu().numpy()
+        if fresh is None and self.boundary is not None:
+            fresh = (ids == self.boundary).cpu().numpy()
         after = []
         for layer, before in zip(self._stack, state, strict=True):
             hidden, layer_state = layer(hidden, before, vectors, fresh)  # (T, B, H)

@@ -13,7 +13,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -23,9 +23,9 @@ from charrnn.errors import CorpusError, SettingError
 STDIN = "-"
 GLOB = "**/*.txt"  # what is read of a folder
 PIECE = 1 << 20  # bytes that are read at once
-_MARKS = (
-    (rb"\x1f\x8b\x08", "gzip"), (rb"\xfd7zXZ\x00", "xz"), (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"),
-    (rb"\x28\xb5\x2f\xfd", "zstd"),
+_MARKS = (  # how a file of a kind begins, and by what it is known for sure
+    (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),
+    (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _LONGEST_MARK = 10  # bytes
 _LEAST = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
@@ -105,12 +105,27 @@ def pieces(file: File, advance: Callable[[int], object] = lambda size: None) -> 
     Raises:
         CorpusError: missing, unreadable, or damaged where it is compressed.
     """
+    with opened(file, advance) as stream:
+        yield from _in_pieces(stream)
+
+
+@contextmanager
+def opened(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[Readable]:
+    """A file to read bytes from as they come, unpacked if they are compressed, whatever its name says.
+
+    Args:
+        file: which.
+        advance: is told how many bytes were read of what is on disk.
+
+    Raises:
+        CorpusError: missing, unreadable, or damaged where it is compressed; while it is read, too.
+    """
     try:
-        with _opened(file.name) as raw:
+        with _raw(file.name) as raw:
             packed = _Begun(raw, advance)
-            kind = next((kind for mark, kind in _MARKS if re.match(mark, packed.head)), "")
+            kind = next((kind for _, mark, kind in _MARKS if re.match(mark, packed.head)), "")
             try:
-                yield from _in_pieces(_unpacked(kind, packed))
+                yield _unpacked(kind, packed)
             except (EOFError, lzma.LZMAError, zlib.error, _Damaged, gzip.BadGzipFile) as error:
                 raise _damaged(file, kind, error) from None
             except OSError as error:
@@ -139,7 +154,9 @@ class _Begun:
             status = os.fstat(raw.fileno())
             self._most = max(_LEAST, status.st_size + 1) if stat.S_ISREG(status.st_mode) else PIECE
         self.head = b""
-        while len(self.head) < _LONGEST_MARK and (more := self._next(_LONGEST_MARK - len(self.head))):
+        while len(self.head) < _LONGEST_MARK and _may_be_packed(self.head):  # a short line should not wait for a long
+            if not (more := self._next(_LONGEST_MARK - len(self.head))):
+                break
             self.head += more
         self._left = self.head
 
@@ -170,7 +187,11 @@ def _in_pieces(stream: Readable) -> Iterator[bytes]:
     yield piece
 
 
-def _opened(path: str) -> AbstractContextManager[BinaryIO]:
+def _may_be_packed(head: bytes) -> bool:
+    return any(head.startswith(begin) or begin.startswith(head) for begin, _, _ in _MARKS)
+
+
+def _raw(path: str) -> AbstractContextManager[BinaryIO]:
     if path != STDIN:
         return open(path, "rb", buffering=0)
     if sys.stdin is None:

@@ -18,6 +18,7 @@ from charrnn.checkpoint import Checkpoint, Tensors
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.errors import TrainingError
 from charrnn.evaluation.bits import carried_nats
+from charrnn.evaluation.reader import TorchReader
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.text.streams import Streams
@@ -218,19 +219,16 @@ class Trainer:
         self._now = replace(self._now, finished=True, closing_nats=nats, seconds=self._seconds())
 
     def _measure(self, tensors: Tensors, *, roughly: bool) -> float | None:
-        """The validation loss of these weights, near enough to rank models or as `charrnn eval` would measure it.
-
-        None without a validation text.
-        """
+        """The validation loss of these weights, near enough to rank models or as `charrnn eval` has it; or None."""
         if not len(self._validation):
             return None
         network = self._new_network().to(self._config.device)
         network.load_tensors(tensors)
+        network.fused = roughly and self._network.fused
         if not roughly:
-            return carried_nats(network, self._validation, heartbeat=self._look)
-        network.fused = self._network.fused
+            return carried_nats(TorchReader(network), self._validation, heartbeat=self._look)
         with autocast(self._config.device, self._config.precision):
-            return carried_nats(network, self._validation, math.inf, self._look)
+            return carried_nats(TorchReader(network), self._validation, math.inf, self._look)
 
     def _new_network(self) -> CharRNN:
         vocabulary = self.corpus.vocabulary

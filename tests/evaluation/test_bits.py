@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from charrnn.config import Cell, ModelConfig
-from charrnn.evaluation import bits as module
+from charrnn.evaluation import bits, meter
 from charrnn.evaluation.bits import carried_nats, reset_nats
+from charrnn.evaluation.reader import TorchReader
 from charrnn.model.network import CharRNN
 
 V = 7
@@ -39,7 +40,7 @@ def one_stream(network: CharRNN, ids: np.ndarray, reset: int = 10**9) -> float:
 @pytest.mark.parametrize("size", [2, 3, 1000, 5000, 20_011])
 def test_carried_is_the_figure_of_the_single_stream(cell: Cell, size: int) -> None:
     network, ids = build(cell), some_ids(size)
-    assert carried_nats(network, ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+    assert carried_nats(TorchReader(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
 
 
 def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +51,8 @@ def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: p
     bias["output.weight"] *= 8
     network.load_tensors(bias)
     exact = one_stream(network, ids)
-    assert carried_nats(network, ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
-    assert carried_nats(network, ids) == pytest.approx(exact, abs=1e-5)
+    assert carried_nats(TorchReader(network), ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
+    assert carried_nats(TorchReader(network), ids) == pytest.approx(exact, abs=1e-5)
 
 
 def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,46 +61,48 @@ def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch:
     tensors["layers.1.bias_ih"][16] = 40  # one unit of the last layer never forgets, and no character depends on it
     tensors["layers.1.weight_hh"][:, 0] = tensors["output.weight"][:, 0] = 0
     network.load_tensors(tensors)
-    read, streams = module._read, []
-    monkeypatch.setattr(module, "_read", lambda *given: streams.append(len(given[2])) or read(*given))
-    assert carried_nats(network, ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
-    assert sum(streams) < 4 * module.LANES
+    read, streams = meter.Meter._read, []
+    monkeypatch.setattr(meter.Meter, "_read", lambda *given: streams.append(len(given[2])) or read(*given))
+    assert carried_nats(TorchReader(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+    assert sum(streams) < 4 * meter.LANES
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
 def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, ids = build(), some_ids(3000)
-    whole = carried_nats(network, ids)
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    assert carried_nats(network, ids) == pytest.approx(whole, abs=1e-6)
+    whole = carried_nats(TorchReader(network), ids)
+    monkeypatch.setattr(meter, "CHUNK", chunk)
+    assert carried_nats(TorchReader(network), ids) == pytest.approx(whole, abs=1e-6)
 
 
 def test_a_large_vocabulary_is_measured_in_shorter_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     network, ids = build(), some_ids(3000)
-    whole, seen = carried_nats(network, ids), []
+    whole, seen = carried_nats(TorchReader(network), ids), []
     forward = CharRNN.forward
-    monkeypatch.setattr(CharRNN, "forward", lambda self, x, state: seen.append(x.numel()) or forward(self, x, state))
-    monkeypatch.setattr(module, "MOST_LOGITS", 50 * V)
-    assert carried_nats(network, ids) == pytest.approx(whole, abs=1e-6)
+    monkeypatch.setattr(CharRNN, "forward", lambda *x, **how: seen.append(x[1].numel()) or forward(*x, **how))
+    monkeypatch.setattr(meter, "MOST_LOGITS", 50 * V)
+    assert carried_nats(TorchReader(network), ids) == pytest.approx(whole, abs=1e-6)
     assert max(seen) <= 50
 
 
 @pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000, 10**30])
 def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
     network, ids = build(), some_ids(2001)
-    assert reset_nats(network, ids, reset) == pytest.approx(one_stream(network, ids, reset), abs=1e-6)
+    assert reset_nats(TorchReader(network), ids, reset) == pytest.approx(one_stream(network, ids, reset), abs=1e-6)
 
 
-def test_many_windows_are_measured_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 1)  # 64 windows of one character at a time
-    network, ids = build(), some_ids(500)
-    assert reset_nats(network, ids, 1) == pytest.approx(one_stream(network, ids, 1), abs=1e-6)
+@pytest.mark.parametrize("size", [1, 7, 64, 2999, 3000, 3001])
+def test_a_text_that_is_held_in_parts_has_the_same_figure(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, ids = TorchReader(build()), some_ids(3000)
+    whole = carried_nats(reader, ids), reset_nats(reader, ids, 100)
+    monkeypatch.setattr(bits, "WINDOW", size)
+    assert (carried_nats(reader, ids), reset_nats(reader, ids, 100)) == pytest.approx(whole, abs=1e-6)
 
 
 def test_measuring_leaves_no_gradient_and_no_trace() -> None:
     network = build()
     before = network.tensors()
-    carried_nats(network, some_ids(100))
+    carried_nats(TorchReader(network), some_ids(100))
     assert all(parameter.grad is None for parameter in network.parameters())
     for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, before[name])

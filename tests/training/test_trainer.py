@@ -12,6 +12,7 @@ import torch
 from charrnn import checkpoint
 from charrnn.errors import TrainingError
 from charrnn.evaluation.bits import carried_nats
+from charrnn.evaluation.reader import TorchReader
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.text.reading import of
@@ -164,7 +165,7 @@ def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -
     nats = []
     for tensors in (last, average):
         network.load_tensors(tensors)
-        nats.append(carried_nats(network, ids))
+        nats.append(carried_nats(TorchReader(network), ids))
     assert nats[1] < nats[0]
 
 
@@ -201,7 +202,7 @@ def test_the_closing_figure_is_that_of_the_model_it_keeps(precision: str) -> Non
     _, validation = corpus().split(len(TEXT) - int(0.9 * len(TEXT)))
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert finished.validation_nats == pytest.approx(carried_nats(network, validation), abs=1e-6)
+    assert finished.validation_nats == pytest.approx(carried_nats(TorchReader(network), validation), abs=1e-6)
     assert kept.training["validation_nats"] == finished.validation_nats
 
 

@@ -1,0 +1,60 @@
+"""``charrnn classify``: which of some models finds a line least surprising."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charrnn.cli import options, reading
+from charrnn.cli.console import Console, emit
+from charrnn.errors import SettingError
+from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from charrnn.evaluation.scores import LineScore
+
+
+def classify(
+    models: Annotated[
+        list[str],
+        typer.Option("-m", "--model", metavar="MODEL", help="One for each class.", show_default=False),
+    ],
+    file: options.LinesFile = "-",
+    json_: options.Json = False,
+    encoding: reading.Encoding = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Label each line with the model to which it is least surprising: LABEL, a tab, and the line.
+
+    A label is the name of its model. Train one on text of each class: languages, authors, sources of a log. With
+    --json also the bits that the line costs each model, and by how many the second best is worse.
+    """
+    if len(models) < 2:
+        raise SettingError("model", "given once, so that every line would get the same label", "give two or more")
+    from charrnn.cli import stream
+
+    console, lines = Console(quiet=quiet), stream.open_lines(file, encoding)
+    scorers = stream.scorers(models, lines.size, device, threads)
+    if len(scorers) < len(models):
+        raise SettingError("model", "given twice with the same name", "labels are names; give one of them another")
+    for batch in stream.scored(lines, list(scorers.values()), console):
+        emit(b"".join(_labelled(dict(zip(scorers, scores, strict=True)), as_json=json_) for scores in batch))
+
+
+def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
+    """What is printed of a line."""
+    from charrnn.cli.records import text_fields
+
+    best, second, *_ = sorted(scores, key=lambda name: scores[name].nats)
+    line = scores[best]
+    if not as_json:
+        return b"%b\t%b\n" % (best.encode("utf-8", "surrogateescape"), line.data)
+    costs = {name: round(bits(score.nats), 6) for name, score in scores.items()}
+    facts = {
+        "line": line.number, **text_fields(line.data), "label": best,
+        "margin_bits": round(costs[second] - costs[best], 6), "bits": costs,
+        "unknown": {name: score.unknown for name, score in scores.items()},
+    } | ({"error": line.wrong} if line.wrong else {})  # fmt: skip
+    return json.dumps(facts, ensure_ascii=False).encode() + b"\n"

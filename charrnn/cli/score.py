@@ -1,0 +1,115 @@
+"""``charrnn score``: how surprising each line is to a model."""
+
+import heapq
+import json
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charrnn.cli import options, reading
+from charrnn.cli.console import Console, emit
+from charrnn.errors import SettingError
+from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from charrnn.evaluation.scores import LineScore
+
+_Printed = tuple[float, bytes]  # a score, and all that is printed of its line
+
+
+def score(
+    model: options.Model,
+    file: options.LinesFile = "-",
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="X", help="Only lines that score X or more.", show_default=False),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="N", help="Only the N strangest lines, the strangest first.")
+    ] = None,
+    sort: Annotated[bool, typer.Option("--sort", help="The strangest lines first.")] = False,
+    total: Annotated[bool, typer.Option("--total", help="Score each line as a whole, not by the character.")] = False,
+    nats: Annotated[bool, typer.Option("--nats", help="In nats, not in bits.")] = False,
+    carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False,
+    chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False,
+    json_: options.Json = False,
+    encoding: reading.Encoding = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say how surprising each line is to a model: SCORE, a tab, and the line.
+
+    A score is in bits per character, the end of the line counted as one. Lines are printed as they come, so that this
+    may stand behind `tail -f`; with --top or --sort once all of them came. A character that the model never saw
+    costs 20.1 bits, a blind guess among all of Unicode.
+    """
+    if chars and not json_:
+        raise SettingError("chars", "is for JSON", "add --json")
+    if top is not None and top < 1:
+        raise SettingError("top", f"cannot be {top}", "give a whole number, 1 or more")
+    if top is not None and sort:
+        raise SettingError("sort", "given together with --top, which sorts", "leave it out")
+
+    def printed(line: "LineScore") -> _Printed:
+        value = line.nats if total else line.nats_per_char
+        value = value if nats else bits(value)
+        return value, _record(line, nats=nats) if json_ else b"%.4f\t%b\n" % (value, line.data)
+
+    from charrnn.cli import stream
+
+    console, lines = Console(quiet=quiet), stream.open_lines(file, encoding)
+    scorers = stream.scorers([model], lines.size, device, threads, carry=carry, each=chars)
+    batches = (
+        [one for one in map(printed, (line for (line,) in batch)) if threshold is None or one[0] >= threshold]
+        for batch in stream.scored(lines, list(scorers.values()), console)
+    )
+    if sort:
+        _emit_sorted(batches)
+    elif top is not None:
+        best = heapq.nlargest(top, (one for batch in batches for one in batch), key=lambda one: one[0])
+        emit(b"".join(line for _, line in best))
+    else:
+        for batch in batches:
+            emit(b"".join(line for _, line in batch))
+
+
+def _record(line: "LineScore", *, nats: bool) -> bytes:
+    """A line of JSON."""
+    from charrnn.cli.records import named, text_fields
+
+    unit, factor = ("nats", 1.0) if nats else ("bits", bits(1))
+    facts: dict[str, Any] = {
+        "line": line.number, **text_fields(line.data), f"{unit}_per_char": round(line.nats_per_char * factor, 6),
+        unit: round(line.nats * factor, 6), "characters": line.size, "unknown": line.unknown,
+    }  # fmt: skip
+    if line.wrong:
+        facts["error"] = line.wrong
+    if line.surprisals:
+        facts["chars"] = [[named(symbol), round(surprise * factor, 6)] for symbol, surprise in line.surprisals]
+    return json.dumps(facts, ensure_ascii=False).encode() + b"\n"
+
+
+def _emit_sorted(batches: Iterable[list[_Printed]]) -> None:
+    """Writes all lines, those with the largest scores first; they wait in a file and not in memory."""
+    import numpy as np
+
+    scores, ends = array("d"), array("q", [0])
+    with tempfile.TemporaryFile() as waiting:
+        for batch in batches:
+            for value, line in batch:
+                scores.append(value)
+                ends.append(ends[-1] + len(line))
+            waiting.write(b"".join(line for _, line in batch))
+
+        def lines(order: Iterable[int]) -> Iterator[bytes]:
+            for place in order:
+                waiting.seek(ends[place])
+                yield waiting.read(ends[place + 1] - ends[place])
+
+        order = np.argsort(-np.array(scores), kind="stable")
+        for begin in range(0, len(order), 1000):
+            emit(b"".join(lines(order[begin : begin + 1000].tolist())))

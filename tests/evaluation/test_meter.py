@@ -1,0 +1,115 @@
+"""The meter: however a text is cut and read, each symbol is as surprising as in a single stream."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import Cell, ModelConfig
+from charrnn.evaluation import meter as module
+from charrnn.evaluation import thrifty
+from charrnn.evaluation.meter import Meter, Reader
+from charrnn.evaluation.reader import TorchReader, torch_reader
+from charrnn.evaluation.thrifty import LOADING, Thrifty
+from charrnn.model.network import CharRNN
+from charrnn.text.vocabulary import BOUNDARY, Vocabulary
+
+V = 6
+
+
+def build(cell: Cell, *, boundary: bool) -> CharRNN:
+    network = CharRNN(ModelConfig(cell=cell, hidden=16), V, 0 if boundary else None)
+    network.initialize(seed=0)
+    return network
+
+
+def read_by(engine: str, network: CharRNN) -> Reader:
+    symbols = "abcdef" if network.boundary is None else BOUNDARY + "abcde"
+    contents = Checkpoint(network.config, Vocabulary(symbols), network.tensors(), {})
+    network.fused = engine == "fused"
+    if engine in ("stock", "fused"):
+        return TorchReader(network)
+    reader = Thrifty(contents, lambda: torch_reader(contents))
+    if engine == "both":
+        reader._spent = LOADING - 0.001  # some ten steps
+    return reader
+
+
+def one_by_one(network: CharRNN, ids: list[int], marks: list[bool]) -> list[float]:
+    """The definition: one symbol after the other, the state zero before those with a mark and before boundaries."""
+    nats, state, logits = [], network.zero_state(1), None
+    with torch.no_grad():
+        for symbol, mark in zip(ids, marks, strict=True):
+            nats.append(0.0 if logits is None else -float(logits.log_softmax(-1)[0, 0, symbol]))
+            if mark:
+                state = network.zero_state(1)
+            logits, state = network(torch.tensor([[symbol]]), state)
+    return nats
+
+
+@pytest.fixture(autouse=True)
+def _short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LANES", 5), ("LANE_LENGTH", 12), ("RUN_UP", 6), ("CHUNK", 7)):
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+@pytest.mark.parametrize("engine", ["stock", "fused", "numpy", "both"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_pieces_of_a_text_are_as_surprising_as_the_whole(
+    cell: Cell, engine: str, boundary: bool, data: st.DataObject
+) -> None:
+    network = build(cell, boundary=boundary)
+    ids = data.draw(st.lists(st.integers(0, V - 1), max_size=120))
+    often = data.draw(st.sampled_from([0, 0.02, 0.2, 1]))
+    marks = (np.random.default_rng(data.draw(st.integers(0, 9))).random(len(ids)) < often).tolist()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=4)))
+    meter = Meter(read_by(engine, network))
+    parts = [
+        meter.read(np.array(ids[begin:end], dtype=np.uint8), np.array(marks[begin:end], dtype=bool))
+        for begin, end in zip([0, *cuts], [*cuts, len(ids)], strict=True)
+    ]
+    assert np.concatenate(parts) == pytest.approx(one_by_one(network, ids, marks), abs=2e-5)
+
+
+def test_after_the_symbol_with_which_it_begins_the_first_one_is_predicted_too() -> None:
+    network = build("lstm", boundary=False)
+    meter = Meter(TorchReader(network))
+    meter.begin(3)
+    assert meter.read(np.array([1, 2])) == pytest.approx(one_by_one(network, [3, 1, 2], [False] * 3)[1:], abs=1e-6)
+
+
+def test_in_bf16_all_threads_compute_in_bf16() -> None:
+    ids = np.random.default_rng(0).integers(V, size=400)
+    reader = read_by("fused", build("lstm", boundary=False))
+    exact = Meter(reader, np.inf).read(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough: NDArray[np.float64] = Meter(reader, np.inf).read(ids)
+    difference = np.abs(rough - exact).reshape(-1, 20).max(axis=1)
+    assert (difference > 1e-5).all()
+    assert difference.max() < 0.1
+
+
+def test_torch_is_loaded_where_there_is_much_to_read_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build("lstm", boundary=False)
+    contents, loaded = Checkpoint(network.config, Vocabulary("abcdef"), network.tensors(), {}), []
+
+    def fast() -> Reader:
+        loaded.append(True)
+        return torch_reader(contents)
+
+    monkeypatch.setattr(thrifty, "LOADING", 0.02)
+    ids = np.zeros(100, dtype=np.int64)
+    Meter(Thrifty(contents, fast, expected=100)).read(ids)
+    assert not loaded
+    Meter(Thrifty(contents, fast, expected=10**5)).read(ids)
+    assert len(loaded) == 1
+    meter = Meter(Thrifty(contents, fast))
+    for _ in range(20):
+        meter.read(ids)
+    assert len(loaded) == 2
