@@ -204,7 +204,8 @@ def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
     border = len(ids) * 9 // 10
     rulers: dict[str, Any] = {"measured_characters": len(sample), "markov_bits": None}
     if border >= LEAST_MEASURED:
-        rulers["markov_bits"] = round(bits(markov_nats(ids[:border], ids[border:], ORDER, len(kinds))), 4)
+        nats = markov_nats(ids[:border], ids[border:], ORDER, len(kinds))
+        rulers["markov_bits"] = round(bits(float(nats[ORDER].mean())), 4)
     data = sample.encode("utf-8" if unit == "char" else "latin-1")
     return rulers | {"xz_bits": round(xz_bits(data, len(sample)), 4)}
 

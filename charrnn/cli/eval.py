@@ -1,16 +1,28 @@
-"""``charrnn eval``: bits per character of a text under a model."""
+"""``charrnn eval``: bits per character of a text under models, and what simpler rulers say of it."""
 
 import json
-from dataclasses import asdict
-from typing import Annotated
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charrnn.cli import options, reading
 from charrnn.cli.console import Console, emit
-from charrnn.config import ReadConfig, SampleConfig
+from charrnn.config import SampleConfig, TrainConfig
 from charrnn.errors import SettingError
 from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from charrnn.checkpoint import Checkpoint
+    from charrnn.evaluation.bits import Figure
+    from charrnn.evaluation.meter import Reader
+    from charrnn.text.text import Text
+
+ORDERS = 8  # of the Markov models
+MOST = 4_000_000  # characters that simpler rulers learn from, and that they measure
+
+Facts = dict[str, Any]
 
 
 def evaluate(
@@ -18,10 +30,27 @@ def evaluate(
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT", help="Files, directories, or - for stdin.", show_default=False)
     ],
+    others: Annotated[
+        list[str] | None,
+        typer.Option("-m", "--model", metavar="MODEL", help="Measure this one, too.", show_default=False),
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="TEXT is what MODEL was trained on: measure its parts apart.")
+    ] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also by Markov models and compressors that know the training text.")
+    ] = False,
+    training: Annotated[
+        str | None,
+        typer.Option("--training", metavar="FILE", help="What they know, without --split.", show_default=False),
+    ] = None,
     reset: Annotated[
         int | None,
         typer.Option("--reset", metavar="N", help="Measure also with a fresh state every N characters."),
     ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Measure also a network that goes on learning while it reads.")
+    ] = False,
     unknown: options.Unknown = None,
     json_: options.Json = False,
     glob: reading.Glob = None,
@@ -34,49 +63,146 @@ def evaluate(
 
     The state is carried from the first character to the last. A text of n characters has n-1 predictions.
     The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
+    Behind a figure stands within what it would lie, 19 times of 20, for other texts of the kind (a block bootstrap).
     """
+    TrainConfig(**options.given(device=device, threads=threads))  # refuses what cannot be
     unknowns = SampleConfig(**options.given(unknown=unknown)).unknown
     if reset is not None and reset < 1:
         raise SettingError("reset", f"cannot be {reset}", "give a whole number, 1 or more")
+    names = [model, *(others or ())]
+    _check_sources(names, text, split=split, baselines=baselines, training=training)
 
     from charrnn.cli import measuring
-    from charrnn.text.vocabulary import describe_all
 
     console = Console(quiet=quiet)
-    _, loaded = measuring.load(model)
-    vocabulary, label = loaded.vocabulary, ", ".join(text)
-    dropped: set[str] = set()
-
-    def sift(symbols: str) -> str:
-        if unknowns == "error" or vocabulary.unit == "byte":  # of which none is unknown
-            return symbols
-        kept, alien = vocabulary.split_alien(symbols)
-        dropped.update(alien)
-        return kept
-
-    config = ReadConfig(**{**asdict(loaded.reading), "encoding": encoding})
-    corpus = reading.read(text, reading.files(text, glob), config, console, sift=sift)
-    if dropped:
-        console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
-    if folded := [symbol for symbol in corpus.counts if symbol not in vocabulary]:
-        share = sum(corpus.counts[symbol] for symbol in folded) / corpus.characters
-        if vocabulary.unknown is not None:
-            console.line(
-                f"charrnn: {label}: {share:.2%} are characters too rare for the model to know, counted as one"
-            )
-    ids = corpus.with_vocabulary(vocabulary).text()
-
-    from charrnn.evaluation.bits import carried_nats, reset_nats
-
-    reader = measuring.reader(loaded, len(ids), device, threads)
-    nats = carried_nats(reader, ids)
-    result: dict[str, float] = {"characters": len(ids) - 1, "nats": nats, "bits_per_char": bits(nats)}
-    if reset is not None:
-        fresh = reset_nats(reader, ids, reset)
-        result |= {"reset": reset, "reset_nats": fresh, "reset_bits_per_char": bits(fresh)}
+    ways: dict[str, Any] = {"glob": glob, "encoding": encoding, "unknown": unknowns}
+    told: list[Facts] = []
+    rulers: list[Facts] = []
+    for name, contents in [measuring.load(name) for name in names]:
+        corpus = measuring.corpus(text, contents, console, **ways)
+        parts = measuring.split(corpus, name, contents) if split else {"": corpus.text()}
+        for part, ids in parts.items():
+            reader = measuring.reader(contents, len(ids), device, threads)
+            facts = {"model": name} | ({"part": part} if part else {}) | _figures(reader, ids, reset, console)
+            if dynamic and part != "train":
+                facts |= _dynamic(contents, ids, device, console)
+            told.append(facts)
+        if contents.vocabulary.unit == "byte":
+            console.line(f"note: {name} predicts bytes, so that its figures are of each byte")
+        if baselines and not rulers:
+            known = parts.get("train") or measuring.corpus([str(training)], contents, console, **ways).text()
+            rulers = list(_rulers(contents, known, ids, console))
+    told += rulers
     if json_:
-        emit(json.dumps(result) + "\n")
-        return
-    emit(f"{bits(nats):.4f} bits per character ({nats:.4f} nats), {len(ids) - 1:,} characters, state carried\n")
-    if reset is not None:
-        emit(f"{bits(fresh):.4f} bits per character ({fresh:.4f} nats), state fresh every {reset:,}\n")
+        emit("".join(json.dumps(facts) + "\n" for facts in told))
+    else:
+        rows = [row for facts in told for row in _rows(facts)]
+        emit(_sentences(rows) if len(told) == 1 else _table(rows))
+
+
+def _check_sources(
+    models: Sequence[str], text: Sequence[str], *, split: bool, baselines: bool, training: str | None
+) -> None:
+    if "-" in text and len(models) > 1:
+        raise SettingError("model", "given twice, but stdin can be read only once", "write it to a file")
+    if baselines and not split and training is None:
+        raise SettingError("baselines", "have to know the training text", "add --split or --training FILE")
+    if training is not None and (split or not baselines):
+        reason = "given together with --split, which says it" if split else "given without --baselines"
+        raise SettingError("training", reason, "leave it out")
+
+
+def _figures(reader: "Reader", ids: "Text", reset: int | None, console: Console) -> Facts:
+    """What a model says of a text."""
+    from charrnn.evaluation.bits import measure, reset_nats
+
+    with console.bar(total=(len(ids) - 1) * (1 if reset is None else 2), unit=" characters") as bar:
+        figure = measure(reader, ids, bar.update)
+        facts = _facts(figure)
+        if reset is not None:
+            nats = reset_nats(reader, ids, reset, bar.update)
+            facts |= {"reset": reset, "reset_nats": nats, "reset_bits_per_char": bits(nats)}
+    return facts
+
+
+def _dynamic(contents: "Checkpoint", ids: "Text", device: str | None, console: Console) -> Facts:
+    """What it says if it goes on learning."""
+    from charrnn.evaluation.bits import figure
+    from charrnn.evaluation.dynamic import learning_surprisals
+    from charrnn.training.machine import Machine
+
+    where = Machine(TrainConfig(**options.given(device=device))).device
+    with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
+        found = figure(learning_surprisals(contents, ids, where, bar.update), len(ids) - 1)
+    return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}
+
+
+def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console) -> Iterator[Facts]:
+    """What simpler rulers say of it, which know the training text."""
+    import numpy as np
+
+    from charrnn.evaluation.baselines import compressed_bits, markov_nats
+    from charrnn.evaluation.bits import figure
+
+    vocabulary = contents.vocabulary
+    learned = known.take(np.arange(max(0, len(known) - MOST), len(known)))
+    measured = ids.take(np.arange(min(len(ids), MOST)))
+    if max(len(known), len(ids)) > MOST:
+        console.line(f"note: baselines learn from the last {MOST:,} characters, and measure the first {MOST:,}")
+    orders = markov_nats(learned, measured, ORDERS, len(vocabulary))
+    for order, nats in enumerate(orders[1:], 1):
+        yield {"baseline": f"order-{order} Markov", **_facts(figure(iter([nats]), len(nats)))}
+    before, after = (
+        vocabulary.decode(part.tolist()).encode("utf-8", "surrogatepass") for part in (learned, measured)
+    )
+    for name, size in compressed_bits(before, after):
+        facts = {"characters": len(measured), "nats": size / len(measured) * math.log(2)}
+        yield {"baseline": name, **facts, "bits_per_char": size / len(measured)}
+
+
+def _facts(figure: "Figure") -> Facts:
+    facts: Facts = {"characters": figure.characters, "nats": figure.nats, "bits_per_char": bits(figure.nats)}
+    if figure.interval is not None:
+        facts["bits_per_char_95"] = [bits(nats) for nats in figure.interval]
+    return facts
+
+
+def _rows(facts: Facts) -> Iterator[tuple[str, Facts]]:
+    """A name for each of the figures, and the figure."""
+    name = ", ".join(facts[key] for key in ("model", "baseline", "part") if key in facts)
+    yield name, facts
+    for kind, added in (("reset", f"fresh every {facts.get('reset', 0):,}"), ("dynamic", "learning as it reads")):
+        if f"{kind}_nats" in facts:
+            own = {key.removeprefix(f"{kind}_"): value for key, value in facts.items() if key.startswith(f"{kind}_")}
+            yield f"{name}, {added}", {"characters": facts["characters"], **own}
+
+
+def _within(facts: Facts) -> str:
+    if "bits_per_char_95" not in facts:
+        return ""
+    return "{:.4f} to {:.4f}".format(*facts["bits_per_char_95"])
+
+
+def _sentences(rows: Sequence[tuple[str, Facts]]) -> str:
+    """The figures of one text under one model."""
+    lines = []
+    for place, (name, facts) in enumerate(rows):
+        how = name.rpartition(", ")[2] if place else "state carried"
+        within = f"; 95 % within {_within(facts)}" if _within(facts) else ""
+        figure = f"{facts['bits_per_char']:.4f} bits per character ({facts['nats']:.4f} nats)"
+        lines.append(f"{figure}, {facts['characters']:,} characters, {how}{within}\n")
+    return "".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, Facts]]) -> str:
+    """Figures below each other."""
+    cells = [("", "bits per character", "95 % within", "nats", "characters")]
+    for name, facts in rows:
+        figure = f"{facts['bits_per_char']:.4f}", _within(facts), f"{facts['nats']:.4f}"
+        cells.append((name, *figure, f"{facts['characters']:,}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for name, *figures in cells:
+        padded = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip() + "\n")
+    return "".join(lines)

@@ -1,11 +1,19 @@
-"""Models that measure: by name, and with the network that is done soonest."""
+"""Models that measure, by name; the network that is done soonest; and the texts that they are measured on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.cli import options
-from charrnn.config import TrainConfig
+from charrnn.cli import options, reading
+from charrnn.cli.console import Console
+from charrnn.config import TrainConfig, Unknown
+from charrnn.errors import CorpusError, ModelFileError
 from charrnn.evaluation.meter import Reader
 from charrnn.evaluation.thrifty import Thrifty
+from charrnn.text.corpus import Corpus
+from charrnn.text.text import Text
+from charrnn.text.vocabulary import describe_all
 
 
 def load(model: str) -> tuple[str, Checkpoint]:
@@ -39,3 +47,56 @@ def reader(contents: Checkpoint, expected: int, device: str | None, threads: int
         return torch_reader(contents, Machine(config).device)
 
     return Thrifty(contents, fast, expected) if config.device in ("auto", "cpu") else fast()
+
+
+def corpus(
+    paths: Sequence[str],
+    contents: Checkpoint,
+    console: Console,
+    glob: str | None = None,
+    encoding: str | None = None,
+    unknown: Unknown = "error",
+) -> Corpus:
+    """A text as a model reads texts; tells what of it the model does not know.
+
+    Raises:
+        CharrnnError: it cannot be read, or holds characters that the model never saw, unless they are to be skipped.
+    """
+    vocabulary, label = contents.vocabulary, ", ".join(paths)
+    dropped: set[str] = set()
+
+    def sift(symbols: str) -> str:
+        if unknown == "error" or vocabulary.unit == "byte":  # of which none is unknown
+            return symbols
+        kept, alien = vocabulary.split_alien(symbols)
+        dropped.update(alien)
+        return kept
+
+    config = replace(contents.reading, encoding=encoding)
+    found = reading.read(paths, reading.files(paths, glob), config, console, sift=sift)
+    if dropped:
+        console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
+    if folded := [symbol for symbol in found.counts if symbol not in vocabulary]:
+        share = sum(found.counts[symbol] for symbol in folded) / found.characters
+        if vocabulary.unknown is not None:
+            console.line(
+                f"charrnn: {label}: {share:.2%} are characters too rare for the model to know, counted as one"
+            )
+    return found.with_vocabulary(vocabulary)
+
+
+def split(corpus: Corpus, name: str, contents: Checkpoint) -> dict[str, Text]:
+    """The parts of a text that a model was trained on, and measured on, by its own record.
+
+    Raises:
+        CorpusError: it is another text.
+        ModelFileError: nothing was held out.
+    """
+    record = contents.training.get("corpus", {})
+    if record.get("sha256") != corpus.sha256:
+        reason = f"is not the text that {name} was trained on"
+        raise CorpusError(corpus.label, reason, "leave out --split, or give that text as it was then")
+    if not (held_out := record.get("split")):
+        raise ModelFileError(name, "was trained on all of its text", "leave out --split")
+    training, validation = corpus.split(held_out)
+    return {"train": training, "validation": validation}

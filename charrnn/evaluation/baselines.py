@@ -1,15 +1,22 @@
-"""What simpler rulers say of a text: a Markov model and a compressor, in bits per character. Needs no torch."""
+"""What simpler rulers say of a text: Markov models and compressors, in nats or bits per character. Needs no torch."""
 
 import lzma
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 
+_ZLIB_WINDOW = 1 << 15  # bytes that gzip looks back
+_ULTRA = 22  # zstd's highest level
 
-def markov_nats(training: NDArray[np.integer], measured: NDArray[np.integer], order: int, distinct: int) -> float:
-    """Nats per symbol of one text under a Markov model of another.
+
+def markov_nats(
+    training: NDArray[np.integer], measured: NDArray[np.integer], order: int, distinct: int
+) -> list[NDArray[np.float64]]:
+    """Nats of each symbol of one text under Markov models of another, of order 0, 1, ... ``order``.
 
     Each symbol is predicted from the ``order`` before it, by their counts, smoothed with those of one symbol less and
     so on down to equal chances, each in proportion to how many different symbols followed (Witten & Bell 1991, in the
@@ -18,14 +25,18 @@ def markov_nats(training: NDArray[np.integer], measured: NDArray[np.integer], or
 
     Args:
         training: ids (n,) from 0 to below ``distinct``.
-        measured: ids (m,), more than ``order``; the first ones are predicted from fewer.
+        measured: ids (m,); the first ones are predicted from fewer than ``order``.
         order: 0 or more.
         distinct: V.
     """
+    nats = []
     chances = np.full(len(measured), 1 / distinct)
     # A context is a number; contexts that never came in training share one that has no counts.
     contexts, wanted = np.zeros(len(training), dtype=np.int64), np.zeros(len(measured), dtype=np.int64)
-    for depth in range(min(order + 1, len(training), len(measured))):
+    for depth in range(order + 1):
+        if depth >= min(len(training), len(measured)):  # nothing has so long a past
+            nats.append(-np.log(chances))
+            continue
         known = slice(depth, None)
         pairs = contexts[known] * distinct + training[known]
         kinds, counts = np.unique(pairs, return_counts=True)
@@ -39,6 +50,7 @@ def markov_nats(training: NDArray[np.integer], measured: NDArray[np.integer], or
         kind = _places(kinds, wanted[known] * distinct + measured[known])
         seen = np.where(found & (kind >= 0), counts[kind], 0)
         chances[known] = np.where(found, (seen + t * chances[known]) / np.maximum(n + t, 1), chances[known])
+        nats.append(-np.log(chances))
         # One symbol further back: the context of depth + 1 is the symbol there and the context of depth.
         longer = np.zeros_like(contexts)
         longer[depth + 1 :] = contexts[depth + 1 :] * distinct + training[: len(training) - depth - 1]
@@ -48,7 +60,30 @@ def markov_nats(training: NDArray[np.integer], measured: NDArray[np.integer], or
         contexts[depth + 1 :] = np.searchsorted(names, longer[depth + 1 :])
         wanted = _places(names, longer_wanted)
         wanted[wanted < 0] = len(names)  # which nothing follows
-    return float(-np.log(chances).mean())
+    return nats
+
+
+def compressed_bits(training: bytes, measured: bytes) -> Iterator[tuple[str, float]]:
+    """Bits that compressors take for one text if they know another, by their names."""
+    deflate = zlib.compressobj(9, zdict=training[-_ZLIB_WINDOW:]) if training else zlib.compressobj(9)
+    yield "gzip", 8 * len(deflate.compress(measured) + deflate.flush())
+
+    def xz(data: bytes) -> int:
+        return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+    yield "xz", 8 * (xz(training + measured) - xz(training))  # which takes no dictionary
+    yield "zstd --ultra", 8 * _zstd(training, measured)
+
+
+def _zstd(training: bytes, measured: bytes) -> int:
+    import zstandard
+
+    whole = len(training) + len(measured)
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        _ULTRA, window_log=min(31, max(10, whole.bit_length())), source_size=len(measured), dict_size=len(training)
+    )
+    known = zstandard.ZstdCompressionDict(training, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if training else None
+    return len(zstandard.ZstdCompressor(compression_params=settings, dict_data=known).compress(measured))
 
 
 def xz_bits(data: bytes, characters: int) -> float:

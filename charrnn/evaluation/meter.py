@@ -72,14 +72,15 @@ class Meter:
         reader: the network.
         tolerance: the largest difference between a guessed and a true component of a state; infinity trusts the
             guesses, which is a little faster, and the only choice in bf16, where no two states agree.
-        heartbeat: called every moment; may raise, to break off.
+        heartbeat: told every moment how many symbols were read since; may raise, to break off.
     """
 
     def __init__(
-        self, reader: Reader, tolerance: float = TOLERANCE, heartbeat: Callable[[], None] = lambda: None
+        self, reader: Reader, tolerance: float = TOLERANCE, heartbeat: Callable[[int], object] = lambda read: None
     ) -> None:
         self._reader, self._tolerance, self._heartbeat = reader, tolerance, heartbeat
         self._state = reader.zero_state(1)
+        self._told = 0  # symbols of this piece of which the heartbeat has not heard
         self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is forgotten before it
 
     def begin(self, symbol: int) -> None:
@@ -124,6 +125,7 @@ class Meter:
                 states[lane] = state
         after = states.copy()
         wrong = list(lanes)
+        self._told = len(reading.nats)
         while wrong:
             before = np.add.reduceat(reading.nats, starts)
             read = self._read(reading, starts[wrong], ends[wrong], [states[lane] for lane in wrong])
@@ -143,13 +145,15 @@ class Meter:
         starts, lengths = starts[order], (ends - starts)[order]
         state, after, offset, left = joined([states[lane] for lane in order]), states.copy(), 0, len(order)
         while left:
-            self._heartbeat()
             room = MOST_LOGITS // (left * self._reader.vocabulary_size)
             stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
             places = starts[:left] + np.arange(offset, stop)[:, None]  # (T, B)
             reading.nats[places], state = self._reader.read(
                 reading.inputs[places], reading.targets[places], reading.fresh[places], state
             )
+            passed = min(self._told, places.size)  # reading again is no progress
+            self._told -= passed
+            self._heartbeat(passed)
             offset = stop
             while left and lengths[left - 1] == offset:
                 left -= 1

@@ -241,7 +241,7 @@ class Trainer:
         epoch = self._epoch(now.best_step)
         return Finished(reason, now.step, now.best_step, epoch, now.closing_nats, gain, self._seconds())
 
-    def _look(self) -> None:
+    def _look(self, _: int = 0) -> None:
         if self.stop:
             raise _Stopped
 
@@ -260,6 +260,7 @@ class Trainer:
                 "sha256": self.corpus.sha256,
                 "characters": self.corpus.characters,
                 "validation_characters": len(self._validation),
+                "split": self._plan.validation_characters,
                 "documents": self.corpus.documents,
                 "longest": self.corpus.longest,
             },

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.evaluation.baselines import markov_nats, xz_bits
+from charrnn.evaluation.baselines import compressed_bits, markov_nats, xz_bits
 
 V = 3
 IDS = st.lists(st.integers(0, V - 1), min_size=1, max_size=30)
+
+
+def mean_nats(training: list[int], measured: list[int], order: int, distinct: int = V) -> float:
+    return float(markov_nats(np.array(training), np.array(measured), order, distinct)[order].mean())
 
 
 def chance(training: list[int], context: tuple[int, ...], symbol: int) -> float:
@@ -35,7 +39,7 @@ def test_a_markov_model_is_what_its_equation_says(training: list[int], measured:
         math.log(chance(training, tuple(measured[max(0, place - order) : place]), symbol))
         for place, symbol in enumerate(measured)
     ) / len(measured)
-    assert markov_nats(np.array(training), np.array(measured), order, V) == pytest.approx(expected, rel=1e-9)
+    assert mean_nats(training, measured, order) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_text_computed_by_hand() -> None:
@@ -43,22 +47,22 @@ def test_a_text_computed_by_hand() -> None:
     alone = (2 + 2 * 0.5) / (4 + 2)
     after_a = (2 + 1 * alone) / (2 + 1)
     expected = -(math.log(alone) + math.log(after_a)) / 2
-    assert markov_nats(np.array([0, 1, 0, 1]), np.array([0, 1]), 1, 2) == pytest.approx(expected)
+    assert mean_nats([0, 1, 0, 1], [0, 1], 1, 2) == pytest.approx(expected)
 
 
 @given(IDS, st.integers(1, 3), st.lists(st.integers(0, V - 1), max_size=3))
 def test_the_chances_of_all_symbols_are_one(training: list[int], order: int, context: list[int]) -> None:
     total = 0.0
     for symbol in range(V):
-        whole = markov_nats(np.array(training), np.array([*context, symbol]), order, V) * (len(context) + 1)
-        before = markov_nats(np.array(training), np.array(context), order, V) * len(context) if context else 0.0
+        whole = mean_nats(training, [*context, symbol], order) * (len(context) + 1)
+        before = mean_nats(training, context, order) * len(context) if context else 0.0
         total += math.exp(before - whole)
     assert total == pytest.approx(1)
 
 
 def test_a_longer_memory_helps_where_there_is_something_to_remember() -> None:
     text = np.array([*itertools.islice(itertools.cycle([0, 0, 1, 0, 2]), 500)])
-    nats = [markov_nats(text[:400], text[400:], order, V) for order in range(4)]
+    nats = [float(each.mean()) for each in markov_nats(text[:400], text[400:], 3, V)]
     assert nats == sorted(nats, reverse=True)
     assert nats[3] < 0.1
 
@@ -66,3 +70,22 @@ def test_a_longer_memory_helps_where_there_is_something_to_remember() -> None:
 def test_xz_is_what_xz_writes() -> None:
     data = b"to be or not to be " * 99
     assert xz_bits(data, 99) == 8 * len(lzma.compress(data)) / 99
+
+
+def test_an_order_is_the_same_whatever_orders_are_asked_for_with_it() -> None:
+    training, measured = np.random.default_rng(0).integers(V, size=(2, 50))
+    few, many = (markov_nats(training, measured, order, V) for order in (2, 5))
+    assert len(few) == 3
+    for one, other in zip(few, many, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_compressors_know_the_training_text_and_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    known, new = random.bytes(3000), random.bytes(1000)
+    for name, size in compressed_bits(known, new):
+        assert size >= 8000, name
+    for name, size in compressed_bits(known, known[1000:2000]):
+        assert size < 800, name
+    for name, size in compressed_bits(b"", b"to be or not to be " * 50):
+        assert 80 < size < 1600, name

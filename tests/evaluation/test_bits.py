@@ -8,7 +8,7 @@ import torch
 
 from charrnn.config import Cell, ModelConfig
 from charrnn.evaluation import bits, meter
-from charrnn.evaluation.bits import carried_nats, reset_nats
+from charrnn.evaluation.bits import carried_nats, figure, reset_nats
 from charrnn.evaluation.reader import TorchReader
 from charrnn.model.network import CharRNN
 
@@ -106,3 +106,32 @@ def test_measuring_leaves_no_gradient_and_no_trace() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
     for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("size", [20_000, 3_000_017])
+def test_the_interval_of_independent_figures_is_that_of_their_mean(size: int) -> None:
+    nats = np.random.default_rng(1).exponential(size=size)
+    found = figure(iter([nats]), size)
+    assert found.nats == pytest.approx(nats.mean())
+    assert found.interval is not None
+    low, high = found.interval
+    assert low < found.nats < high
+    assert (high - low) / 2 == pytest.approx(1.96 * nats.std() / size**0.5, rel=0.35)
+
+
+def test_neighbours_that_go_together_make_it_less_sure() -> None:
+    nats = np.random.default_rng(1).exponential(size=200)
+    apart, together = (figure(iter([each]), 100_000).interval for each in (np.tile(nats, 500), np.repeat(nats, 500)))
+    assert apart is not None
+    assert together is not None
+    assert together[1] - together[0] > 5 * (apart[1] - apart[0])
+
+
+def test_a_figure_is_the_same_however_its_parts_are_cut() -> None:
+    nats = np.random.default_rng(1).exponential(size=5000)
+    whole = figure(iter([nats]), 5000)
+    assert figure(iter(np.split(nats, [1, 7, 2500, 4999])), 5000) == whole
+
+
+def test_of_a_short_text_nothing_is_said_about_others() -> None:
+    assert figure(iter([np.ones(300)]), 300).interval is None

@@ -1,0 +1,108 @@
+"""`eval` as a shell sees it: parts, several models, simpler rulers, and learning while reading."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import CORPUS, QUICK, Run
+from tests.conftest import Charrnn, one_line
+
+
+def facts_of(result: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("options", [(), ("--lines",), ("--documents", "dog")], ids=["text", "lines", "separated"])
+def test_the_parts_of_a_text_are_those_of_the_run(options: tuple[str, ...], charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"the dog said {number**3}\n" for number in range(400)))
+    assert charrnn("train", "a.txt", *QUICK, *options).returncode == 0
+    training = json.loads(charrnn("info", "a", "--json").stdout)["training"]
+    train, validation = facts_of(charrnn("eval", "a", "a.txt", "--split", "--json"))
+    assert (train["part"], validation["part"]) == ("train", "validation")
+    assert validation["characters"] == training["corpus"]["validation_characters"] - 1
+    assert validation["nats"] == pytest.approx(training["validation_nats"], abs=1e-5)
+    assert train["characters"] > 3 * validation["characters"]
+    (tmp_path / "a.txt").write_text("the dog said 0\n" * 400)
+    assert "a.txt: is not the text that a was trained on" in one_line(charrnn("eval", "a", "a.txt", "--split"))
+
+
+def test_a_model_without_a_validation_part_has_none(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    assert charrnn("train", "a.txt", *QUICK, "--validation", 0).returncode == 0
+    assert "a: was trained on all of its text" in one_line(charrnn("eval", "a", "a.txt", "--split"))
+
+
+def test_several_models_stand_below_each_other(trained: Run, charrnn: Charrnn, tiny_path: Path) -> None:
+    text = trained.folder / "corpus.txt"
+    models = (trained.model, text, "-m", tiny_path)
+    one, other = facts_of(charrnn("eval", *models, "--json"))
+    assert [one["model"], other["model"]] == ["corpus", "tiny"]
+    assert facts_of(charrnn("eval", tiny_path, text, "--json")) == [other]
+    assert one["nats"] < other["nats"]
+    for facts in (one, other):
+        low, high = facts["bits_per_char_95"]
+        assert low < facts["bits_per_char"] < high
+    head, first, second = charrnn("eval", *models).stdout.decode().splitlines()
+    assert head.split() == ["bits", "per", "character", "95", "%", "within", "nats", "characters"]
+    assert first.split()[:2] == ["corpus", f"{one['bits_per_char']:.4f}"]
+    assert second.split()[:2] == ["tiny", f"{other['bits_per_char']:.4f}"]
+    assert len({len(line) for line in (head, first, second)}) == 1
+    assert "stdin can be read only once" in one_line(charrnn("eval", trained.model, "-", "-m", tiny_path))
+
+
+def test_simpler_rulers_stand_beside_it(trained: Run, charrnn: Charrnn, tmp_path: Path) -> None:
+    """On a text that repeats the training text: a long memory knows it all, order 1 does not."""
+    text = trained.folder / "corpus.txt"
+    split = facts_of(charrnn("eval", trained.model, text, "--split", "--baselines", "--json"))
+    rulers = {facts["baseline"]: facts["bits_per_char"] for facts in split[2:]}
+    names = [*(f"order-{order} Markov" for order in range(1, 9)), "gzip", "xz", "zstd --ultra"]
+    assert list(rulers) == names
+    assert rulers["order-8 Markov"] < 0.2 < 0.5 < rulers["order-1 Markov"]
+    assert all(rulers[name] < 1 for name in names[-3:])
+    assert {facts["characters"] for facts in split[2:]} == {split[1]["characters"] + 1}
+
+    (tmp_path / "known.txt").write_text(CORPUS[: len(CORPUS) * 8 // 10])
+    (tmp_path / "new.txt").write_text(CORPUS[len(CORPUS) * 8 // 10 :])
+    other = facts_of(charrnn("eval", trained.model, "new.txt", "--baselines", "--training", "known.txt", "--json"))
+    assert other[1:] == split[2:]
+    shown = charrnn("eval", trained.model, "new.txt", "--baselines", "--training", "known.txt").stdout.decode()
+    assert shown.splitlines()[2].startswith("order-1 Markov ")
+
+
+def test_what_goes_on_learning_is_told_apart(trained: Run, charrnn: Charrnn) -> None:
+    text = trained.folder / "corpus.txt"
+    (static,) = facts_of(charrnn("eval", trained.model, text, "--json"))
+    (both,) = facts_of(charrnn("eval", trained.model, text, "--json", "--dynamic"))
+    assert both["nats"] == pytest.approx(static["nats"], abs=1e-6)
+    assert both["dynamic_nats"] < both["nats"] - 0.1
+    lines = charrnn("eval", trained.model, text, "--dynamic").stdout.decode().splitlines()
+    assert ", state carried" in lines[0]
+    assert lines[1].startswith(f"{both['dynamic_bits_per_char']:.4f} bits")
+    assert ", learning as it reads" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--baselines", "--baselines: have to know the training text; add --split or --training FILE"),
+        ("--training corpus.txt", "--training: given without --baselines"),
+        ("--split --baselines --training corpus.txt", "--training: given together with --split"),
+        ("--reset 0", "--reset: cannot be 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(
+    options: str, message: str, trained: Run, charrnn: Charrnn
+) -> None:
+    result = charrnn("eval", "corpus", "corpus.txt", *options.split(), cwd=trained.folder)
+    assert result.returncode == 2
+    assert message in one_line(result)
+
+
+def test_figures_of_bytes_are_told_to_be_of_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS)
+    assert charrnn("train", "a.txt", *QUICK, "--unit", "byte").returncode == 0
+    assert "note: a predicts bytes" in charrnn("eval", "a", "a.txt").stderr.decode()
