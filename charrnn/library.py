@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from charrnn.sampling.writer import Listed, Request, Sample, write, write_all
 from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.evaluation.meter import Reader
+    from charrnn.evaluation.scores import LineScore
     from charrnn.training.events import Event
 
     Listener = Callable[[Event], None]
@@ -159,27 +160,37 @@ class Model:
         return write_all(network, vocabulary, config, requests, primed)
 
     def score(self, text: str) -> Score:
-        """How well the model predicts a text, the state carried from its first character to its last.
+        """How well the model predicts a text, the state carried from end to end.
 
         Raises:
             UnknownCharacterError: the text holds characters that the model never saw.
             CorpusError: fewer than two characters, so there is nothing to predict.
         """
         from charrnn.evaluation.bits import carried_nats
+        from charrnn.evaluation.thrifty import reader_of
         from charrnn.text.reading import of
 
         ids = of(text, self.contents.reading, "the text").with_vocabulary(self.contents.vocabulary).text()
-        return Score(len(ids) - 1, carried_nats(self._reader(len(ids)), ids))
+        return Score(len(ids) - 1, carried_nats(reader_of(self.contents, len(ids)), ids))
 
-    def _reader(self, expected: int) -> "Reader":
-        from charrnn.evaluation.thrifty import Thrifty
+    def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
+        """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `Scorer`.
 
-        def fast() -> "Reader":
-            from charrnn.evaluation.reader import torch_reader
+        Args:
+            lines: with or without the line feed that counts as their end; they may be endless.
+            carry: have the state run on from line to line.
 
-            return torch_reader(self.contents)
+        Raises:
+            SettingError: ``carry`` where each line is a document to the model.
+        """
+        from charrnn.evaluation.scores import Scorer
+        from charrnn.evaluation.thrifty import reader_of
+        from charrnn.text.lines import Piece
 
-        return Thrifty(self.contents, fast, expected)
+        scorer = Scorer(self.contents, reader_of(self.contents), carry=carry)
+        pieces = (Piece(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
+        while batch := list(islice(pieces, 1024)):
+            yield from scorer.score(batch)
 
     @cached_property
     def _digest(self) -> str:

@@ -30,6 +30,8 @@ def figures(output: str) -> list[list[float]]:
         ("training.py", 3, 9),
         ("quality.py", 1, 6),
         ("corpora.py", 2, 9),
+        ("scoring.py", 1, 9),
+        ("classification.py", 1, 4),
     ],
 )
 def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(

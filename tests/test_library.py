@@ -10,6 +10,8 @@ import pytest
 import charrnn
 from charrnn.checkpoint import Checkpoint
 from charrnn.errors import CorpusError, ModelFileError, SettingError, UnknownCharacterError
+from charrnn.library import Model
+from tests.conftest import Charrnn
 
 TEXT = "to be or not to be, that is the question:\n" * 40
 
@@ -153,3 +155,14 @@ def test_a_text_is_read_with_the_weights_that_it_is_continued_with(model: charrn
     (one,) = model.samples(["to be"], primed=primed, **options)
     (whole,) = model.samples(["to be or not to be"], **options)
     assert one.nats == pytest.approx(whole.nats, rel=1e-9)
+
+
+def test_lines_score_as_the_program_scores_them(tiny: Checkpoint, tiny_path: Path, charrnn: Charrnn) -> None:
+    lines = ["The quick brown fox\n", "", "zzzz", "я"]
+    found = list(Model(tiny).scores(lines))
+    assert [score.size for score in found] == [20, 1, 5, 2]
+    assert [score.unknown for score in found] == [0, 0, 0, 1]
+    text = "".join(line.removesuffix("\n") + "\n" for line in lines)
+    told = charrnn("score", tiny_path, "--total", "--nats", input=text.encode()).stdout.splitlines()
+    assert [float(line.split(b"\t")[0]) for line in told] == pytest.approx([one.nats for one in found], abs=1e-4)
+    assert next(Model(tiny).scores(iter(lines))).nats == pytest.approx(found[0].nats, abs=1e-4)

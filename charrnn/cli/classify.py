@@ -35,12 +35,11 @@ def classify(
         raise SettingError("model", "given once, so that every line would get the same label", "give two or more")
     from charrnn.cli import stream
 
-    console, lines = Console(quiet=quiet), stream.open_lines(file, encoding)
-    scorers = stream.scorers(models, lines.size, device, threads)
-    if len(scorers) < len(models):
-        raise SettingError("model", "given twice with the same name", "labels are names; give one of them another")
-    for batch in stream.scored(lines, list(scorers.values()), console):
-        emit(b"".join(_labelled(dict(zip(scorers, scores, strict=True)), as_json=json_) for scores in batch))
+    console, classes = Console(quiet=quiet), stream.load(models)
+    lines = stream.open_lines(file, encoding, classes.values())
+    scorers = stream.scorers(classes, lines.size, device, threads)
+    for batch in stream.scored(lines, scorers, console):
+        emit(b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=json_) for scores in batch))
 
 
 def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:

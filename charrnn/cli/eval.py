@@ -14,6 +14,9 @@ from charrnn.errors import SettingError
 from charrnn.units import bits
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from charrnn.checkpoint import Checkpoint
     from charrnn.evaluation.bits import Figure
     from charrnn.evaluation.meter import Reader
@@ -42,14 +45,15 @@ def evaluate(
     ] = False,
     training: Annotated[
         str | None,
-        typer.Option("--training", metavar="FILE", help="What they know, without --split.", show_default=False),
+        typer.Option("--training", metavar="FILE", help="The training text for --baselines.", show_default=False),
     ] = None,
     reset: Annotated[
         int | None,
         typer.Option("--reset", metavar="N", help="Measure also with a fresh state every N characters."),
     ] = None,
     dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Measure also a network that goes on learning while it reads.")
+        bool,
+        typer.Option("--dynamic", help="Measure also (not on the train part) a network that goes on learning."),
     ] = False,
     unknown: options.Unknown = None,
     json_: options.Json = False,
@@ -63,7 +67,7 @@ def evaluate(
 
     The state is carried from the first character to the last. A text of n characters has n-1 predictions.
     The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
-    Behind a figure stands within what it would lie, 19 times of 20, for other texts of the kind (a block bootstrap).
+    "95 % within" is a confidence interval by block bootstrap: how much the figure owes to the choice of this text.
     """
     TrainConfig(**options.given(device=device, threads=threads))  # refuses what cannot be
     unknowns = SampleConfig(**options.given(unknown=unknown)).unknown
@@ -78,17 +82,23 @@ def evaluate(
     ways: dict[str, Any] = {"glob": glob, "encoding": encoding, "unknown": unknowns}
     told: list[Facts] = []
     rulers: list[Facts] = []
-    for name, contents in [measuring.load(name) for name in names]:
+    loaded = [measuring.load(name) for name in names]
+    measuring.check_names([name for name, _ in loaded])
+    for name, contents in loaded:
         corpus = measuring.corpus(text, contents, console, **ways)
         parts = measuring.split(corpus, name, contents) if split else {"": corpus.text()}
         for part, ids in parts.items():
             reader = measuring.reader(contents, len(ids), device, threads)
-            facts = {"model": name} | ({"part": part} if part else {}) | _figures(reader, ids, reset, console)
+            unit = contents.vocabulary.unit
+            facts = {"model": name, "unit": unit} | ({"part": part} if part else {})
+            facts |= _figures(reader, ids, reset, console)
             if dynamic and part != "train":
                 facts |= _dynamic(contents, ids, device, console)
             told.append(facts)
         if contents.vocabulary.unit == "byte":
             console.line(f"note: {name} predicts bytes, so that its figures are of each byte")
+        if reset is not None and reset >= len(ids) - 1:
+            console.line(f"note: the text is shorter than {reset:,} characters, so that --reset makes no difference")
         if baselines and not rulers:
             known = parts.get("train") or measuring.corpus([str(training)], contents, console, **ways).text()
             rulers = list(_rulers(contents, known, ids, console))
@@ -105,6 +115,8 @@ def _check_sources(
 ) -> None:
     if "-" in text and len(models) > 1:
         raise SettingError("model", "given twice, but stdin can be read only once", "write it to a file")
+    if training is not None and "-" in (*text, training) and training in text:
+        raise SettingError("training", "given as stdin, which is the text already", "write it to a file")
     if baselines and not split and training is None:
         raise SettingError("baselines", "have to know the training text", "add --split or --training FILE")
     if training is not None and (split or not baselines):
@@ -143,6 +155,7 @@ def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console
 
     from charrnn.evaluation.baselines import compressed_bits, markov_nats
     from charrnn.evaluation.bits import figure
+    from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
 
     vocabulary = contents.vocabulary
     learned = known.take(np.arange(max(0, len(known) - MOST), len(known)))
@@ -151,10 +164,14 @@ def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console
         console.line(f"note: baselines learn from the last {MOST:,} characters, and measure the first {MOST:,}")
     orders = markov_nats(learned, measured, ORDERS, len(vocabulary))
     for order, nats in enumerate(orders[1:], 1):
-        yield {"baseline": f"order-{order} Markov", **_facts(figure(iter([nats]), len(nats)))}
-    before, after = (
-        vocabulary.decode(part.tolist()).encode("utf-8", "surrogatepass") for part in (learned, measured)
-    )
+        yield {"baseline": f"order-{order} Markov", **_facts(figure(iter([nats[1:]]), len(nats) - 1))}
+    between = contents.reading.separator or "\n"  # of documents
+
+    def as_bytes(part: "NDArray[np.integer]") -> bytes:
+        symbols = vocabulary.symbols_at(part.tolist()).replace(BOUNDARY, between).replace(UNKNOWN, "\ufffd")
+        return symbols.encode("utf-8", "surrogateescape")
+
+    before, after = as_bytes(learned), as_bytes(measured)
     for name, size in compressed_bits(before, after):
         facts = {"characters": len(measured), "nats": size / len(measured) * math.log(2)}
         yield {"baseline": name, **facts, "bits_per_char": size / len(measured)}
@@ -170,6 +187,7 @@ def _facts(figure: "Figure") -> Facts:
 def _rows(facts: Facts) -> Iterator[tuple[str, Facts]]:
     """A name for each of the figures, and the figure."""
     name = ", ".join(facts[key] for key in ("model", "baseline", "part") if key in facts)
+    name += " (of bytes)" if facts.get("unit") == "byte" else ""
     yield name, facts
     for kind, added in (("reset", f"fresh every {facts.get('reset', 0):,}"), ("dynamic", "learning as it reads")):
         if f"{kind}_nats" in facts:

@@ -8,7 +8,7 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.cli import options, reading
 from charrnn.cli.console import Console
 from charrnn.config import TrainConfig, Unknown
-from charrnn.errors import CorpusError, ModelFileError
+from charrnn.errors import CorpusError, ModelFileError, SettingError
 from charrnn.evaluation.meter import Reader
 from charrnn.evaluation.thrifty import Thrifty
 from charrnn.text.corpus import Corpus
@@ -24,6 +24,16 @@ def load(model: str) -> tuple[str, Checkpoint]:
     """
     path = checkpoint.find(model)
     return path.name.removesuffix(checkpoint.SUFFIX), checkpoint.load(path)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Makes sure that names tell models apart.
+
+    Raises:
+        SettingError: they don't.
+    """
+    if len(set(names)) < len(names):
+        raise SettingError("model", "given twice with the same name", "give one of the files another")
 
 
 def reader(contents: Checkpoint, expected: int, device: str | None, threads: int | None) -> Reader:
@@ -66,7 +76,7 @@ def corpus(
     dropped: set[str] = set()
 
     def sift(symbols: str) -> str:
-        if unknown == "error" or vocabulary.unit == "byte":  # of which none is unknown
+        if unknown == "error" or vocabulary.unit == "byte" or vocabulary.unknown is not None:  # then all have an id
             return symbols
         kept, alien = vocabulary.split_alien(symbols)
         dropped.update(alien)
@@ -96,7 +106,7 @@ def split(corpus: Corpus, name: str, contents: Checkpoint) -> dict[str, Text]:
     if record.get("sha256") != corpus.sha256:
         reason = f"is not the text that {name} was trained on"
         raise CorpusError(corpus.label, reason, "leave out --split, or give that text as it was then")
-    if not (held_out := record.get("split")):
+    if not (held_out := record.get("split", record.get("validation_characters"))):
         raise ModelFileError(name, "was trained on all of its text", "leave out --split")
     training, validation = corpus.split(held_out)
     return {"train": training, "validation": validation}

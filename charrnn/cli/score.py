@@ -44,8 +44,9 @@ def score(
     """Say how surprising each line is to a model: SCORE, a tab, and the line.
 
     A score is in bits per character, the end of the line counted as one. Lines are printed as they come, so that this
-    may stand behind `tail -f`; with --top or --sort once all of them came. A character that the model never saw
-    costs 20.1 bits, a blind guess among all of Unicode.
+    may stand behind `tail -f`; with --top or --sort once all of them came. A character that the model never saw, or a
+    byte that is no UTF-8, costs 20.1 bits, a blind guess among all of Unicode. With --carry --total the scores of a
+    text that the model knows every character of add up to what `charrnn eval` says of it.
     """
     if chars and not json_:
         raise SettingError("chars", "is for JSON", "add --json")
@@ -61,11 +62,12 @@ def score(
 
     from charrnn.cli import stream
 
-    console, lines = Console(quiet=quiet), stream.open_lines(file, encoding)
-    scorers = stream.scorers([model], lines.size, device, threads, carry=carry, each=chars)
+    console, models = Console(quiet=quiet), stream.load([model])
+    lines = stream.open_lines(file, encoding, models.values())
+    scorers = stream.scorers(models, lines.size, device, threads, carry=carry, each=chars)
     batches = (
         [one for one in map(printed, (line for (line,) in batch)) if threshold is None or one[0] >= threshold]
-        for batch in stream.scored(lines, list(scorers.values()), console)
+        for batch in stream.scored(lines, scorers, console)
     )
     if sort:
         _emit_sorted(batches)

@@ -1,9 +1,10 @@
 """Lines that one or more models score as they come: what `score` and `classify` have in common."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+from charrnn.checkpoint import Checkpoint
 from charrnn.cli import measuring
 from charrnn.cli.console import Console
 from charrnn.config import ReadConfig
@@ -15,36 +16,50 @@ BATCH = 1 << 18  # bytes of lines that are scored at once
 TOLD = 5  # lines with something wrong about them that are named
 
 
-def open_lines(file: str, encoding: str | None) -> Lines:
-    """The lines of a file; told at once if there is none.
+def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) -> Lines:
+    """The lines of a file, as some models read it; told at once if there is none.
 
     Raises:
         CorpusError: it cannot be read.
-        SettingError: there is no such encoding.
+        SettingError: there is no such encoding, or no need for one.
     """
-    return Lines(file, LONGEST, ReadConfig(encoding=encoding).encoding)
+    units = {contents.vocabulary.unit for contents in models}
+    for unit in units:
+        ReadConfig(encoding=encoding, unit=unit)
+    return Lines(file, LONGEST, encoding, raw=units == {"byte"})
+
+
+def load(models: Sequence[str]) -> dict[str, Checkpoint]:
+    """Some models by their names.
+
+    Raises:
+        ModelFileError: there is none of that name, or it is damaged.
+        SettingError: two of one name.
+    """
+    loaded = [measuring.load(model) for model in models]
+    measuring.check_names([name for name, _ in loaded])
+    return dict(loaded)
 
 
 def scorers(
-    models: Sequence[str], expected: int | None, device: str | None, threads: int | None, **ways: bool
-) -> dict[str, Scorer]:
-    """What scores lines by each of some models, by their names; of two with the same name the last.
+    models: Mapping[str, Checkpoint], expected: int | None, device: str | None, threads: int | None, **ways: bool
+) -> list[Scorer]:
+    """What scores lines by each of some models.
 
     Args:
-        models: as the user names them.
+        models: by their names.
         expected: characters that each will read, about, as far as that is known.
         device: as the user says.
         threads: likewise.
         ways: of `Scorer`.
 
     Raises:
-        CharrnnError: one cannot be loaded.
+        SettingError: there is no such device, or way.
     """
-    loaded = {name: contents for name, contents in map(measuring.load, models)}
-    return {
-        name: Scorer(contents, measuring.reader(contents, expected or 0, device, threads), **ways)
-        for name, contents in loaded.items()
-    }
+    return [
+        Scorer(contents, measuring.reader(contents, expected or 0, device, threads), **ways)
+        for contents in models.values()
+    ]
 
 
 def scored(lines: Lines, scorers: Sequence[Scorer], console: Console) -> Iterator[list[tuple[LineScore, ...]]]:
@@ -58,9 +73,11 @@ def scored(lines: Lines, scorers: Sequence[Scorer], console: Console) -> Iterato
             batch = list(zip(*(scorer.score(pieces) for scorer in scorers), strict=True))
             if bar is not None:
                 bar.update(sum(len(piece.data) + piece.closed for piece in pieces))
-            for line, *_ in batch:
-                if (told := _wrong(line)) and (wrong := wrong + 1) <= TOLD:
-                    console.line(f"charrnn: {lines.name}, line {line.number:,}: {told}")
+            for scores in batch:
+                told = next(filter(None, map(_wrong, scores)), "")
+                if told and (wrong := wrong + 1) <= TOLD:
+                    more = "; more of them are only counted" if wrong == TOLD else ""
+                    console.line(f"charrnn: {lines.name}, line {scores[0].number:,}: {told}{more}")
             yield batch
     if wrong > TOLD:
         console.line(f"charrnn: {lines.name}: {wrong - TOLD:,} more lines like these")
@@ -69,5 +86,5 @@ def scored(lines: Lines, scorers: Sequence[Scorer], console: Console) -> Iterato
 def _wrong(line: LineScore) -> str:
     """What is not as it should be about a line."""
     if line.wrong:
-        return f"{line.wrong}; scored as far as that"
+        return f"{line.wrong}; scored as an unknown character"
     return "" if line.shown else f"is very long; scored whole, but only its first {LONGEST >> 20} MiB are printed"

@@ -27,9 +27,9 @@ def learning_surprisals(
 ) -> Iterator[NDArray[np.float64]]:
     """Nats of each prediction of a text, some at a time, by a network that learns from those before.
 
-    The update of a weight w after each chunk is ``-RATE g / r + DECAY (w_0 - w)``, where g is its gradient, r the
-    root of the mean of g² so far, and w_0 what it was: Krause's RMS rule with the statistics of this text, as far as
-    it was read, instead of the training text's.
+    A weight w becomes ``v = w - RATE g / r`` after each chunk, and then ``v + DECAY (w_0 - v)``, where g is its
+    gradient, r the root of the mean of g² so far, and w_0 what it was: Krause's RMS rule with the statistics of this
+    text, as far as it was read, instead of the training text's.
 
     Args:
         contents: the model, which stays as it is.

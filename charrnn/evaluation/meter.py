@@ -6,11 +6,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.sampling.stepper import State, joined
+from charrnn.sampling.stepper import Array, State
 
 LANES = 64  # stretches of a text read side by side
 LANE_LENGTH = 1024  # shorter ones would spend more on their run-up than they save
 RUN_UP = 512  # characters before a lane from which its first state is guessed
+GROUPS = 8  # of lanes that end together
 CHUNK = 256  # time steps of one pass
 MOST_LOGITS = 1 << 23  # numbers that come out of one pass; a large vocabulary gets shorter ones
 TOLERANCE = 1e-5  # how far a state may be from the one it stands for
@@ -65,8 +66,10 @@ class Meter:
     So a piece is cut into lanes that are read side by side, each from a state that is known, because it is a fresh
     one, or else guessed by a run-up over the symbols before it. Once the lanes are read, the state in which each one
     ended is known, and a lane whose guess is off by more than ``tolerance`` from the end of the lane before is read
-    again from there, until none is, or until that makes no difference any more: some units remember for ever what
-    nobody needs. What comes out are the figures of the single stream, at many times its speed.
+    again from there, until none is. Some units remember for ever, so that one lane after the other would turn out to
+    be off: what has been seen to last from the beginning of a lane to its end is handed on to all later ones at once
+    (as in parareal integration; Lions, Maday & Turinici 2001), and when even that makes no difference any more,
+    nobody needs what they remember. What comes out are the figures of the single stream, at many times its speed.
 
     Args:
         reader: the network.
@@ -80,6 +83,7 @@ class Meter:
     ) -> None:
         self._reader, self._tolerance, self._heartbeat = reader, tolerance, heartbeat
         self._state = reader.zero_state(1)
+        self._width = _flat(self._state).shape[1]
         self._told = 0  # symbols of this piece of which the heartbeat has not heard
         self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is forgotten before it
 
@@ -115,49 +119,60 @@ class Meter:
     def _read_lanes(self, reading: _Reading) -> None:
         size = len(reading.nats)
         starts = _lanes(reading.fresh)
-        ends, lanes = np.append(starts[1:], size), range(len(starts))
-        states = [self._state, *(self._reader.zero_state(1) for _ in lanes[1:])]
-        guessed = [lane for lane in lanes[1:] if not reading.fresh[starts[lane]]]
-        if guessed:
+        ends, lanes = np.append(starts[1:], size), np.arange(len(starts))
+        guessed = np.append(False, ~reading.fresh[starts[1:]])
+        before: Array = np.concatenate(
+            [_flat(self._state), np.zeros((len(lanes) - 1, self._width), dtype=np.float32)]
+        )
+        if guessed.any():
             scratch, later = reading._replace(nats=np.zeros(size)), starts[guessed]
-            after = self._read(scratch, later - RUN_UP, later, [states[lane] for lane in guessed])
-            for lane, state in zip(guessed, after, strict=True):
-                states[lane] = state
-        after = states.copy()
-        wrong = list(lanes)
-        self._told = len(reading.nats)
-        while wrong:
-            before = np.add.reduceat(reading.nats, starts)
-            read = self._read(reading, starts[wrong], ends[wrong], [states[lane] for lane in wrong])
-            for lane, state in zip(wrong, read, strict=True):
-                after[lane] = state
-            change = np.abs(np.add.reduceat(reading.nats, starts) - before) / (ends - starts)
-            if change.max() < RESOLUTION:
+            before[guessed] = self._read(scratch, later - RUN_UP, later, before[guessed])
+        after, wrong, rounds = np.zeros_like(before), lanes, 0
+        moved, kept = (
+            before.copy(),
+            np.zeros(self._width, dtype=np.float32),
+        )  # what the latest round changed; how much of that lasts
+        self._told = size
+        while len(wrong):
+            rounds += 1
+            sums, reached = np.add.reduceat(reading.nats, starts), after.copy()
+            after[wrong] = self._read(reading, starts[wrong], ends[wrong], before[wrong])
+            change = np.abs(np.add.reduceat(reading.nats, starts) - sums) / (ends - starts)
+            if rounds > 2 and change.max() < RESOLUTION:
                 break
-            wrong = [lane for lane in guessed if _distance(states[lane], after[lane - 1]) > self._tolerance]
-            for lane in wrong:
-                states[lane] = after[lane - 1]
-        self._state = after[-1]
+            if rounds > 1:
+                kept = _lasting(moved, after - reached)
+            wanted = before.copy()
+            for lane in np.flatnonzero(guessed):
+                wanted[lane] = after[lane - 1] + kept * (wanted[lane - 1] - before[lane - 1])
+            wrong = np.flatnonzero(np.abs(wanted - before).max(axis=1) > self._tolerance)
+            moved = np.zeros_like(before)
+            moved[wrong] = wanted[wrong] - before[wrong]
+            before[wrong] = wanted[wrong]
+        self._state = _shaped(after[-1:], self._state)
 
-    def _read(self, reading: _Reading, starts: Places, ends: Places, states: list[State]) -> list[State]:
+    def _read(self, reading: _Reading, starts: Places, ends: Places, states: Array) -> Array:
         """Reads some lanes from a state each, longest first, and gives back the states after them."""
-        order = np.argsort(starts - ends, kind="stable")
-        starts, lengths = starts[order], (ends - starts)[order]
-        state, after, offset, left = joined([states[lane] for lane in order]), states.copy(), 0, len(order)
+        begins = _together(starts, ends, reading.fresh)
+        order = np.argsort(begins - ends, kind="stable")
+        starts, begins, lengths = starts[order], begins[order], (ends - begins)[order]
+        state, after, offset, left = _shaped(states[order], self._state), np.empty_like(states), 0, len(order)
         while left:
             room = MOST_LOGITS // (left * self._reader.vocabulary_size)
             stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
-            places = starts[:left] + np.arange(offset, stop)[:, None]  # (T, B)
-            reading.nats[places], state = self._reader.read(
+            places = begins[:left] + np.arange(offset, stop)[:, None]  # (T, B)
+            nats, state = self._reader.read(
                 reading.inputs[places], reading.targets[places], reading.fresh[places], state
             )
+            own = places >= starts[:left]
+            reading.nats[places[own]] = nats[own]
             passed = min(self._told, places.size)  # reading again is no progress
             self._told -= passed
             self._heartbeat(passed)
             offset = stop
             while left and lengths[left - 1] == offset:
                 left -= 1
-                after[order[left]] = part_of(state, slice(left, left + 1))
+                after[order[left]] = _flat(part_of(state, slice(left, left + 1)))
             state = part_of(state, slice(0, left))
         return after
 
@@ -179,14 +194,36 @@ def _lanes(fresh: Marks) -> Places:
     return np.unique(np.concatenate([[0], short[short < size], guessed]))
 
 
+def _together(starts: Places, ends: Places, fresh: Marks) -> Places:
+    """Where to begin to read lanes so that only few numbers of steps are among them: a few passes instead of many.
+
+    One in which the state begins anew may begin earlier, for what it reads before that is forgotten.
+    """
+    lengths = ends - starts
+    steps = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # the longest first
+    longer = steps[np.searchsorted(-steps, -lengths, side="right") - 1]
+    return np.where(fresh[starts] & (longer <= ends), ends - longer, starts)
+
+
 def part_of(state: State, streams: slice) -> State:
     """The state of some of the streams."""
     return tuple(tuple(part[streams] for part in layer) for layer in state)
 
 
-def _distance(one: State, other: State) -> float:
-    return max(
-        float(np.abs(left - right).max())
-        for layer, its in zip(one, other, strict=True)
-        for left, right in zip(layer, its, strict=True)
-    )
+def _flat(state: State) -> Array:
+    """The state of B streams as (B, all numbers of it)."""
+    return np.concatenate([part for layer in state for part in layer], axis=1)
+
+
+def _shaped(flat: Array, like: State) -> State:
+    """The inverse of `_flat`, for a state of this form."""
+    parts = iter(np.split(flat, np.cumsum([part.shape[1] for layer in like for part in layer])[:-1], axis=1))
+    return tuple(tuple(next(parts) for _ in layer) for layer in like)
+
+
+def _lasting(begun: Array, ended: Array) -> Array:
+    """What share of a change at the beginning of a lane is still there at its end, for each number of a state."""
+    squares = np.square(begun, dtype=np.float64).sum(axis=0)
+    products = (begun.astype(np.float64) * ended).sum(axis=0)
+    share = np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0)
+    return np.asarray(np.clip(share, 0, 1), dtype=np.float32)

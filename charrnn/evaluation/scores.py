@@ -6,11 +6,16 @@ first character of all is only read, as in ``bits.py``, and the sum of all lines
 
 A character that the model never saw costs `UNKNOWN_NATS`, a blind guess among all that there are, and is passed over.
 Where the model has a symbol for rare characters, what that costs comes on top. So every line has a figure, and those
-that two models give it can be compared; how many such characters there were is told beside it.
+that two models give it can be compared; how many such characters there were is told beside it. A byte that is no
+UTF-8 is such a character, too.
+
+With the state carried the sum is the figure of ``charrnn eval`` where the model knows all characters. Of documents it
+is so but for their ends: lines are read as those of a single one.
 """
 
 import codecs
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +30,7 @@ from charrnn.text.lines import Piece
 from charrnn.text.vocabulary import BOUNDARY
 
 UNKNOWN_NATS = math.log(0x110000)  # of the code points of Unicode
+_ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 
 
 @dataclass(slots=True)
@@ -37,7 +43,7 @@ class LineScore:
     size: int = 0  # predictions: its characters and its end
     nats: float = 0.0  # the sum of their surprise
     unknown: int = 0  # characters that the model never saw
-    wrong: str = ""  # why nothing from there on was scored
+    wrong: str = ""  # what of it is no text
     surprisals: list[tuple[str, float]] = field(default_factory=list)  # of each symbol of what is shown, if wanted
 
     @property
@@ -56,16 +62,16 @@ class Scorer:
         each: keep the surprise of every symbol.
 
     Raises:
-        SettingError: ``carry`` with a model for which each line is a document.
+        SettingError: ``carry`` with a model for which each line is a document, or something that stands in them.
     """
 
     def __init__(self, contents: Checkpoint, reader: Reader, *, carry: bool = False, each: bool = False) -> None:
         self._vocabulary, self._reading = contents.vocabulary, contents.reading
         self._meter, self._carry, self._each = Meter(reader), carry, each
-        lines = self._reading.documents == "lines"
-        if carry and lines:
-            reason = "cannot be: to this model each line is a text of its own"
-            raise SettingError("carry", reason, "leave it out")
+        lines = self._reading.documents == "lines" or self._reading.separator == "\n"
+        if carry and (lines or self._reading.separator):
+            reason = "a text of its own" if lines else "within one of many documents"
+            raise SettingError("carry", f"cannot be: to this model each line is {reason}", "leave it out")
         self._end = BOUNDARY if lines else "\n" if "\n" in self._vocabulary else ""
         first = BOUNDARY if carry and self._vocabulary.boundary is not None else "" if carry else self._end
         if first:
@@ -73,7 +79,7 @@ class Scorer:
         self._begun = bool(first)  # whether there is something from which the next symbol can be predicted
         self._lines = 0
         self._line: LineScore | None = None  # a long one whose end has not come
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
     def score(self, pieces: Sequence[Piece]) -> list[LineScore]:
         """Reads more lines, or pieces of them, and gives back those that have ended."""
@@ -90,18 +96,13 @@ class Scorer:
         return [line for line, piece in zip(lines, pieces, strict=True) if piece.last]
 
     def _text(self, line: LineScore, piece: Piece) -> str:
-        """The symbols of a piece, without its end, as far as they can be read."""
+        """The symbols of a piece, without its end."""
         if self._vocabulary.unit == "byte":
             return piece.data.decode("ascii", "surrogateescape")
-        if line.wrong:
-            return ""
-        try:
-            text = self._decoder.decode(piece.data, piece.last)
-        except UnicodeDecodeError as error:
-            line.wrong = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-            self._decoder.reset()
-            text = error.object[: error.start].decode()
-        if piece.last and self._reading.newlines == "unix":
+        text = self._decoder.decode(piece.data, piece.last)
+        if not text.isascii() and not line.wrong and (found := _ESCAPED.search(text)):
+            line.wrong = f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8"
+        if piece.last and piece.closed and self._reading.newlines == "unix":
             text = text.removesuffix("\r")
         return tidied(text, self._reading)
 
@@ -129,13 +130,11 @@ class Scorer:
         counts = np.concatenate([[0], np.cumsum(counted)])
         for place, line in enumerate(lines):
             begin, end = edges[place], edges[place + 1]
-            if line.wrong and ending[place] and self._end:
-                end -= 1  # it was not read as far as that
             line.nats += float(sums[end] - sums[begin])
             line.unknown += int(unknowns[end] - unknowns[begin])
             line.size += int(counts[end] - counts[begin])
             if self._each and not line.surprisals:
-                line.surprisals = list(zip(parts[place][: end - begin], nats[begin:end].tolist(), strict=True))
+                line.surprisals = list(zip(parts[place], nats[begin:end].tolist(), strict=True))
 
     def _firsts(
         self, lines: Sequence[LineScore], known: NDArray[np.bool_], edges: NDArray[np.int64]

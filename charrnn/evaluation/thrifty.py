@@ -56,3 +56,14 @@ class Thrifty:
 
     def _seconds(self, steps: int, streams: int) -> float:
         return steps * (_PER_STEP + streams * self._each)
+
+
+def reader_of(contents: Checkpoint, expected: int = 0) -> Reader:
+    """The network of a model on this processor; see `Thrifty`."""
+
+    def fast() -> Reader:
+        from charrnn.evaluation.reader import torch_reader
+
+        return torch_reader(contents)
+
+    return Thrifty(contents, fast, expected)

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from threading import Thread
 from typing import NamedTuple
 
-from charrnn.config import ReadConfig
 from charrnn.errors import CorpusError
 from charrnn.text import sources
-from charrnn.text.decoding import Decoder, Noticed
 
 PIECE = 1 << 16  # bytes that are read at once
 READ_AHEAD = 32  # such pieces
-_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32-LE begins as the first
+_WIDE = (  # that of UTF-32-LE begins as the one of UTF-16-LE
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_ESCAPE = "charrnn.escape"
 
 
 class Piece(NamedTuple):
@@ -35,7 +37,9 @@ class Lines:
     Args:
         path: of the file, or ``-``; compressed or not.
         longest: about how many bytes of a line come as one piece; None holds any line.
-        encoding: of the text; None takes the bytes as they are, unless a mark says UTF-16 or 32.
+        encoding: of the text, which comes in UTF-8, and bytes that are not in it as they are; None is UTF-8, unless a
+            mark says UTF-16 or 32.
+        raw: take no notice of marks: all bytes come as they are.
 
     Attributes:
         name: what an error calls it.
@@ -45,15 +49,18 @@ class Lines:
         CorpusError: the file cannot be read.
     """
 
-    def __init__(self, path: str, longest: int | None = None, encoding: str | None = None) -> None:
+    def __init__(
+        self, path: str, longest: int | None = None, encoding: str | None = None, *, raw: bool = False
+    ) -> None:
         self.name = "stdin" if path == sources.STDIN else path
         identity = sources.File(path).identity
         self.size = identity[1] if identity else None
         self._longest = longest
-        self._blocks: queue.Queue[list[Piece] | Exception | None] = queue.Queue(READ_AHEAD)
+        self._blocks: queue.Queue[list[Piece] | BaseException | None] = queue.Queue(READ_AHEAD)
         self._ready: deque[Piece] = deque()
         self._over = False
-        self._config = ReadConfig(encoding=encoding, newlines="keep")
+        self._encoding, self._raw = codecs.lookup(encoding or "utf-8").name, raw
+        self._error: BaseException | None = None  # behind what is ready
         blocks = self._read(path)
         if path != sources.STDIN:  # where a missing file is told at once; a pipe may be silent for long
             next(blocks)
@@ -63,7 +70,7 @@ class Lines:
                 for block in blocks:
                     self._blocks.put(block)
                 self._blocks.put(None)
-            except (CorpusError, MemoryError) as error:
+            except BaseException as error:  # for whoever asks for lines
                 self._blocks.put(error)
 
         Thread(target=read_ahead, daemon=True).start()
@@ -79,10 +86,12 @@ class Lines:
                 block = self._blocks.get(block=wait)
             except queue.Empty:
                 return None
-            self._over = block is None or isinstance(block, Exception)
-            if isinstance(block, Exception):
-                raise block
-            self._ready.extend(block or ())
+            if isinstance(block, BaseException):
+                self._error = block
+            self._over = block is None or self._error is not None
+            self._ready.extend(block if isinstance(block, list) else ())
+        if not self._ready and self._error is not None and wait:  # what came before it is dealt with first
+            raise self._error
         return self._ready.popleft() if self._ready else None
 
     def batches(self, most: int) -> Iterator[list[Piece]]:
@@ -119,14 +128,32 @@ class Lines:
             yield [Piece(b"".join(held), closed=False)]
 
     def _decoded(self, stream: sources.Readable) -> Iterator[bytes]:
-        first = stream.read(PIECE)
-        if self._config.encoding is None and not first.startswith(_WIDE):
-            yield first.removeprefix(codecs.BOM_UTF8)
-            while data := stream.read(PIECE):
+        read = getattr(stream, "read1", stream.read)  # what is there, of a packed file, too
+        data, encoding = read(PIECE), self._encoding
+        if encoding == "utf-8" and not self._raw:
+            encoding = next((name for mark, name in _WIDE if data.startswith(mark)), "utf-8")
+            data = data.removeprefix(codecs.BOM_UTF8)
+        if encoding == "utf-8":
+            while data:
                 yield data
+                data = read(PIECE)
             return
-        decoder, data = Decoder(self._config, self.name, Noticed()), first
-        while data:
-            following = stream.read(PIECE)
-            yield decoder.feed(data, last=not following).encode("utf-8", "surrogatepass")
-            data = following
+        decoder = codecs.getincrementaldecoder(encoding)(_ESCAPE)
+        try:
+            while data:
+                yield decoder.decode(data).encode("utf-8", "surrogateescape")
+                data = read(PIECE)
+            yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
+        except UnicodeError as error:
+            raise CorpusError(self.name, f"is not {encoding} ({error})", "give its own --encoding") from None
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that an encoding does not have as Python escapes them, or where it cannot as U+FFFD."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) if byte >= 128 else "\ufffd" for byte in wrong), error.end
+
+
+codecs.register_error(_ESCAPE, _escaped)

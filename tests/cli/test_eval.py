@@ -30,6 +30,24 @@ def test_the_parts_of_a_text_are_those_of_the_run(options: tuple[str, ...], char
     assert "a.txt: is not the text that a was trained on" in one_line(charrnn("eval", "a", "a.txt", "--split"))
 
 
+def test_rare_characters_are_counted_as_the_run_counted_them(charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"the dog said {chr(200 + number)}\n" for number in range(400)))
+    assert charrnn("train", "a.txt", *QUICK, "--min-count", 5).returncode == 0
+    nats = json.loads(charrnn("info", "a", "--json").stdout)["training"]["validation_nats"]
+    for unknown in ("error", "skip"):
+        _, validation = facts_of(charrnn("eval", "a", "a.txt", "--split", "--json", "--unknown", unknown))
+        assert validation["nats"] == pytest.approx(nats, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [("--unit", "byte", "--lines"), ("--lines",), ("--documents", "dog")])
+def test_simpler_rulers_know_bytes_and_documents(options: tuple[str, ...], charrnn: Charrnn, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xc3\xa9 and dog\n" * 100 if "byte" in options else b"and dog\n" * 200)
+    assert charrnn("train", "a.txt", *QUICK, *options).returncode == 0
+    facts = facts_of(charrnn("eval", "a", "a.txt", "--split", "--baselines", "--json"))
+    assert all(one["bits_per_char"] < 3 for one in facts[2:])
+    assert facts[0]["unit"] == ("byte" if "byte" in options else "char")
+
+
 def test_a_model_without_a_validation_part_has_none(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CORPUS)
     assert charrnn("train", "a.txt", *QUICK, "--validation", 0).returncode == 0
@@ -63,7 +81,7 @@ def test_simpler_rulers_stand_beside_it(trained: Run, charrnn: Charrnn, tmp_path
     assert list(rulers) == names
     assert rulers["order-8 Markov"] < 0.2 < 0.5 < rulers["order-1 Markov"]
     assert all(rulers[name] < 1 for name in names[-3:])
-    assert {facts["characters"] for facts in split[2:]} == {split[1]["characters"] + 1}
+    assert {facts["characters"] for facts in split[1:-3]} == {split[1]["characters"]}
 
     (tmp_path / "known.txt").write_text(CORPUS[: len(CORPUS) * 8 // 10])
     (tmp_path / "new.txt").write_text(CORPUS[len(CORPUS) * 8 // 10 :])
@@ -92,6 +110,7 @@ def test_what_goes_on_learning_is_told_apart(trained: Run, charrnn: Charrnn) -> 
         ("--training corpus.txt", "--training: given without --baselines"),
         ("--split --baselines --training corpus.txt", "--training: given together with --split"),
         ("--reset 0", "--reset: cannot be 0"),
+        ("-m corpus", "--model: given twice with the same name"),
     ],
 )
 def test_options_that_make_no_sense_are_wrong_usage(
@@ -102,7 +121,14 @@ def test_options_that_make_no_sense_are_wrong_usage(
     assert message in one_line(result)
 
 
-def test_figures_of_bytes_are_told_to_be_of_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_figures_of_bytes_are_told_to_be_of_bytes(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CORPUS)
     assert charrnn("train", "a.txt", *QUICK, "--unit", "byte").returncode == 0
     assert "note: a predicts bytes" in charrnn("eval", "a", "a.txt").stderr.decode()
+    assert "(of bytes)" in charrnn("eval", "a", "a.txt", "--reset", 9, "-m", tiny_path).stdout.decode()
+
+
+def test_a_text_shorter_than_the_reset_is_told(trained: Run, charrnn: Charrnn) -> None:
+    result = charrnn("eval", trained.model, trained.folder / "corpus.txt", "--reset", 10**6)
+    assert result.returncode == 0
+    assert result.stderr.startswith(b"note: the text is shorter than 1,000,000 characters")

@@ -1,5 +1,6 @@
 """`score` and `classify` as a shell sees them."""
 
+import gzip
 import json
 import os
 import signal
@@ -87,7 +88,13 @@ def test_carried_on_the_lines_add_up_to_what_eval_says(charrnn: Charrnn, tiny_pa
     assert rows != table(charrnn("score", tiny_path, "--total", input=INPUT))
 
 
-@pytest.mark.parametrize("command", [("score", "tiny.safetensors"), ("classify", "-m", "tiny", "-m", "wide")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", "tiny.safetensors"), ("score", "tiny.safetensors", "--encoding", "cp1251"),
+        ("classify", "-m", "tiny", "-m", "wide"),
+    ],
+)  # fmt: skip
 def test_lines_come_as_they_are_written(command: tuple[str, ...], tiny_path: Path, wide_path: Path) -> None:
     (tiny_path.parent / "checkpoints").mkdir()
     for path in (tiny_path, wide_path):
@@ -126,14 +133,52 @@ def test_bytes_that_are_no_text_are_told_and_the_rest_is_scored(charrnn: Charrnn
     first, wrong, last = result.stdout.split(b"\n")[:3]
     assert first == last == b"%.4f\tdog" % good
     assert wrong.endswith(b"\tdo\xffg")
-    assert "stdin, line 2: byte 0xff is not UTF-8; scored as far as that" in one_line(result)
-    many = charrnn("score", tiny_path, "--json", input=b"\xff\n" * 100)
+    assert "stdin, line 2: byte 0xff is not UTF-8; scored as an unknown character" in one_line(result)
+    many = charrnn("score", tiny_path, "--json", "--encoding", "utf-8", input=b"\xff\n" * 100)
     told = many.stderr.decode().splitlines()
     assert len(told) == stream.TOLD + 1
+    assert told[-2].endswith("; more of them are only counted")
     assert told[-1] == f"charrnn: stdin: {100 - stream.TOLD} more lines like these"
     record = json.loads(many.stdout.splitlines()[7])
-    assert (record["base64"], record["characters"]) == ("/w==", 0)
+    assert (record["base64"], record["characters"], record["unknown"]) == ("/w==", 2, 1)
     assert "0xff" in record["error"]
+
+
+def test_what_a_packed_file_lacks_is_told_after_all_lines_that_it_has(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
+    lines = b"".join(b"dog %d\n" % number for number in range(3000))
+    packed = gzip.compress(lines)
+    (tmp_path / "cut.gz").write_bytes(packed[: len(packed) // 2])
+    result = charrnn("score", tiny_path, "cut.gz", "-q")
+    assert result.returncode == 1
+    assert "is damaged gzip" in one_line(result)
+    assert len(result.stdout.splitlines()) > 300
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"), [("cp1251", b"dog\x98\ndog\n"), ("unicode_escape", b"dog\\xzz\ndog\n")]
+)
+def test_what_is_not_in_the_encoding_is_a_character_that_nobody_knows(
+    encoding: str, data: bytes, charrnn: Charrnn, tiny_path: Path
+) -> None:
+    result = charrnn("score", tiny_path, "--encoding", encoding, "--json", input=data)
+    assert result.returncode == 0
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["unknown"] > 0, second["unknown"]) == (True, 0)
+
+
+def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
+    library.train("one\ntwo\n" * 9, unit="byte", **QUICK | {"steps": 1}).save(tmp_path / "byte.safetensors")
+    for data in ("\ufeffone\ntwo\n".encode(), "one\ntwo\n".encode("utf-16"), b"\x80\xff\r\n"):
+        figure = json.loads(charrnn("eval", "byte.safetensors", "-", "--json", input=data).stdout)
+        rows = charrnn("score", "byte.safetensors", "--total", "--carry", "--nats", "--json", input=data).stdout
+        records = [json.loads(row) for row in rows.splitlines()]
+        assert sum(one["characters"] for one in records) == len(data) - 1 == figure["characters"]
+        assert sum(one["nats"] for one in records) / (len(data) - 1) == pytest.approx(
+            json.loads(figure)["nats"], abs=1e-5
+        )
+    assert "--encoding: is for characters" in one_line(charrnn("score", "byte.safetensors", "--encoding", "cp1251"))
 
 
 def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
@@ -185,7 +230,11 @@ def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: P
         (("score", "tiny.safetensors", "--top", "0"), 2, "--top: cannot be 0"),
         (("score", "tiny.safetensors", "--top", "2", "--sort"), 2, "--sort: given together with --top"),
         (("score", "tiny.safetensors", "--encoding", "klingon"), 2, "--encoding: cannot be klingon"),
-        (("score", "lines.safetensors", "--carry"), 2, "--carry: cannot be: to this model"),
+        (
+            ("score", "lines.safetensors", "--carry"),
+            2,
+            "--carry: cannot be: to this model each line is a text of its",
+        ),
         (("classify", "-m", "tiny.safetensors"), 2, "--model: given once"),
         (("classify", "-m", "tiny.safetensors", "-m", "./tiny.safetensors"), 2, "--model: given twice"),
         (("classify", "-m", "tiny.safetensors", "-m", "none"), 1, "none: no such file"),

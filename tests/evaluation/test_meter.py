@@ -52,7 +52,7 @@ def one_by_one(network: CharRNN, ids: list[int], marks: list[bool]) -> list[floa
 
 @pytest.fixture(autouse=True)
 def _short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("LANES", 5), ("LANE_LENGTH", 12), ("RUN_UP", 6), ("CHUNK", 7)):
+    for name, value in (("LANES", 5), ("LANE_LENGTH", 12), ("RUN_UP", 6), ("CHUNK", 7), ("GROUPS", 2)):
         monkeypatch.setattr(module, name, value)
 
 
@@ -75,6 +75,33 @@ def test_the_pieces_of_a_text_are_as_surprising_as_the_whole(
         for begin, end in zip([0, *cuts], [*cuts, len(ids)], strict=True)
     ]
     assert np.concatenate(parts) == pytest.approx(one_by_one(network, ids, marks), abs=2e-5)
+
+
+def test_what_was_set_in_one_lane_and_is_needed_in_a_late_one_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that SET turns on for ever, a unit that says that ASK was read just now, and one above that is both."""
+    SET, NOISE, ASK, YES, NO = range(5)
+    network = CharRNN(ModelConfig(hidden=2), 5)
+    tensors = {name: np.zeros_like(array) for name, array in network.tensors().items()}
+    i, f, g, o = (slice(2 * gate, 2 * gate + 2) for gate in range(4))
+    for layer in range(2):
+        tensors[f"layers.{layer}.bias_ih"][o] = 30
+    below, above, bias = tensors["layers.0.weight_ih"], tensors["layers.1.weight_ih"], tensors["layers.0.bias_ih"]
+    bias[i], bias[f] = (-30, 30), (40, -40)
+    below[i, SET], below[g, SET], below[g, ASK] = (60, 0), (30, 0), (0, 30)
+    tensors["layers.1.bias_ih"][i], tensors["layers.1.bias_ih"][f] = 30, -30
+    above[g][0], tensors["layers.1.bias_ih"][g] = (60, 60), (-70, 0)
+    tensors["output.weight"][YES, 0], tensors["output.weight"][NO, 0] = 20, -20
+    network.load_tensors(tensors)
+    monkeypatch.setattr(module, "LANES", 16)
+    ids = np.full(400, NOISE)
+    ids[2] = SET
+    ids[300::10], ids[301::10] = ASK, YES
+    lanes, reader = Meter(TorchReader(network)).read(ids), TorchReader(network)
+    monkeypatch.setattr(module, "LANES", 1)
+    one = Meter(reader).read(ids)
+    np.testing.assert_allclose(lanes, one, atol=1e-5)
+    ids[2] = NOISE
+    assert Meter(reader).read(ids)[301::10].min() > 10  # it is needed
 
 
 def test_after_the_symbol_with_which_it_begins_the_first_one_is_predicted_too() -> None:

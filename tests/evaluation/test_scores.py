@@ -12,10 +12,8 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import ModelConfig, ReadConfig
 from charrnn.errors import SettingError
 from charrnn.evaluation.bits import carried_nats
-from charrnn.evaluation.meter import Reader
-from charrnn.evaluation.reader import torch_reader
 from charrnn.evaluation.scores import UNKNOWN_NATS, LineScore, Scorer
-from charrnn.evaluation.thrifty import Thrifty
+from charrnn.evaluation.thrifty import reader_of
 from charrnn.model.network import CharRNN
 from charrnn.text.lines import Piece
 from charrnn.text.reading import of
@@ -24,11 +22,9 @@ from charrnn.text.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 TEXT = "one two\nthree é\n"
 
 
-def model(documents: str = "none", symbols: str | None = None, unit: str = "char") -> Checkpoint:
+def model(documents: str = "none", symbols: str | None = None, unit: str = "char", separator: str = "") -> Checkpoint:
     """An untrained one."""
-    reading = ReadConfig(
-        documents=documents, unit=unit, separator="%" if documents == "separated" else "", min_count=1
-    )
+    reading = ReadConfig(documents=documents, unit=unit, separator=separator)
     corpus = of(TEXT, reading)
     vocabulary = Vocabulary(symbols, unit) if symbols else corpus.vocabulary
     config = ModelConfig(hidden=12, layers=1)
@@ -47,10 +43,6 @@ MODELS = {
     "rare ones": model(symbols="\nehnortw" + UNKNOWN),
 }
 END = {"lines": BOUNDARY, "lines of bytes": BOUNDARY, "no line feed": ""}
-
-
-def reader_of(contents: Checkpoint) -> Reader:
-    return Thrifty(contents, lambda: torch_reader(contents))
 
 
 def alone(contents: Checkpoint, line: str, end: str) -> float:
@@ -135,16 +127,23 @@ def test_a_long_line_may_come_in_pieces(name: str) -> None:
         assert not found.shown
 
 
-def test_what_is_no_utf8_is_scored_as_far_as_it_goes() -> None:
+def test_bytes_that_are_no_utf8_are_characters_that_nobody_knows() -> None:
     contents = MODELS["text"]
     good, bad, after = scores(contents, [[Piece(b"one"), Piece(b"on\xffe"), Piece(b"one")]])
-    assert (bad.size, bad.wrong, bad.data) == (2, "byte 0xff is not UTF-8", b"on\xffe")
-    assert bad.nats == pytest.approx(sum(nats for _, nats in good.surprisals[:2]), abs=1e-5)
+    assert (bad.size, bad.unknown, bad.wrong, bad.data) == (5, 1, "byte 0xff is not UTF-8", b"on\xffe")
+    assert bad.nats == pytest.approx(good.nats + UNKNOWN_NATS, abs=1e-4)
     assert after.nats == pytest.approx(good.nats, abs=1e-5)
     (cut,) = scores(contents, [[Piece(b"on\xc3")]])
-    assert (cut.size, cut.wrong) == (2, "byte 0xc3 is not UTF-8")
+    assert (cut.size, cut.unknown, cut.wrong) == (4, 1, "byte 0xc3 is not UTF-8")
     (byte,) = scores(MODELS["bytes"], [[Piece(b"on\xffe")]])
-    assert (byte.size, byte.wrong) == (5, "")
+    assert (byte.size, byte.unknown, byte.wrong) == (5, 0, "")
+
+
+def test_the_last_line_of_a_text_may_end_in_half_a_line_end_of_windows() -> None:
+    contents, text = MODELS["text"], "one\r\ntwo\r"
+    found = scores(contents, [[Piece(b"one\r"), Piece(b"two\r", closed=False)]], carry=True)
+    whole = carried_nats(reader_of(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text())
+    assert sum(score.nats for score in found) / sum(score.size for score in found) == pytest.approx(whole, abs=1e-6)
 
 
 def test_line_ends_of_windows_are_read_as_the_model_read_its_own() -> None:
@@ -154,8 +153,19 @@ def test_line_ends_of_windows_are_read_as_the_model_read_its_own() -> None:
 
 
 def test_lines_that_are_texts_of_their_own_cannot_run_on() -> None:
-    with pytest.raises(SettingError, match="text of its own"):
-        Scorer(MODELS["lines"], reader_of(MODELS["lines"]), carry=True)
+    for contents, reason in (
+        (MODELS["lines"], "text of its own"),
+        (model("separated", separator="\n"), "text of its own"),
+        (model("separated", separator="%\n"), "one of many documents"),
+    ):
+        with pytest.raises(SettingError, match=reason):
+            Scorer(contents, reader_of(contents), carry=True)
+
+
+def test_what_stands_between_documents_may_be_the_end_of_a_line() -> None:
+    contents = model("separated", separator="\n")
+    (score,) = scores(contents, [[Piece(b"one")]])
+    assert score.nats == pytest.approx(alone(contents, "one", BOUNDARY), abs=1e-4)
 
 
 def test_the_first_line_of_a_document_is_predicted_from_its_start() -> None:

@@ -76,15 +76,35 @@ def test_other_encodings_come_as_utf8(data: bytes, encoding: str | None, tmp_pat
     assert joined(all_of(tmp_path / "a", encoding=encoding)) == ["né\n".encode(), "я\n".encode()]
 
 
-def test_a_wrong_byte_of_another_encoding_is_told_after_the_lines_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PIECE", 8)
-    (tmp_path / "a").write_bytes(b"one\ntwo\nthree\x98\n")
-    lines = Lines(str(tmp_path / "a"), encoding="cp1251")
-    assert [lines.take(wait=True), lines.take(wait=True)] == [Piece(b"one"), Piece(b"two")]
-    with pytest.raises(CorpusError, match="0x98 in line 3, column 6"):
-        lines.take(wait=True)
+def test_a_wrong_byte_of_another_encoding_comes_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("one я\n".encode("cp1251") + b"three\x98\n")
+    assert joined(all_of(tmp_path / "a", encoding="cp1251")) == ["one я\n".encode(), b"three\x98\n"]
+
+
+def test_what_breaks_off_is_told_after_the_lines_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 64)
+    data = gzip.compress(b"".join(b"%d\n" % number for number in range(5000)))
+    (tmp_path / "a.gz").write_bytes(data[: len(data) // 2])
+    lines, taken = Lines(str(tmp_path / "a.gz")), []
+
+    def read() -> None:
+        for batch in lines.batches(100):
+            time.sleep(0.001)  # so that the error is there before the lines are
+            taken.extend(batch)
+
+    with pytest.raises(CorpusError, match="damaged gzip"):
+        read()
+    assert len(taken) > 1000
+    assert [piece.data for piece in taken] == [b"%d" % number for number in range(len(taken))]
+
+
+def test_bytes_may_be_wanted_as_they_are(tmp_path: Path) -> None:
+    data = "né\n".encode("utf-16") + codecs.BOM_UTF8
+    (tmp_path / "a").write_bytes(data)
+    assert (
+        b"".join(joined([piece for batch in Lines(str(tmp_path / "a"), raw=True).batches(9) for piece in batch]))
+        == data
+    )
 
 
 def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
