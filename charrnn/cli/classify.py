@@ -26,10 +26,11 @@ def classify(
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Label each line with the model to which it is least surprising: LABEL, a tab, and the line.
+    """Label each line with the model that it surprises least.
 
-    A label is the name of its model. Train one on text of each class: languages, authors, sources of a log. With
-    --json also the bits that the line costs each model, and by how many the second best is worse.
+    What is printed is LABEL, a tab, and the line. A label is the name of its model. Train one on text of each class:
+    languages, authors, sources of a log. With --json also the bits that the line costs each model, and by how many
+    the second best is worse.
     """
     if len(models) < 2:
         raise SettingError("model", "given once, so that every line would get the same label", "give two or more")

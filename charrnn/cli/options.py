@@ -29,7 +29,7 @@ Model = Annotated[
 ]
 ModelOrNewest = Annotated[str | None, typer.Argument(metavar="MODEL", help=NEWEST, show_default=False)]
 LinesFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="Of lines; stdin if left out, or -.", show_default=False)
+    str, typer.Argument(metavar="FILE", help="A file of lines; stdin if left out, or -.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for a program.")]

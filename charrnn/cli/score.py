@@ -41,12 +41,13 @@ def score(
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say how surprising each line is to a model: SCORE, a tab, and the line.
+    """Say how surprising each line is to a model.
 
-    A score is in bits per character, the end of the line counted as one. Lines are printed as they come, so that this
-    may stand behind `tail -f`; with --top or --sort once all of them came. A character that the model never saw, or a
-    byte that is no UTF-8, costs 20.1 bits, a blind guess among all of Unicode. With --carry --total the scores of a
-    text that the model knows every character of add up to what `charrnn eval` says of it.
+    What is printed is SCORE, a tab, and the line. A score is in bits per character, the end of the line counted as
+    one. Lines are printed as they come, so that this may stand behind `tail -f`; with --top or --sort once all of
+    them came. A character that the model never saw, or a byte that is no UTF-8, costs 20.1 bits, a blind guess among
+    all of Unicode. With --carry --total the scores of a text that the model knows every character of add up to what
+    `charrnn eval` says of it.
     """
     if chars and not json_:
         raise SettingError("chars", "is for JSON", "add --json")
