@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_can_be_locked_again(folder: Path, charrnn: Charrn
     assert not [path.name for path in (folder / "checkpoints").iterdir() if path.name.endswith((".tmp", ".lock"))]
 
 
-@pytest.mark.parametrize("times", [300, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [150, pytest.param(2000, marks=pytest.mark.slow)])
 def test_readers_never_see_a_torn_model(folder: Path, times: int) -> None:
     with running("train", "corpus.txt", *ENDLESS, "--save-every", "0.001", cwd=folder) as process:
         until_a_step(process)
