@@ -124,6 +124,7 @@ def test_a_long_line_may_come_in_pieces(name: str) -> None:
         assert (found.size, found.unknown) == (whole.size, whole.unknown)
         assert found.nats == pytest.approx(whole.nats, abs=1e-4)
         assert found.data == data[0]
+        assert "".join(symbol for symbol, _ in found.surprisals) == data[0].decode()
         assert not found.shown
 
 
