@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,9 +117,13 @@ def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
 def test_a_line_need_not_wait_for_the_next(first: bytes) -> None:
     """Not even for the few bytes by which a packed file is known."""
     reading, writing = os.pipe()
-    lines = Lines(f"/dev/fd/{reading}") if os.write(writing, first) else None
-    assert lines is not None
+    os.write(writing, first)
+    rescue = threading.Timer(20, os.write, (writing, b"two\n" * 9))  # or a failure would wait for ever
+    rescue.start()
+    lines = Lines(f"/dev/fd/{reading}")
     assert lines.take(wait=True) == Piece(first[:-1])
+    assert rescue.is_alive()
+    rescue.cancel()
     assert lines.take(wait=False) is None
     os.write(writing, b"two\nthr")
     assert lines.take(wait=True) == Piece(b"two")
