@@ -13,7 +13,7 @@ import charrnn as library
 from charrnn import checkpoint
 from charrnn.cli import stream
 from tests.cli.conftest import WIDE, running
-from tests.conftest import Charrnn, make_checkpoint, one_line
+from tests.conftest import TEXT, Charrnn, make_checkpoint, one_line
 
 LINES = ["The quick brown fox", "", "jumps over", "zzzzzzzzzz", "the lazy dog."]
 INPUT = "".join(line + "\n" for line in LINES).encode()
@@ -217,6 +217,17 @@ def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: P
     assert (wide["label"], wide["unknown"]) == ("wide", {"tiny": 4, "wide": 0})
     assert (tiny["label"], tiny["unknown"]) == ("tiny", {"tiny": 0, "wide": 3})
     assert wide["bits"]["tiny"] > 4 * 20.08
+
+
+def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
+    library.train(TEXT * 3, unit="byte", **QUICK | {"steps": 1}).save(tmp_path / "byte.safetensors")
+    result = charrnn("classify", "-m", "byte.safetensors", "-m", tiny_path, "--json", input=b"\xff\xfe\xfdfox\n")
+    record = json.loads(result.stdout)
+    assert record["unknown"] == {"byte": 0, "tiny": 3}
+    assert record["bits"]["tiny"] > 3 * 20
+    assert "line 1: byte 0xff is not UTF-8" in one_line(result)
 
 
 @pytest.mark.parametrize(
