@@ -223,7 +223,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path
 ) -> None:
     library.train(TEXT * 3, unit="byte", **QUICK | {"steps": 1}).save(tmp_path / "byte.safetensors")
-    result = charrnn("classify", "-m", "byte.safetensors", "-m", tiny_path, "--json", input=b"\xff\xfe\xfdfox\n")
+    result = charrnn("classify", "-m", "byte.safetensors", "-m", tiny_path, "--json", input=b"fox\xff\xfe\xfd\n")
     record = json.loads(result.stdout)
     assert record["unknown"] == {"byte": 0, "tiny": 3}
     assert record["bits"]["tiny"] > 3 * 20
