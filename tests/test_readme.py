@@ -120,7 +120,18 @@ def test_the_tree_names_every_module() -> None:
 
 def test_every_option_of_the_readme_exists() -> None:
     helps = ""
-    for command in ("train", "sample", "eval", "info", "bench", "corpus get", "corpus check", "corpus list"):
+    for command in (
+        "train",
+        "sample",
+        "eval",
+        "score",
+        "classify",
+        "info",
+        "bench",
+        "corpus get",
+        "corpus check",
+        "corpus list",
+    ):
         call = [sys.executable, "-m", "charrnn", *command.split(), "--help"]
         helps += subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
     prose = "\n".join(line for line in README.splitlines() if "pip " not in line)

@@ -121,17 +121,14 @@ class Meter:
         starts = _lanes(reading.fresh)
         ends, lanes = np.append(starts[1:], size), np.arange(len(starts))
         guessed = np.append(False, ~reading.fresh[starts[1:]])
-        before: Array = np.concatenate(
-            [_flat(self._state), np.zeros((len(lanes) - 1, self._width), dtype=np.float32)]
-        )
+        before: Array = np.zeros((len(lanes), self._width), dtype=np.float32)
+        before[0] = _flat(self._state)[0]
         if guessed.any():
             scratch, later = reading._replace(nats=np.zeros(size)), starts[guessed]
             before[guessed] = self._read(scratch, later - RUN_UP, later, before[guessed])
         after, wrong, rounds = np.zeros_like(before), lanes, 0
-        moved, kept = (
-            before.copy(),
-            np.zeros(self._width, dtype=np.float32),
-        )  # what the latest round changed; how much of that lasts
+        moved = before.copy()  # what the latest round changed of it
+        kept: Array = np.zeros(self._width, dtype=np.float32)  # how much of a change lasts through a lane
         self._told = size
         while len(wrong):
             rounds += 1

@@ -67,7 +67,7 @@ class BreaksOff(Trainer):
         self.stop = self._now.step == self.at and not self.inside
         return event
 
-    def _look(self) -> None:
+    def _look(self, _: int = 0) -> None:
         self.stop = self.inside and self._now.step >= self.at
         super()._look()
 
