@@ -12,6 +12,8 @@ import pytest
 import charrnn as library
 from charrnn import checkpoint
 from charrnn.cli import stream
+from charrnn.cli.classify import _labelled
+from charrnn.evaluation.scores import LineScore
 from tests.cli.conftest import WIDE, running
 from tests.conftest import TEXT, Charrnn, make_checkpoint, one_line
 
@@ -209,6 +211,12 @@ def test_a_line_gets_the_label_of_the_model_that_expects_it(charrnn: Charrnn, cl
         assert record["margin_bits"] == pytest.approx(costs[1] - costs[0], abs=1e-5)
         assert record["bits"][record["label"]] == costs[0]
     assert set(records[0]["bits"]) == {"up", "down"}
+
+
+def test_lines_are_told_apart_by_what_they_cost_as_a_whole() -> None:
+    """A model of bytes has more symbols to predict than one of characters, each of which may cost less."""
+    costs = {"characters": LineScore(1, b"x", size=2, nats=10), "bytes": LineScore(1, b"x", size=10, nats=12)}
+    assert _labelled(costs, as_json=False) == b"characters\tx\n"
 
 
 def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: Path, wide_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_wrong_byte_of_another_encoding_comes_as_it_is(tmp_path: Path) -> None
     assert joined(all_of(tmp_path / "a", encoding="cp1251")) == ["one я\n".encode(), b"three\x98\n"]
 
 
+def test_what_an_encoding_makes_of_it_may_be_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one \\ud800\n")
+    with pytest.raises(CorpusError, match="unicode"):
+        all_of(tmp_path / "a", encoding="unicode_escape")
+
+
 def test_what_breaks_off_is_told_after_the_lines_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 64)
     data = gzip.compress(b"".join(b"%d\n" % number for number in range(5000)))
