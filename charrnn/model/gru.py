@@ -5,8 +5,6 @@ Compiled by Numba at first use, then kept on disk; importing this module raises 
 
 from typing import Any
 
-import numpy as np
-
 from charrnn.model.tiles import HEIGHT, LANES, add_rows, clear, fill, forget, product, put, recall, take
 from charrnn.vectors import ONE, inlined, kernel, sigmoid, tanh
 
@@ -24,7 +22,7 @@ def _gru_gates(gates: Any, state: Any) -> None:
 @kernel
 def forward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
-    fresh: Any, kept_hidden: Any, kept_carry: Any,
+    fresh: Any, kept_hidden: Any, kept_carry: Any, room: Any,
 ) -> None:  # fmt: skip
     """All steps of a GRU; arguments as `lstm.forward`, but for three.
 
@@ -33,10 +31,10 @@ def forward(
     ``carry`` is the hidden state in full.
     """
     units = carry.shape[1]
-    now, state = np.zeros((4, HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
+    now, state = room[:4], room[4]
     count = 0
     for start in range(0, steps * batch, batch):
-        count = forget(fresh, start, batch, hidden, carry, kept_hidden, kept_carry, count)
+        count += forget(fresh, start, batch, hidden, carry, kept_hidden[count:], kept_carry[count:])
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)
@@ -72,16 +70,14 @@ def _gru_gradients(gates: Any, before: Any, above: Any, later: Any, kept: Any) -
 def backward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
     fresh: Any, kept_carry: Any,
-    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any,
+    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any, room: Any,
 ) -> None:  # fmt: skip
     """The same backwards; arguments as `lstm.backward`, where K is 3H."""
     units = carry.shape[1]
-    now = np.zeros((4, HEIGHT, LANES), carry.dtype)
-    before, kept = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
-    above, later = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
+    now, before, kept, above, later = room[:4], room[4], room[5], room[6], room[7]
     count = len(kept_carry)
     for step in range(steps - 1, -2, -1):
-        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry, grad_carry, count)
+        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry[:count], grad_carry)
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)

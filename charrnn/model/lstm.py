@@ -13,8 +13,6 @@ Compiled by Numba at first use, then kept on disk; importing this module raises 
 
 from typing import Any
 
-import numpy as np
-
 from charrnn.model.tiles import HEIGHT, LANES, add_rows, clear, fill, forget, product, put, recall, take
 from charrnn.vectors import ONE, inlined, kernel, sigmoid, tanh
 
@@ -32,7 +30,7 @@ def _lstm_gates(gates: Any, cell: Any, state: Any) -> None:
 @kernel
 def forward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
-    fresh: Any, kept_hidden: Any, kept_carry: Any,
+    fresh: Any, kept_hidden: Any, kept_carry: Any, room: Any,
 ) -> None:  # fmt: skip
     """All steps of an LSTM.
 
@@ -46,13 +44,13 @@ def forward(
         fresh: ((T + 1) * B,), whether a stream begins anew before a step, where its state becomes zero.
         kept_hidden: room for a row of each time that one does, in this order: what its hidden state was.
         kept_carry: the same of its carry.
+        room: (ROOM, HEIGHT, LANES), tiles to work in, zeros.
     """
     units = carry.shape[1]
-    now = np.zeros((4, HEIGHT, LANES), carry.dtype)
-    cell, state = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
+    now, cell, state = room[:4], room[4], room[5]
     count = 0
     for start in range(0, steps * batch, batch):
-        count = forget(fresh, start, batch, hidden, carry, kept_hidden, kept_carry, count)
+        count += forget(fresh, start, batch, hidden, carry, kept_hidden[count:], kept_carry[count:])
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)
@@ -87,7 +85,7 @@ def _lstm_gradients(gates: Any, before: Any, after: Any, above: Any, later: Any,
 def backward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
     fresh: Any, kept_carry: Any,
-    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any,
+    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any, room: Any,
 ) -> None:  # fmt: skip
     """The same backwards.
 
@@ -105,15 +103,13 @@ def backward(
         grad_carry: (B, H), of c_T; replaced by that of c_0.
         grad_gates: (T * B, 4H), room for the gradient of what the gates were before their nonlinearities.
         grad_bias: (4H,), to which the sum of those is added.
+        room: as of forward.
     """
     units = carry.shape[1]
-    now = np.zeros((4, HEIGHT, LANES), carry.dtype)
-    before, after = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
-    above, later = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
-    cell = np.zeros((HEIGHT, LANES), carry.dtype)
+    now, before, after, above, later, cell = room[:4], room[4], room[5], room[6], room[7], room[8]
     count = len(kept_carry)
     for step in range(steps - 1, -2, -1):
-        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry, grad_carry, count)
+        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry[:count], grad_carry)
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from charrnn.config import Cell
 from charrnn.model import gru, lstm, rnn, tables
-from charrnn.model.tiles import LANES
+from charrnn.model.tiles import HEIGHT, LANES, ROOM
 
 
 class _Form(NamedTuple):
@@ -104,7 +104,7 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         (steps, batch), units, form = inputs.shape[:2], weight_hh.shape[1], _FORMS[cell]
         of_inputs, of_hidden = _columns(form.inputs, units), _columns(form.hidden, units)
-        weight_ih = weight_ih.roll(form.turn * units, 0)
+        weight_ih = _roll(weight_ih, form.turn * units)
         bias = weight_ih.new_zeros(form.blocks * units)
         bias[of_inputs] += bias_ih.roll(form.turn * units)
         bias[of_hidden] += bias_hh
@@ -124,13 +124,14 @@ class _Recurrence(torch.autograd.Function):
         hidden = torch.empty((steps + 1) * batch, units, dtype=dtype)
         carry = torch.empty(hidden.shape, dtype=torch.promote_types(dtype, torch.float32))
         hidden[:batch], carry[:batch] = hidden_before, carry_before
-        weights = _tiles(weight_hh.t().to(dtype), weight_hh.shape[0] // units)
+        weights = _tiles(weight_hh.to(dtype), weight_hh.shape[0] // units)
         anew = np.zeros((steps + 1) * batch, dtype=np.bool_)
         if fresh is not None:
             anew[: steps * batch] = fresh.ravel()
         places = torch.from_numpy(np.flatnonzero(anew))
         kept = torch.empty(len(places), units, dtype=dtype), carry.new_empty(len(places), units)
-        form.forward(weights, steps, batch, _array(gates), _array(hidden), _array(carry), anew, *map(_array, kept))
+        states = gates, hidden, carry
+        form.forward(weights, steps, batch, *map(_array, states), anew, *map(_array, kept), _room(carry))
 
         ctx.form, ctx.batch, ctx.anew = form, batch, anew
         ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, hidden, carry, kept[1])
@@ -156,23 +157,28 @@ class _Recurrence(torch.autograd.Function):
         grad_hidden, grad_carry = grad_hidden_last.clone(), grad_carry_last.clone()
         forward = _array(gates), _array(hidden), _array(carry.clone() if len(kept) else carry)
         backward = _array(grad_hidden), _array(grad_carry), _array(grad_gates), _array(grad_bias)
-        weights = _tiles(weight_hh.to(gates.dtype), 1)
+        weights = _tiles(weight_hh.to(gates.dtype).t(), 1)
         outside = _array(grad_outputs.flatten(0, 1))
-        form.backward(weights, steps, batch, *forward, ctx.anew, _array(kept), outside, *backward)
+        form.backward(weights, steps, batch, *forward, ctx.anew, _array(kept), outside, *backward, _room(carry))
 
         grad_weight_hh = grad_gates[:, of_hidden].t() @ hidden[:-batch]
         grad_inputs = None
         if inputs.dim() == 1:
             grad_table = torch.zeros(weight_ih.t().shape, dtype=carry.dtype)
             tables.look_up_backward(_array(grad_gates), inputs.numpy(), _array(grad_table))
-            grad_weight_ih = grad_table.t()
+            grad_weight_ih = grad_table.t().contiguous()  # the fused AdamW takes it for that without a look
         else:
             grad_weight_ih = grad_gates[:, of_inputs].t() @ inputs
             if ctx.needs_input_grad[3]:
                 grad_inputs = (grad_gates[:, of_inputs] @ weight_ih).view(steps, batch, -1)
-        grad_weights = grad_weight_ih.roll(-form.turn * units, 0), grad_weight_hh
-        biases = grad_bias[of_inputs].roll(-form.turn * units), grad_bias[of_hidden]
+        grad_weights = _roll(grad_weight_ih, -form.turn * units), grad_weight_hh
+        biases = grad_bias[of_inputs].roll(-form.turn * units), grad_bias[of_hidden]  # in memory of its own each
         return (None, None, None, grad_inputs, *grad_weights, *biases, grad_hidden, grad_carry)
+
+
+def _roll(rows: Tensor, places: int) -> Tensor:
+    """Rows moved on, the last ones to the front; torch copies them also where they stay."""
+    return rows.roll(places, 0) if places else rows
 
 
 def _columns(blocks: slice, units: int) -> slice:
@@ -180,14 +186,19 @@ def _columns(blocks: slice, units: int) -> slice:
 
 
 def _tiles(weights: Tensor, gates: int) -> NDArray[Any]:
-    """Weights (K, gates * units) as the kernels have them, with zeros for the units that the last tile lacks."""
-    pair = 2 if weights.dtype == torch.bfloat16 else 1
-    blocks = weights.reshape(len(weights) // pair, pair, gates, -1)  # (K / pair, pair, gates, units)
-    blocks = functional.pad(blocks, (0, -blocks.shape[3] % LANES))
-    tiles = _array(
-        blocks.view(*blocks.shape[:3], -1, LANES).permute(3, 2, 0, 4, 1)
-    )  # (tiles, gates, K / pair, LANES, pair)
-    return (tiles.view(np.uint32) if pair == 2 else tiles).squeeze(-1)
+    """Weights (gates * units, K) as the kernels have them, with zeros for the units that the last tile lacks."""
+    if weights.dtype == torch.bfloat16:  # a pair in each number
+        bits = weights.view(torch.int16)
+        lower, upper = bits[:, 0::2].int(), bits[:, 1::2].int()
+        weights = upper.bitwise_left_shift_(16).bitwise_or_(lower.bitwise_and_(0xFFFF))
+    blocks = weights.reshape(gates, -1, weights.shape[1])  # (gates, units, numbers)
+    blocks = functional.pad(blocks, (0, 0, 0, -blocks.shape[1] % LANES))
+    tiles = _array(blocks.reshape(gates, -1, LANES, blocks.shape[2]).permute(1, 0, 3, 2))
+    return tiles.view(np.uint32) if tiles.dtype == np.int32 else tiles
+
+
+def _room(like: Tensor) -> NDArray[Any]:
+    return _array(like.new_zeros(ROOM, HEIGHT, LANES))
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

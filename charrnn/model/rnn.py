@@ -5,8 +5,6 @@ Compiled by Numba at first use, then kept on disk; importing this module raises 
 
 from typing import Any
 
-import numpy as np
-
 from charrnn.model.tiles import HEIGHT, LANES, add_rows, clear, fill, forget, product, put, recall, take
 from charrnn.vectors import ONE, inlined, kernel, tanh
 
@@ -21,14 +19,14 @@ def _rnn_state(state: Any) -> None:
 @kernel
 def forward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
-    fresh: Any, kept_hidden: Any, kept_carry: Any,
+    fresh: Any, kept_hidden: Any, kept_carry: Any, room: Any,
 ) -> None:  # fmt: skip
     """All steps of a plain RNN; arguments as `lstm.forward`, with one gate: h_t. Of ``carry``, only its shape."""
     units = carry.shape[1]
-    now = np.zeros((HEIGHT, LANES), carry.dtype)
+    now = room[0]
     count = 0
     for start in range(0, steps * batch, batch):
-        count = forget(fresh, start, batch, hidden, carry, kept_hidden, kept_carry, count)
+        count += forget(fresh, start, batch, hidden, carry, kept_hidden[count:], kept_carry[count:])
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)
@@ -52,15 +50,14 @@ def _rnn_gradients(gates: Any, above: Any, later: Any) -> None:
 def backward(
     weights: Any, steps: int, batch: int, gates: Any, hidden: Any, carry: Any,
     fresh: Any, kept_carry: Any,
-    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any,
+    grad_outputs: Any, grad_hidden: Any, grad_carry: Any, grad_gates: Any, grad_bias: Any, room: Any,
 ) -> None:  # fmt: skip
     """The same backwards; arguments as `lstm.backward`, where K is H and the carries are unused."""
     units = carry.shape[1]
-    now, above = np.zeros((HEIGHT, LANES), carry.dtype), np.zeros((HEIGHT, LANES), carry.dtype)
-    later = np.zeros((HEIGHT, LANES), carry.dtype)
+    now, above, later = room[0], room[1], room[2]
     count = len(kept_carry)
     for step in range(steps - 1, -2, -1):
-        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry, grad_carry, count)
+        count = recall(fresh, (step + 1) * batch, batch, carry, kept_carry[:count], grad_carry)
         for tile in range(weights.shape[0]):
             column = tile * LANES
             width = min(LANES, units - column)

@@ -22,6 +22,7 @@ _VECTOR = 16  # float32 in the widest register there is; narrower processors tak
 # busy, and no more than it has.
 LANES, _ROWS = (32, 8) if "+avx512f" in FEATURES else (16, 4)
 HEIGHT = 32  # streams of a tile: with four gates it stays in the nearest cache
+ROOM = 9  # tiles that a kernel works in, at most; it is given them, for to have zeros made takes longer to compile
 
 binding.initialize_native_asmparser()  # for the one instruction that has no name in every version of LLVM
 
@@ -233,24 +234,26 @@ def clear(tile: Any, fresh: Any, row: int, height: int) -> None:
 
 
 @inlined
-def forget(
-    fresh: Any, start: int, batch: int, hidden: Any, carry: Any, kept_hidden: Any, kept_carry: Any, kept: int
-) -> int:
-    """Makes the states before a step zero whose streams begin anew, keeps what they were, and counts what is kept."""
+def forget(fresh: Any, start: int, batch: int, hidden: Any, carry: Any, kept_hidden: Any, kept_carry: Any) -> int:
+    """Makes the states before a step zero whose streams begin anew; keeps what they were, and counts them."""
+    kept = 0
     for row in range(start, start + batch):
         if fresh[row]:
-            kept_hidden[kept], kept_carry[kept] = hidden[row], carry[row]
-            hidden[row], carry[row] = 0, 0
+            for n in range(carry.shape[1]):  # one by one: whole rows take Numba seconds to compile
+                kept_hidden[kept, n], kept_carry[kept, n] = hidden[row, n], carry[row, n]
+                hidden[row, n], carry[row, n] = 0, 0
             kept += 1
     return kept
 
 
 @inlined
-def recall(fresh: Any, start: int, batch: int, carry: Any, kept_carry: Any, grad_carry: Any, kept: int) -> int:
+def recall(fresh: Any, start: int, batch: int, carry: Any, kept_carry: Any, grad_carry: Any) -> int:
     """The inverse, from the last one back; nothing that comes later is the fault of what was before."""
+    left = len(kept_carry)
     for stream in range(batch - 1, -1, -1):
         if fresh[start + stream]:
-            kept -= 1
-            carry[start + stream] = kept_carry[kept]
-            grad_carry[stream] = 0
-    return kept
+            left -= 1
+            for n in range(carry.shape[1]):
+                carry[start + stream, n] = kept_carry[left, n]
+                grad_carry[stream, n] = 0
+    return left
