@@ -11,7 +11,9 @@ counted is 6 flops per parameter and character, the useful ones whoever computes
 import argparse
 import multiprocessing
 import statistics
+import sys
 import time
+from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -160,18 +162,16 @@ def main() -> None:
         arguments.sizes, arguments.batches = ALL_SIZES, ALL_BATCHES
     seconds = 0.3
     if arguments.quick:
-        arguments.sizes, arguments.batches, arguments.rounds, seconds = (16,), (4,), 3, 0.0
+        arguments.cells, arguments.sizes, arguments.batches, arguments.rounds, seconds = ("gru",), (16,), (4,), 3, 0.0
         arguments.precision = arguments.precision or "fp32"
     from charrnn.training.machine import cpu_precisions
 
     precisions = [arguments.precision] if arguments.precision else sorted({"fp32", *cpu_precisions()})
     print(describe_machine(threads=cores(), rounds=arguments.rounds, T=T), "\n", flush=True)
-    rows = [
-        measure(cell, hidden, batch, precisions, arguments.rounds, seconds)
-        for cell in arguments.cells
-        for hidden in arguments.sizes
-        for batch in arguments.batches
-    ]
+    rows = []
+    for cell, hidden, batch in product(arguments.cells, arguments.sizes, arguments.batches):
+        rows.append(measure(cell, hidden, batch, precisions, arguments.rounds, seconds))
+        print(*(f"{part:.4g}" if isinstance(part, float) else part for part in rows[-1]), file=sys.stderr, flush=True)
     print(table(HEADER, rows))
 
 
