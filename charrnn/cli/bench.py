@@ -32,7 +32,7 @@ COLUMNS = (  # two lines each
 def bench(
     corpus: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CORPUS]...", help="Also plan to train on this text.", show_default=False),
+        typer.Argument(metavar="CORPUS", help="Also plan to train on this text.", show_default=False),
     ] = None,
     cell: Annotated[
         str | None, typer.Option("--cell", metavar="lstm|gru|rnn", help="Kind of memory.  [default: lstm]")
@@ -55,10 +55,11 @@ def bench(
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how fast this machine trains and samples, for networks of a few sizes.
+    """Measure how fast this machine trains and samples.
 
-    The limit is the machine's own rate of matrix products; a training counts as six operations per parameter and
-    character. With a text, it also shows what ``charrnn train`` would do, with the same options and with a minute.
+    It does so with networks of a few sizes. The limit is the machine's own rate of matrix products; a training counts
+    as six operations per parameter and character. With a text, it also shows what ``charrnn train`` would do, with
+    the same options and with a minute.
     """
     wishes = options.given(cell=cell, hidden=hidden, device=device, threads=threads)
     ways = reading.asked(

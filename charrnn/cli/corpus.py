@@ -119,9 +119,10 @@ def check(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what a text is made of, and what `train` would make of it on an ordinary laptop.
+    """Say what a text is made of, and what `train` would make of it.
 
-    Options as of `train`. The Markov model is learned from nine tenths of the text and measured on the last one.
+    Options as of `train`; the plan is that of an ordinary laptop. The Markov model is learned from nine tenths of the
+    text and measured on the last one.
     """
     config = ReadConfig(
         **reading.asked(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> None:
-    """Show what a model is, how it was trained and which characters it knows."""
+    """Show what a model is, how it was trained and what it knows."""
     from charrnn import checkpoint
 
     path = checkpoint.find(model)

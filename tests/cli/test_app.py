@@ -20,6 +20,7 @@ def test_without_a_command_it_shows_what_there_is(charrnn: Charrnn) -> None:
     assert b"Traceback" not in result.stderr
     for command in (b"train", b"sample", b"eval", b"info", b"corpus"):
         assert b"\n  " + command in result.stderr
+    assert b"..." not in result.stderr.partition(b"Commands:")[2]  # each is told to the end
 
 
 def test_an_interrupt_that_the_shell_ignores_is_ignored(tmp_path: Path) -> None:
