@@ -22,7 +22,7 @@ _VECTOR = 16  # float32 in the widest register there is; narrower processors tak
 # busy, and no more than it has.
 LANES, _ROWS = (32, 8) if "+avx512f" in FEATURES else (16, 4)
 HEIGHT = 32  # streams of a tile: with four gates it stays in the nearest cache
-ROOM = 9  # tiles that a kernel works in, at most; it is given them, for to have zeros made takes longer to compile
+ROOM = 9  # tiles that a kernel works in, at most; handed in, for Numba takes half a second to compile its own zeros
 
 binding.initialize_native_asmparser()  # for the one instruction that has no name in every version of LLVM
 
@@ -248,7 +248,7 @@ def forget(fresh: Any, start: int, batch: int, hidden: Any, carry: Any, kept_hid
 
 @inlined
 def recall(fresh: Any, start: int, batch: int, carry: Any, kept_carry: Any, grad_carry: Any) -> int:
-    """The inverse, from the last one back; nothing that comes later is the fault of what was before."""
+    """The inverse, from the last one kept back; counts those left. What comes later is no fault of these states."""
     left = len(kept_carry)
     for stream in range(batch - 1, -1, -1):
         if fresh[start + stream]:
