@@ -154,7 +154,9 @@ class _Recurrence(torch.autograd.Function):
         of_inputs, of_hidden = _columns(form.inputs, units), _columns(form.hidden, units)
         grad_gates = torch.empty_like(gates)
         grad_bias = carry.new_zeros(form.blocks * units)
-        grad_hidden, grad_carry = grad_hidden_last.clone(), grad_carry_last.clone()
+        grad_hidden, grad_carry = (
+            grad.clone(memory_format=torch.contiguous_format) for grad in (grad_hidden_last, grad_carry_last)
+        )
         forward = _array(gates), _array(hidden), _array(carry.clone() if len(kept) else carry)
         backward = _array(grad_hidden), _array(grad_carry), _array(grad_gates), _array(grad_bias)
         weights = _tiles(weight_hh.to(gates.dtype).t(), 1)

@@ -89,6 +89,33 @@ def test_ids_are_looked_up_as_torch_multiplies_them(cell: Cell, embedding: bool,
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("looked_up", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_lie_in_rows_and_in_memory_of_their_own(cell: Cell, looked_up: bool, dtype: torch.dtype) -> None:
+    made = layer(cell, 4, 6, torch.float32)  # AdamW and clipping, which write into them, look at neither
+    made.fused = True
+    inputs = torch.tensor([[0, 1], [2, 1]]) if looked_up else random(2, 2, 4, dtype=torch.float32, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs, _ = made(inputs, made.zero_state(2, torch.zeros(1)))
+    grads = torch.autograd.grad(outputs.float().sum(), list(made.parameters()))
+    assert all(grad.is_contiguous() for grad in grads)
+    assert len({grad.untyped_storage().data_ptr() for grad in grads}) == len(grads)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gradient_of_the_last_state_may_lie_in_columns(cell: Cell) -> None:
+    made = layer(cell, 3, 5, torch.float32)
+    x, state = random(2, 4, 3, dtype=torch.float32, seed=1), state_of(made, 4, torch.float32)
+    of_state = []
+    for fused in (True, False):
+        made.fused = fused
+        _, after = made(x, state)
+        columns = [random(5, 4, dtype=torch.float32, seed=7 + place).detach().t() for place in range(len(after))]
+        of_state.append(list(torch.autograd.grad(after, state, columns)))
+    assert_close(of_state[0], of_state[1], 1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("looked_up", [False, True])
 def test_the_gradients_are_those_of_the_function(cell: Cell, looked_up: bool) -> None:
     made = layer(cell, 3, 5, torch.float64)
     made.fused = True
