@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STRUCTURE = ("cell", "layers", "hidden", "embedding")  # what a trained model brings along
 CACHE = "cache"  # the folder beside a model where ids are kept
+TRYING = "trying what trains fastest here, for some seconds"  # meanwhile there is nothing else to see
 
 
 class Wanted:
@@ -155,10 +156,11 @@ def new(wanted: Wanted, keeper: Keeper, asked: Mapping[str, Any], console: Conso
         unused = len(own_symbols) - known
         console.line(f"from {path}: {known} characters that it knows, {len(added)} new ones, {unused} unused")
 
-    from charrnn.training.machine import plan_here  # torch: more than a second
-    from charrnn.training.trainer import Trainer
+    with console.bar(total=None, layout=TRYING):
+        from charrnn.training.machine import plan_here  # torch: more than a second
+        from charrnn.training.trainer import Trainer
 
-    plan = plan_here(corpus, wishes)
+        plan = plan_here(corpus, wishes)
     console.line(f"plan: {plan.summary}")
     for note in plan.notes:
         console.line(f"note: {note}")

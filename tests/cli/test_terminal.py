@@ -103,6 +103,12 @@ def test_a_training_shows_a_bar_with_its_loss_and_its_pace(session: Session) -> 
     assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s, \d\d:\d\d left", session.raw)
 
 
+def test_the_seconds_before_the_plan_are_not_silent(session: Session) -> None:
+    before = session.raw[: session.raw.index("plan: ")]
+    assert "trying what trains fastest here" in before
+    assert not any("trying" in line for line in session.screen)  # and nothing of it stays
+
+
 def test_a_training_shows_what_it_reads_and_what_it_plans(session: Session) -> None:
     assert session.screen[0] == "corpus: 3,440 characters, 32 distinct -> checkpoints/corpus.safetensors"
     assert session.screen[1].startswith("plan: 1 x 16 LSTM, ")
