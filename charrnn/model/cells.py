@@ -24,7 +24,7 @@ Knows nothing about stacking, characters or training.
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from torch.nn import functional
 from charrnn.config import GATES, Cell
 
 LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
+Laid = tuple[NDArray[Any], NDArray[Any]]  # a layer's recurrent weights, in the kernels' order: forward, backward
 Fresh = NDArray[np.bool_] | None  # (T, B), before which steps the state of which streams is zero; None is of none
 
 _STOCK: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -87,7 +88,12 @@ class RecurrentLayer(nn.Module):
         return tuple(like.new_zeros(batch_size, self.hidden) for _ in range(2 if self.cell == "lstm" else 1))
 
     def forward(
-        self, inputs: Tensor, state: LayerState, embedding: Tensor | None = None, fresh: Fresh = None
+        self,
+        inputs: Tensor,
+        state: LayerState,
+        embedding: Tensor | None = None,
+        fresh: Fresh = None,
+        laid: Laid | None = None,
     ) -> tuple[Tensor, LayerState]:
         """Runs T steps.
 
@@ -96,11 +102,21 @@ class RecurrentLayer(nn.Module):
             state: the state before them.
             embedding: (V, inputs), the vectors of the ids.
             fresh: where streams begin anew.
+            laid: what `lay` gave of these weights, which the kernels else do for each call.
 
         Returns:
             h_1 to h_T as (T, B, H), and the state after the last step.
         """
-        return (self._fused if self.fused else self._stock)(inputs, state, embedding, fresh)
+        if self.fused:
+            return self._fused(inputs, state, embedding, fresh, laid)
+        return self._stock(inputs, state, embedding, fresh)
+
+    def lay(self, backward: bool) -> NDArray[Any]:
+        """One half of what ``forward`` takes as ``laid``."""
+        from charrnn.model.recurrence import lay
+
+        weights = cast(Tensor, self.stock.weight_hh_l0)
+        return lay(weights, _product_type(weights), backward)
 
     def _stock(
         self, inputs: Tensor, state: LayerState, embedding: Tensor | None, fresh: Fresh
@@ -123,7 +139,7 @@ class RecurrentLayer(nn.Module):
         return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
 
     def _fused(
-        self, inputs: Tensor, state: LayerState, embedding: Tensor | None, fresh: Fresh
+        self, inputs: Tensor, state: LayerState, embedding: Tensor | None, fresh: Fresh, laid: Laid | None
     ) -> tuple[Tensor, LayerState]:
         from charrnn.model.recurrence import recur  # Numba, which the stock layers do without
 
@@ -133,10 +149,9 @@ class RecurrentLayer(nn.Module):
                 weight_ih = weight_ih @ embedding.t()  # (rows, V)
             else:
                 inputs = self._vectors(inputs, embedding)
-        cast_to = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight_ih.dtype
-        outputs, hidden, carry = recur(
-            self.cell, cast_to, inputs, (weight_ih, weight_hh, bias_ih, bias_hh), state[0], state[-1], fresh
-        )
+        weights = weight_ih, weight_hh, bias_ih, bias_hh
+        dtype = _product_type(weight_hh)
+        outputs, hidden, carry = recur(self.cell, dtype, inputs, weights, state[0], state[-1], fresh, laid)
         return outputs, {"lstm": (hidden, carry), "gru": (carry,), "rnn": (hidden,)}[self.cell]
 
     def _vectors(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
@@ -145,6 +160,11 @@ class RecurrentLayer(nn.Module):
             return functional.embedding(ids, embedding)
         weights = cast(Tensor, self.stock.weight_ih_l0)
         return functional.one_hot(ids, weights.shape[1]).to(weights.dtype)
+
+
+def _product_type(weights: Tensor) -> torch.dtype:
+    """In which the CPU multiplies them."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights.dtype
 
 
 def _stretches(fresh: Fresh, steps: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:

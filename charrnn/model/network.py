@@ -5,7 +5,10 @@ L layers, E embedding size (0 = one-hot). Time comes first: ids (T, B), logits (
 files or training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +68,20 @@ class CharRNN(nn.Module):
         """The state of B streams before their first character."""
         return tuple(layer.zero_state(batch_size, self.output.weight) for layer in self._stack)
 
+    def laying(self) -> list[Callable[[], NDArray[Any]]]:
+        """How the weights are brought into the order of our kernels: parts of the work, to be done side by side.
+
+        What they return, in this order, may be given to each `forward` until the weights change.
+        """
+        return [partial(layer.lay, backward) for layer in self._stack for backward in (False, True) if self.fused]
+
     def forward(
-        self, ids: Tensor, state: State, dropout: torch.Generator | None = None, fresh: Fresh = None
+        self,
+        ids: Tensor,
+        state: State,
+        dropout: torch.Generator | None = None,
+        fresh: Fresh = None,
+        laid: Sequence[NDArray[Any]] = (),
     ) -> tuple[Tensor, State]:
         """Reads T characters of B streams.
 
@@ -75,6 +90,7 @@ class CharRNN(nn.Module):
             state: the state before them.
             dropout: the source of dropout's randomness while training; None silences nothing.
             fresh: (T, B), before which steps which streams forget all that was; if left out, before a boundary.
+            laid: what `laying` led to, if several calls share it; our kernels else do it for each.
 
         Returns:
             Logits of the next character (T, B, V), and the state after the last one.
@@ -83,8 +99,9 @@ class CharRNN(nn.Module):
         if fresh is None and self.boundary is not None:
             fresh = (ids == self.boundary).cpu().numpy()
         after = []
-        for layer, before in zip(self._stack, state, strict=True):
-            hidden, layer_state = layer(hidden, before, vectors, fresh)  # (T, B, H)
+        pairs = zip(laid[::2], laid[1::2], strict=True) if laid else repeat(None)
+        for layer, before, pair in zip(self._stack, state, pairs):  # noqa: B905
+            hidden, layer_state = layer(hidden, before, vectors, fresh, pair)  # (T, B, H)
             vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:

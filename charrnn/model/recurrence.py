@@ -53,6 +53,7 @@ def recur(
     hidden: Tensor,
     carry: Tensor,
     fresh: NDArray[np.bool_] | None = None,
+    laid: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs T steps of one layer.
 
@@ -64,6 +65,7 @@ def recur(
         hidden: h_0 (B, H).
         carry: what goes from step to step without a product, (B, H): c_0 of an LSTM, h_0 of a GRU; unused by an RNN.
         fresh: (T, B), before which steps the state of which streams is zero instead.
+        laid: what `lay` gives for ``weight_hh``, forward and backward, where several calls share it.
 
     Returns:
         h_1 to h_T as (T, B, H); h_T (B, H) and the last carry (B, H).
@@ -73,18 +75,26 @@ def recur(
         RuntimeError: the kernels cannot be compiled.
     """
     units = hidden.shape[1]
-    if dtype == torch.bfloat16 and units % 2:  # the kernels want pairs: one more unit, which is always zero
-        split = [functional.pad(part.view(-1, units, *part.shape[1:]), _ROOM[part.dim()]) for part in weights]
-        weight_ih, weight_hh, bias_ih, bias_hh = (part.flatten(0, 1) for part in split)
+    if _wants_another(units, dtype):
+        weight_ih, weight_hh, bias_ih, bias_hh = (_one_more(part, units) for part in weights)
         weights = weight_ih, functional.pad(weight_hh, (0, 1)), bias_ih, bias_hh
         hidden, carry = functional.pad(hidden, (0, 1)), functional.pad(carry, (0, 1))
     try:
         outputs, last, carry = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            cell, dtype, fresh, inputs, *weights, hidden, carry
+            cell, dtype, fresh, laid, inputs, *weights, hidden, carry
         )
     except NumbaError as error:
         raise RuntimeError(f"the kernels cannot be compiled: {error}") from error
     return outputs[..., :units], last[:, :units], carry[:, :units]
+
+
+def lay(weight_hh: Tensor, dtype: torch.dtype, backward: bool) -> NDArray[Any]:
+    """Recurrent weights (gates * H, H) in the order in which the kernels read them; good until they are changed."""
+    weight_hh, units = weight_hh.detach(), weight_hh.shape[1]
+    if _wants_another(units, dtype):
+        weight_hh = functional.pad(_one_more(weight_hh, units), (0, 1))
+    weights = weight_hh.to(dtype)
+    return _tiles(weights.t(), 1) if backward else _tiles(weights, len(weights) // weights.shape[1])
 
 
 class _Recurrence(torch.autograd.Function):
@@ -94,6 +104,7 @@ class _Recurrence(torch.autograd.Function):
         cell: Cell,
         dtype: torch.dtype,
         fresh: NDArray[np.bool_] | None,
+        laid: tuple[NDArray[Any], NDArray[Any]] | None,
         inputs: Tensor,
         weight_ih: Tensor,
         weight_hh: Tensor,
@@ -124,7 +135,7 @@ class _Recurrence(torch.autograd.Function):
         hidden = torch.empty((steps + 1) * batch, units, dtype=dtype)
         carry = torch.empty(hidden.shape, dtype=torch.promote_types(dtype, torch.float32))
         hidden[:batch], carry[:batch] = hidden_before, carry_before
-        weights = _tiles(weight_hh.to(dtype), weight_hh.shape[0] // units)
+        weights = laid[0] if laid else lay(weight_hh, dtype, backward=False)
         anew = np.zeros((steps + 1) * batch, dtype=np.bool_)
         if fresh is not None:
             anew[: steps * batch] = fresh.ravel()
@@ -133,7 +144,7 @@ class _Recurrence(torch.autograd.Function):
         states = gates, hidden, carry
         form.forward(weights, steps, batch, *map(_array, states), anew, *map(_array, kept), _room(carry))
 
-        ctx.form, ctx.batch, ctx.anew = form, batch, anew
+        ctx.form, ctx.batch, ctx.anew, ctx.laid = form, batch, anew, laid
         ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, hidden, carry, kept[1])
         last = hidden[-batch:].to(carry.dtype, copy=True), carry[-batch:].clone()
         outputs = hidden[batch:]
@@ -159,7 +170,7 @@ class _Recurrence(torch.autograd.Function):
         )
         forward = _array(gates), _array(hidden), _array(carry.clone() if len(kept) else carry)
         backward = _array(grad_hidden), _array(grad_carry), _array(grad_gates), _array(grad_bias)
-        weights = _tiles(weight_hh.to(gates.dtype).t(), 1)
+        weights = ctx.laid[1] if ctx.laid else lay(weight_hh, gates.dtype, backward=True)
         outside = _array(grad_outputs.flatten(0, 1))
         form.backward(weights, steps, batch, *forward, ctx.anew, _array(kept), outside, *backward, _room(carry))
 
@@ -171,11 +182,21 @@ class _Recurrence(torch.autograd.Function):
             grad_weight_ih = grad_table.t().contiguous()  # the fused AdamW takes it for that without a look
         else:
             grad_weight_ih = grad_gates[:, of_inputs].t() @ inputs
-            if ctx.needs_input_grad[3]:
+            if ctx.needs_input_grad[4]:
                 grad_inputs = (grad_gates[:, of_inputs] @ weight_ih).view(steps, batch, -1)
         grad_weights = _roll(grad_weight_ih, -form.turn * units), grad_weight_hh
         biases = grad_bias[of_inputs].roll(-form.turn * units), grad_bias[of_hidden]  # in memory of its own each
-        return (None, None, None, grad_inputs, *grad_weights, *biases, grad_hidden, grad_carry)
+        return (None, None, None, None, grad_inputs, *grad_weights, *biases, grad_hidden, grad_carry)
+
+
+def _wants_another(units: int, dtype: torch.dtype) -> bool:
+    """Whether the kernels want one more unit, which is always zero: they take bfloat16 in pairs."""
+    return dtype == torch.bfloat16 and units % 2 == 1
+
+
+def _one_more(part: Tensor, units: int) -> Tensor:
+    """Weights or biases with a row for one more unit in each gate."""
+    return functional.pad(part.view(-1, units, *part.shape[1:]), _ROOM[part.dim()]).flatten(0, 1)
 
 
 def _roll(rows: Tensor, places: int) -> Tensor:

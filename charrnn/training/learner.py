@@ -6,10 +6,12 @@ operation waits for a slower core, as it does where each is divided among all co
 budgets or evaluation; the trainer feeds it and ``machine.py`` times it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from charrnn.text.streams import IGNORED
 _BETAS = (0.9, 0.99)  # of AdamW's moving averages
 _TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
 
+_T = TypeVar("_T")
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
 
@@ -76,11 +79,11 @@ class Learner:
         """
         predictions = int((targets != IGNORED).sum())
 
-        def learn(shard: int, streams: slice) -> _Learned:
+        def learn(shard: int, streams: slice, laid: Sequence[NDArray[Any]]) -> _Learned:
             dropout = torch.Generator(self._config.device).manual_seed(_random_seed(self._config.seed, number, shard))
             before = tuple(tuple(part[streams] for part in layer) for layer in state)
             with autocast(self._config.device, self._config.precision):
-                logits, after = self.network(self._tensor(inputs[:, streams]), before, dropout)
+                logits, after = self.network(self._tensor(inputs[:, streams]), before, dropout, laid=laid)
             wanted = self._tensor(targets[:, streams]).flatten()  # (T * B of the shard,)
             losses = functional.cross_entropy(
                 logits.float().flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"
@@ -88,8 +91,15 @@ class Learner:
             loss = losses / predictions
             return loss.detach(), torch.autograd.grad(loss, self._parameters), detach(after)
 
+        def lay(part: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+            with autocast(self._config.device, self._config.precision):  # holds for the thread that says so
+                return part()
+
         with _one_thread(self._others is not None):
-            parts = self._side_by_side(learn, inputs.shape[1])
+            laid = self._side_by_side([partial(lay, part) for part in self.network.laying()])
+            edges = [inputs.shape[1] * shard // self._shards for shard in range(self._shards + 1)]
+            shards = enumerate(slice(*pair) for pair in pairwise(edges))
+            parts = self._side_by_side([partial(learn, shard, streams, laid) for shard, streams in shards])
             nats = float(sum(loss for loss, _, _ in parts))
             if not np.isfinite(nats):
                 return nats, state
@@ -122,19 +132,19 @@ class Learner:
             for (name, _), average in zip(self.network.named_parameters(), averages, strict=True):
                 yield f"{kind}.{plain_name(name)}", average
 
-    def _side_by_side(self, learn: Callable[[int, slice], _Learned], batch: int) -> list[_Learned]:
-        """What each shard learned; the first one is computed here, the others by threads of their own."""
+    def _side_by_side(self, works: Sequence[Callable[[], _T]]) -> list[_T]:
+        """What the works give, dealt one by one to this thread and the others."""
         if self._others is None:
-            return [learn(0, slice(0, batch))]
+            return [work() for work in works]
+        hands = [works[first :: self._shards] for first in range(min(self._shards, len(works)))]
 
-        def alone(shard: int, streams: slice) -> _Learned:
+        def in_turn(works: Sequence[Callable[[], _T]]) -> list[_T]:
             torch.set_num_threads(1)  # holds for the thread that says so
-            return learn(shard, streams)
+            return [work() for work in works]
 
-        edges = [batch * shard // self._shards for shard in range(self._shards + 1)]
-        work = list(enumerate(slice(*pair) for pair in pairwise(edges)))
-        later = [self._others.submit(alone, *shard) for shard in work[1:]]
-        return [learn(*work[0]), *(future.result() for future in later)]
+        later = [self._others.submit(in_turn, hand) for hand in hands[1:]]
+        done = [in_turn(hands[0]), *(future.result() for future in later)]
+        return [done[place % len(hands)][place // len(hands)] for place in range(len(works))]
 
     def _update(self, grads: list[tuple[Tensor, ...]], learning_rate: float) -> None:
         """Takes the optimizer step along the sum of the shards' gradients."""

@@ -149,6 +149,31 @@ def test_bfloat16_is_near_float32(cell: Cell, batch: int, hidden: int) -> None:
     assert any(not torch.equal(one.float(), other) for one, other in zip(rough, exact, strict=True))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("batch", "hidden"), [(3, 24), (HEIGHT + 1, LANES), (2, LANES + 5), (LANES, 8 * LANES)])
+@pytest.mark.parametrize("loud", [0.4, 1])  # weights, against those of the other tests
+def test_bfloat16_is_as_exact_as_torch_s(cell: Cell, batch: int, hidden: int, loud: float) -> None:
+    made = layer(cell, 7, hidden, torch.float32)
+    for parameter in made.parameters():
+        parameter.data *= loud
+    x, state = random(6, batch, 7, dtype=torch.float32, seed=1), state_of(made, batch, torch.float32)
+    exact = results(made, False, x, state)
+
+    def errors(fused: bool) -> list[float]:
+        """Relative, of outputs, last state and gradients."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = results(made, fused, x, state)
+        return [((one.float() - other).norm() / other.norm()).item() for one, other in zip(rough, exact, strict=True)]
+
+    try:
+        theirs = errors(False)
+    except RuntimeError as error:
+        pytest.skip(f"torch cannot train this layer in bf16 here: {error}")
+    ours = errors(True)
+    assert sum(ours) < sum(theirs)
+    assert all(one < 1.3 * other for one, other in zip(ours, theirs, strict=True))  # roundings fall this way or that
+
+
 @njit
 def _round_trip(tile: Any, matrix: Any) -> None:
     height, width = matrix.shape[0] - 1, matrix.shape[1] - 3
@@ -256,6 +281,22 @@ def test_a_network_computes_the_same_by_either_engine(config: ModelConfig) -> No
         grads = torch.autograd.grad(logits.square().sum(), list(network.parameters()))
         both.append([logits, *(part for layer_state in state for part in layer_state), *grads])
     assert_close(*both, 1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden", [LANES + 2, 5])  # bfloat16 comes in pairs, of which the latter lacks a half
+@pytest.mark.parametrize("rough", [False, True])
+def test_weights_may_be_laid_out_beforehand(cell: Cell, hidden: int, rough: bool) -> None:
+    network = CharRNN(ModelConfig(cell=cell, hidden=hidden), V)
+    network.initialize(seed=0)
+    network.fused = True
+    ids = torch.randint(V, (7, 5), generator=torch.Generator().manual_seed(1))
+    both = []
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rough):
+        for laid in ([], [part() for part in network.laying()]):
+            logits, _ = network(ids, network.zero_state(5), laid=laid)
+            both.append([logits, *torch.autograd.grad(logits.square().sum(), list(network.parameters()))])
+    assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
 
 
 def test_dropout_acts_on_what_the_kernels_give() -> None:
