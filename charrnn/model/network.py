@@ -71,11 +71,18 @@ class CharRNN(nn.Module):
     def laying(self) -> list[Callable[[], NDArray[Any]]]:
         """How the weights are brought into the order of our kernels: parts of the work, to be done side by side.
 
-        What they return, in this order, may be given to each `forward` until the weights change.
+        What they return, in this order, may be given to each `read` until the weights change.
         """
         return [partial(layer.lay, backward) for layer in self._stack for backward in (False, True) if self.fused]
 
     def forward(
+        self, ids: Tensor, state: State, dropout: torch.Generator | None = None, fresh: Fresh = None
+    ) -> tuple[Tensor, State]:
+        """Logits of the next character (T, B, V), and the state after the last one; arguments as of `read`."""
+        hidden, after = self.read(ids, state, dropout, fresh)
+        return self.output(hidden), after
+
+    def read(
         self,
         ids: Tensor,
         state: State,
@@ -93,7 +100,7 @@ class CharRNN(nn.Module):
             laid: what `laying` led to, if several calls share it; our kernels else do it for each.
 
         Returns:
-            Logits of the next character (T, B, V), and the state after the last one.
+            What ``output`` takes for logits (T, B, H), and the state after the last character.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
         if fresh is None and self.boundary is not None:
@@ -106,7 +113,7 @@ class CharRNN(nn.Module):
             after.append(layer_state)
             if dropout is not None and self.config.dropout:
                 hidden = _drop(hidden, self.config.dropout, dropout)
-        return self.output(hidden), tuple(after)
+        return hidden, tuple(after)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """A copy of the weights under their plain names, as `ModelConfig.tensor_shapes` lists them."""

@@ -24,6 +24,7 @@ from torch.optim.adamw import adamw
 from charrnn.config import Precision, TrainConfig
 from charrnn.model.network import CharRNN, State, detach, plain_name
 from charrnn.text.streams import IGNORED
+from charrnn.training.capture import WARM_UP, Captured
 
 _BETAS = (0.9, 0.99)  # of AdamW's moving averages
 _TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
@@ -50,7 +51,9 @@ class Learner:
         self.network = network.to(config.device)
         self.network.fused = config.engine == "fused"
         self._config = config
+        self._output: list[Tensor] = list(network.output.parameters())
         self._parameters: list[Tensor] = list(network.parameters())
+        self._recurrent = self._parameters[: -len(self._output)]  # the output's come last
         # AdamW as a function: the class loads torch's compiler, which takes longer to start than all else together.
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -59,6 +62,8 @@ class Learner:
         where = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=where) for _ in self._parameters]
         self._shards = min(config.threads, config.batch_size) if config.engine == "fused" else 1
+        self._loss = Captured(self._loss_and_gradients, config.device == "cuda")
+        self._update = Captured(self._descend, config.device == "cuda")
         self._others = ThreadPoolExecutor(self._shards - 1, initializer=_fast_zeros) if self._shards > 1 else None
 
     def step(
@@ -83,13 +88,9 @@ class Learner:
             dropout = torch.Generator(self._config.device).manual_seed(_random_seed(self._config.seed, number, shard))
             before = tuple(tuple(part[streams] for part in layer) for layer in state)
             with autocast(self._config.device, self._config.precision):
-                logits, after = self.network(self._tensor(inputs[:, streams]), before, dropout, laid=laid)
-            wanted = self._tensor(targets[:, streams]).flatten()  # (T * B of the shard,)
-            losses = functional.cross_entropy(
-                logits.float().flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"
-            )
-            loss = losses / predictions
-            return loss.detach(), torch.autograd.grad(loss, self._parameters), detach(after)
+                hidden, after = self.network.read(self._tensor(inputs[:, streams]), before, dropout, laid=laid)
+            loss, of_hidden, *last = self._loss(hidden, self._tensor(targets[:, streams]), predictions)
+            return loss, (*torch.autograd.grad(hidden, self._recurrent, of_hidden), *last), detach(after)
 
         def lay(part: Callable[[], NDArray[Any]]) -> NDArray[Any]:
             with autocast(self._config.device, self._config.precision):  # holds for the thread that says so
@@ -103,9 +104,20 @@ class Learner:
             nats = float(sum(loss for loss, _, _ in parts))
             if not np.isfinite(nats):
                 return nats, state
-            self._update([grads for _, grads, _ in parts], learning_rate)
+            total = [sum(same[1:], start=same[0]) for same in zip(*(grads for _, grads, _ in parts), strict=True)]
+            self._update(learning_rate, *total)
             self._average(number + 1)
         return nats, _join([after for _, _, after in parts])
+
+    @property
+    def warm_up(self) -> int:
+        """Steps before it is at its pace."""
+        return WARM_UP + 1 if self._config.device == "cuda" else 1
+
+    @property
+    def refusal(self) -> str:
+        """Why loss and update are no graphs of a CUDA device, where they should be; empty where nothing is wrong."""
+        return self._loss.refusal or self._update.refusal
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
         """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``.
@@ -146,17 +158,27 @@ class Learner:
         done = [in_turn(hands[0]), *(future.result() for future in later)]
         return [done[place % len(hands)][place // len(hands)] for place in range(len(works))]
 
-    def _update(self, grads: list[tuple[Tensor, ...]], learning_rate: float) -> None:
-        """Takes the optimizer step along the sum of the shards' gradients."""
-        total = [sum(parts[1:], start=parts[0]) for parts in zip(*grads, strict=True)]
-        for parameter, grad in zip(self._parameters, total, strict=True):
+    def _loss_and_gradients(self, hidden: Tensor, targets: Tensor, predictions: float | Tensor) -> tuple[Tensor, ...]:
+        """Loss of the last layer's outputs (T, B, H), and its gradients: of these and of the output's parameters."""
+        config, hidden = self._config, hidden.detach().requires_grad_()
+        with autocast(config.device, config.precision):
+            logits = self.network.output(hidden).float()
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        loss = losses / predictions
+        return loss.detach(), *torch.autograd.grad(loss, [hidden, *self._output])
+
+    def _descend(self, learning_rate: float | Tensor, *grads: Tensor) -> tuple[()]:
+        """Takes the optimizer step along the gradients of all parameters, in their order."""
+        for parameter, grad in zip(self._parameters, grads, strict=True):
             parameter.grad = grad
         if self._config.clip:
             clip_grad_norm_(self._parameters, self._config.clip)
         with torch.no_grad():
             adamw(
                 self._parameters,
-                total,
+                list(grads),
                 self._means,
                 self._squares,
                 max_exp_avg_sqs=[],
@@ -170,6 +192,7 @@ class Learner:
                 eps=1e-8,
                 maximize=False,
             )
+        return ()
 
     def _average(self, steps: int) -> None:
         """Takes the weights into their average, each time that the steps taken are half a per cent more or so.

@@ -25,7 +25,7 @@ from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Pace, Plan, make_plan
 
 RACE_SECONDS = 0.25  # how long one contestant runs
-RACE_STEPS = 3  # and at least how many steps, one to warm up not counted
+RACE_STEPS = 3  # and at least how many steps, those to warm up not counted
 HANDICAP = 1.15  # of torch's layers, which our kernels need not quite beat
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 _WISHES = ("device", "precision", "engine", "threads")
@@ -65,7 +65,7 @@ class Machine:
             torch.set_num_threads(threads)
             settled = replace(train, device=self.device, precision=precision, engine=engine, threads=threads)
             limit = 2 * min(finished)[0] if finished else math.inf
-            finished.append((self._race(model, settled, vocabulary_size, limit), precision, engine, threads))
+            finished.append((self._race(model, settled, vocabulary_size, limit, notes), precision, engine, threads))
 
         def attempt(precision: Precision) -> None:
             for engine in self._engines():
@@ -105,8 +105,10 @@ class Machine:
             return ("stock",)
         return ("fused", "stock") if self._wishes.engine == "auto" else (self._wishes.engine,)
 
-    def _race(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, limit: float) -> float:
-        """Seconds per step, of fewer steps where they take longer than ``limit``."""
+    def _race(
+        self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, limit: float, notes: list[str]
+    ) -> float:
+        """Seconds per step, of fewer where they take longer than ``limit``; adds to the notes what went wrong."""
         network = CharRNN(model, vocabulary_size, None if self._document is None else 0)
         network.initialize(seed=0)
         learner = Learner(network, train)
@@ -119,15 +121,17 @@ class Machine:
             ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
         laps: list[float] = []
-        while len(laps) <= RACE_STEPS or sum(laps) < RACE_SECONDS:
+        while len(laps) < learner.warm_up + RACE_STEPS or sum(laps) < RACE_SECONDS:
             started = time.perf_counter()
             _, state = learner.step(len(laps), ids, ids, state, learning_rate=1e-4)
             laps.append(time.perf_counter() - started)
             if laps[0] > max(10 * limit, 4 * RACE_SECONDS):  # hopeless, such as all cores where one of them is busy
                 return laps[0]
-            if len(laps) > 1 and (laps[-1] > limit or sum(laps) > 4 * RACE_SECONDS):
+            if len(laps) > learner.warm_up and (laps[-1] > limit or sum(laps) > 4 * RACE_SECONDS):
                 break
-        return statistics.median(laps[1:])
+        if learner.refusal:
+            notes.append(f"the step cannot be a CUDA graph here ({learner.refusal}), so Python slows it down")
+        return statistics.median(laps[learner.warm_up :])
 
 
 def _price(finished: tuple[float, Precision, Engine, int]) -> float:

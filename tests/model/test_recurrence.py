@@ -294,8 +294,8 @@ def test_weights_may_be_laid_out_beforehand(cell: Cell, hidden: int, rough: bool
     both = []
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rough):
         for laid in ([], [part() for part in network.laying()]):
-            logits, _ = network(ids, network.zero_state(5), laid=laid)
-            both.append([logits, *torch.autograd.grad(logits.square().sum(), list(network.parameters()))])
+            outputs, _ = network.read(ids, network.zero_state(5), laid=laid)
+            both.append([outputs, *torch.autograd.grad(outputs.square().sum(), list(network.layers.parameters()))])
     assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
 
 

@@ -26,7 +26,7 @@ def _short_races(monkeypatch: pytest.MonkeyPatch) -> None:
 def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
     """Makes the races end as told: seconds by precision or precision_engine, by threads, or an error."""
 
-    def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, limit: float) -> float:
+    def fixed(self: Machine, model: ModelConfig, train: TrainConfig, size: int, *rest: Any) -> float:
         result = outcome.get(f"{train.precision}_{train.engine}", outcome.get(train.precision))
         if isinstance(result, Exception):
             raise result
@@ -175,16 +175,36 @@ def test_a_plan_names_the_device_and_the_threads_it_was_made_for() -> None:
 
 
 def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = module.CharRNN.forward, []
+    read, calls = module.CharRNN.read, []
 
-    def compiled_at_first(self: Any, *arguments: Any) -> Any:
+    def compiled_at_first(self: Any, *arguments: Any, **more: Any) -> Any:
         time.sleep(0 if calls else 1)
         calls.append(1)
-        return forward(self, *arguments)
+        return read(self, *arguments, **more)
 
-    monkeypatch.setattr(module.CharRNN, "forward", compiled_at_first)
+    monkeypatch.setattr(module.CharRNN, "read", compiled_at_first)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
-    assert Machine(train)._race(MODEL, train, 5, limit=0.001) < 1
+    assert Machine(train)._race(MODEL, train, 5, limit=0.001, notes=[]) < 1
+
+
+def test_a_step_that_cannot_be_captured_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Learner, "refusal", "no memory for it")
+    pace = Machine(TrainConfig(device="cpu", threads=2)).pace(MODEL, TRAIN, 5)
+    assert pace.note == "the step cannot be a CUDA graph here (no memory for it), so Python slows it down"
+
+
+def test_the_steps_in_which_a_step_is_captured_are_no_laps(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = module.Learner.step
+
+    def captured_at_third(self: Any, number: int, *arguments: Any, **more: Any) -> Any:
+        time.sleep(0.3 if number == 2 else 0)
+        return step(self, number, *arguments, **more)
+
+    monkeypatch.setattr(module.Learner, "step", captured_at_third)
+    monkeypatch.setattr(module.Learner, "warm_up", 3)
+    monkeypatch.setattr(module, "RACE_SECONDS", 0.5)
+    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
+    assert Machine(train)._race(MODEL, train, 5, limit=0.1, notes=[]) < 0.1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
