@@ -97,7 +97,7 @@ class CharRNN(nn.Module):
             state: the state before them.
             dropout: the source of dropout's randomness while training; None silences nothing.
             fresh: (T, B), before which steps which streams forget all that was; if left out, before a boundary.
-            laid: what `laying` led to, if several calls share it; our kernels else do it for each.
+            laid: what `laying` led to, in its order, if several calls share it; our kernels else do it for each.
 
         Returns:
             What ``output`` takes for logits (T, B, H), and the state after the last character.
@@ -106,8 +106,8 @@ class CharRNN(nn.Module):
         if fresh is None and self.boundary is not None:
             fresh = (ids == self.boundary).cpu().numpy()
         after = []
-        pairs = zip(laid[::2], laid[1::2], strict=True) if laid else repeat(None)
-        for layer, before, pair in zip(self._stack, state, pairs):  # noqa: B905
+        pairs = zip(laid[::2], laid[1::2], strict=True) if laid else repeat(None, len(self._stack))
+        for layer, before, pair in zip(self._stack, state, pairs, strict=True):
             hidden, layer_state = layer(hidden, before, vectors, fresh, pair)  # (T, B, H)
             vectors = None
             after.append(layer_state)

@@ -62,8 +62,8 @@ class Learner:
         where = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=where) for _ in self._parameters]
         self._shards = min(config.threads, config.batch_size) if config.engine == "fused" else 1
-        self._loss = Captured(self._loss_and_gradients, config.device == "cuda")
-        self._update = Captured(self._descend, config.device == "cuda")
+        self._loss = Captured(config.device == "cuda")
+        self._update = Captured(config.device == "cuda")
         self._others = ThreadPoolExecutor(self._shards - 1, initializer=_fast_zeros) if self._shards > 1 else None
 
     def step(
@@ -89,7 +89,8 @@ class Learner:
             before = tuple(tuple(part[streams] for part in layer) for layer in state)
             with autocast(self._config.device, self._config.precision):
                 hidden, after = self.network.read(self._tensor(inputs[:, streams]), before, dropout, laid=laid)
-            loss, of_hidden, *last = self._loss(hidden, self._tensor(targets[:, streams]), predictions)
+            wanted = self._tensor(targets[:, streams])
+            loss, of_hidden, *last = self._loss(self._loss_and_gradients, hidden, wanted, predictions)
             return loss, (*torch.autograd.grad(hidden, self._recurrent, of_hidden), *last), detach(after)
 
         def lay(part: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -105,19 +106,14 @@ class Learner:
             if not np.isfinite(nats):
                 return nats, state
             total = [sum(same[1:], start=same[0]) for same in zip(*(grads for _, grads, _ in parts), strict=True)]
-            self._update(learning_rate, *total)
+            self._update(self._descend, learning_rate, *total)
             self._average(number + 1)
         return nats, _join([after for _, _, after in parts])
 
     @property
     def warm_up(self) -> int:
         """Steps before it is at its pace."""
-        return WARM_UP + 1 if self._config.device == "cuda" else 1
-
-    @property
-    def refusal(self) -> str:
-        """Why loss and update are no graphs of a CUDA device, where they should be; empty where nothing is wrong."""
-        return self._loss.refusal or self._update.refusal
+        return WARM_UP + 2 if self._config.device == "cuda" else 1  # a capture gives memory back, to be taken anew
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
         """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``.

@@ -21,6 +21,7 @@ from charrnn.config import Device, Engine, ModelConfig, Precision, TrainConfig
 from charrnn.errors import SettingError, is_out_of_memory
 from charrnn.model.network import CharRNN
 from charrnn.text.corpus import Corpus
+from charrnn.training.capture import Captured
 from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Pace, Plan, make_plan
 
@@ -121,16 +122,17 @@ class Machine:
             ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
         laps: list[float] = []
-        while len(laps) < learner.warm_up + RACE_STEPS or sum(laps) < RACE_SECONDS:
+        while len(laps) < learner.warm_up + RACE_STEPS or sum(laps[learner.warm_up :]) < RACE_SECONDS:
             started = time.perf_counter()
             _, state = learner.step(len(laps), ids, ids, state, learning_rate=1e-4)
             laps.append(time.perf_counter() - started)
             if laps[0] > max(10 * limit, 4 * RACE_SECONDS):  # hopeless, such as all cores where one of them is busy
                 return laps[0]
-            if len(laps) > learner.warm_up and (laps[-1] > limit or sum(laps) > 4 * RACE_SECONDS):
+            counted = laps[learner.warm_up :]
+            if counted and (counted[-1] > limit or sum(counted) > 4 * RACE_SECONDS):
                 break
-        if learner.refusal:
-            notes.append(f"the step cannot be a CUDA graph here ({learner.refusal}), so Python slows it down")
+        if Captured.refusal:
+            notes.append(f"the step cannot be a CUDA graph here ({Captured.refusal}), so Python slows it down")
         return statistics.median(laps[learner.warm_up :])
 
 

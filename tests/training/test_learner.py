@@ -1,12 +1,15 @@
 """One optimizer step: shards together are the whole batch."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from charrnn.config import Engine, ModelConfig, TrainConfig
+from charrnn.model import recurrence
 from charrnn.model.network import CharRNN, State
 from charrnn.text.streams import IGNORED
 from charrnn.training.learner import Learner
@@ -70,6 +73,26 @@ def test_dropout_differs_between_steps_seeds_and_shards() -> None:
     second, _ = made.step(1, ids, ids, state, 1e-9)
     assert first != second
     assert not torch.equal(after[1][0][0], after[1][0][2])  # the same text in another shard, silenced elsewhere
+
+
+def test_the_shards_share_weights_that_are_laid_out_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    lay, calls = recurrence.lay, []
+    monkeypatch.setattr(recurrence, "lay", lambda *arguments: calls.append(1) or lay(*arguments))
+    learn(learner(threads=3), steps=2)
+    assert len(calls) == 2 * 2 * 2  # steps, layers, forward and backward
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_learner_that_is_done_gives_its_memory_back_at_once(threads: int) -> None:
+    made = learner(threads=threads)
+    learn(made)
+    network = weakref.ref(made.network)
+    gc.disable()  # the collector comes when it likes, and a race leaves many learners behind
+    try:
+        del made
+        assert network() is None
+    finally:
+        gc.enable()
 
 
 def test_the_number_of_threads_is_as_it_was_after_a_step() -> None:

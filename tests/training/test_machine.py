@@ -188,7 +188,7 @@ def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch
 
 
 def test_a_step_that_cannot_be_captured_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.Learner, "refusal", "no memory for it")
+    monkeypatch.setattr(module.Captured, "refusal", "no memory for it")
     pace = Machine(TrainConfig(device="cpu", threads=2)).pace(MODEL, TRAIN, 5)
     assert pace.note == "the step cannot be a CUDA graph here (no memory for it), so Python slows it down"
 
@@ -196,13 +196,12 @@ def test_a_step_that_cannot_be_captured_is_told_once(monkeypatch: pytest.MonkeyP
 def test_the_steps_in_which_a_step_is_captured_are_no_laps(monkeypatch: pytest.MonkeyPatch) -> None:
     step = module.Learner.step
 
-    def captured_at_third(self: Any, number: int, *arguments: Any, **more: Any) -> Any:
-        time.sleep(0.3 if number == 2 else 0)
+    def slow_at_first(self: Any, number: int, *arguments: Any, **more: Any) -> Any:
+        time.sleep(0.3 if number < 3 else 0)
         return step(self, number, *arguments, **more)
 
-    monkeypatch.setattr(module.Learner, "step", captured_at_third)
+    monkeypatch.setattr(module.Learner, "step", slow_at_first)
     monkeypatch.setattr(module.Learner, "warm_up", 3)
-    monkeypatch.setattr(module, "RACE_SECONDS", 0.5)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
     assert Machine(train)._race(MODEL, train, 5, limit=0.1, notes=[]) < 0.1
 
