@@ -28,6 +28,7 @@ from charrnn.training.capture import WARM_UP, Captured
 
 _BETAS = (0.9, 0.99)  # of AdamW's moving averages
 _TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
+_LARGE = 500_000  # parameters from which laying them out takes longer than to wake other threads for a part of it
 
 _T = TypeVar("_T")
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
@@ -64,6 +65,7 @@ class Learner:
         self._shards = min(config.threads, config.batch_size) if config.engine == "fused" else 1
         self._loss = Captured(config.device == "cuda")
         self._update = Captured(config.device == "cuda")
+        self._large = sum(parameter.numel() for parameter in self._parameters) >= _LARGE
         self._others = ThreadPoolExecutor(self._shards - 1, initializer=_fast_zeros) if self._shards > 1 else None
 
     def step(
@@ -98,7 +100,8 @@ class Learner:
                 return part()
 
         with _one_thread(self._others is not None):
-            laid = self._side_by_side([partial(lay, part) for part in self.network.laying()])
+            laying = [partial(lay, part) for part in self.network.laying()]
+            laid = self._side_by_side(laying) if self._large else [part() for part in laying]
             edges = [inputs.shape[1] * shard // self._shards for shard in range(self._shards + 1)]
             shards = enumerate(slice(*pair) for pair in pairwise(edges))
             parts = self._side_by_side([partial(learn, shard, streams, laid) for shard, streams in shards])

@@ -12,6 +12,7 @@ from charrnn.config import Engine, ModelConfig, TrainConfig
 from charrnn.model import recurrence
 from charrnn.model.network import CharRNN, State
 from charrnn.text.streams import IGNORED
+from charrnn.training import learner as module
 from charrnn.training.learner import Learner
 
 V, T, B = 11, 6, 5
@@ -43,7 +44,11 @@ def assert_near(one: object, other: object) -> None:
 
 @pytest.mark.parametrize("threads", [2, 3, 9])
 @pytest.mark.parametrize("padded", [0, 1, 3])
-def test_shards_side_by_side_learn_what_the_batch_learns(threads: int, padded: int) -> None:
+@pytest.mark.parametrize("large", [False, True])  # whether the shards lay out the weights, too
+def test_shards_side_by_side_learn_what_the_batch_learns(
+    threads: int, padded: int, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LARGE", 0 if large else 10**9)
     for one, other in zip(
         learn(learner(), padded=padded), learn(learner(threads=threads), padded=padded), strict=True
     ):
