@@ -142,3 +142,13 @@ def test_the_average_is_of_the_weights_after_late_steps() -> None:
             tensors = np.stack([weights[name.removeprefix("average.")] for weights in every])
             wanted = np.tensordot(shares, tensors, 1)
             assert np.abs(average - wanted).max() < 0.1 * np.abs(tensors[-1] - wanted).max()
+
+
+def test_the_gradient_is_that_of_the_mean_loss() -> None:
+    made, ids = learner(clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
+    logits, _ = made.network(torch.from_numpy(ids[:-1]), made.network.zero_state(B))
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(ids[1:]).flatten())
+    grads = torch.autograd.grad(loss, list(made.network.parameters()))
+    made.step(0, ids[:-1], ids[1:], made.network.zero_state(B), 0.01)
+    means = [torch.from_numpy(mean) for name, mean in made.averages().items() if name.startswith("mean.")]
+    assert_near(means, [0.1 * grad for grad in grads])  # a tenth of it is new in AdamW's average
