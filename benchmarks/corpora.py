@@ -23,9 +23,9 @@ import numpy as np
 from side_by_side import alternate, describe_machine, median, ratio, table
 
 from charrnn.config import ReadConfig
-from charrnn.text.cache import Cache
-from charrnn.text.reading import read
-from charrnn.text.streams import Streams
+from charrnn.data.dataloader import Streams
+from charrnn.data.reading import read
+from charrnn.data.token_cache import Cache
 
 ROOT = Path(__file__).parent.parent
 B, T, CHUNKS = 32, 64, 200

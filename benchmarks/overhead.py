@@ -4,7 +4,7 @@ Timed in turn, some steps each, on the same kind of network at the planned B, T 
 
 - trainer: `Trainer.run` as ``charrnn train`` consumes it, with its progress bar drawn into memory: cutting chunks,
   the schedule, the loss for the reader, the finite check, the events, the smoothing;
-- bare: `Learner.step` alone (forward, loss, backward, clip, AdamW) on one fixed batch in a plain loop.
+- bare: `TrainStep.step` alone (forward, loss, backward, clip, AdamW) on one fixed batch in a plain loop.
 
 Dropout is off on both sides. No evaluation falls into the run.
 """
@@ -23,16 +23,16 @@ from side_by_side import Laps, describe_machine, median, ratio, table
 
 from charrnn.cli.console import Console
 from charrnn.cli.signals import Signals
-from charrnn.cli.watch import watch
-from charrnn.model.network import CharRNN
-from charrnn.text.corpus import Corpus
-from charrnn.text.reading import read
+from charrnn.cli.train_progress import watch
+from charrnn.data.corpus import Corpus
+from charrnn.data.reading import read
+from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.training.autotune import plan_here
+from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.events import Event, Finished
-from charrnn.training.keeper import Keeper
-from charrnn.training.learner import Learner
-from charrnn.training.machine import plan_here
 from charrnn.training.plan import Plan
-from charrnn.training.resume import Run
+from charrnn.training.run_state import Run
+from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer import Trainer
 
 CHARACTERS = 500_000
@@ -78,7 +78,7 @@ def bare_loop(plan: Plan) -> Callable[[], object]:
     config = plan.train
     network = CharRNN(plan.model, plan.distinct)
     network.initialize(seed=0)
-    learner = Learner(network, config)
+    learner = TrainStep(network, config)
     ids = np.random.default_rng(0).integers(plan.distinct, size=(config.seq_length + 1, config.batch_size))
     state = network.zero_state(config.batch_size)
     return lambda: learner.step(0, ids[:-1], ids[1:], state, learning_rate=1e-3)
@@ -93,7 +93,7 @@ def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) ->
         console = Console()
         console.lively = True
         run = Run.of(plan, given, corpus)
-        watch(trainer, run, Keeper(path, save_every=60), Signals(), console)
+        watch(trainer, run, Checkpointer(path, save_every=60), Signals(), console)
     laps, train = trainer.laps, plan.train
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
     name = f"2x{hidden} LSTM, {train.precision}"

@@ -22,7 +22,7 @@ import torch
 from side_by_side import describe_machine, table
 
 from charrnn import checkpoint
-from charrnn.text import catalogue
+from charrnn.data import datasets
 
 RESET = 256  # characters, the context of the transformers that we are compared with
 HEADER = (
@@ -72,7 +72,7 @@ def measure(text: Path, folder: Path, options: Sequence[str], size: int) -> list
 def main() -> None:
     """Trains every run in a temporary folder and prints the table; tells on stderr how far it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = catalogue.FOLDER / "tiny-shakespeare.txt"
+    default = datasets.FOLDER / "tiny-shakespeare.txt"
     parser.add_argument("text", type=Path, nargs="?", default=default, help=f"what to train on ({default})")
     parser.add_argument("--minutes", nargs="*", default=["1"], help="budgets of a run each, beside no options (1)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each budget, seeds 0, 1, ... (1)")

@@ -2,8 +2,8 @@
 
 Timed in turn on the same network, V = 65, two layers of 128, 256 and 512 units and three of 512, LSTM and GRU:
 
-- loop: `charrnn.sampling.writer.write` by compiled code, at temperature 0.8: all that a long ``charrnn sample`` does
-  but writing to stdout;
+- loop: `charrnn.generation.generate.write` by compiled code, at temperature 0.8: all that a long
+  ``charrnn sample`` does but writing to stdout;
 - NumPy: the same by NumPy with `--precision fp32`;
 - of 256: a character of one among 256 streams that are written side by side, by compiled code;
 - module: what a PyTorch char-rnn does: one stacked nn.LSTM or nn.GRU stepped one character at a time under
@@ -28,11 +28,11 @@ from side_by_side import alternate, describe_machine, median, ratio, table, use_
 from torch import nn
 
 from charrnn.config import Cell, ModelConfig, SampleConfig
-from charrnn.model.network import CharRNN
-from charrnn.sampling.compiled import Compiled
-from charrnn.sampling.stepper import Stepper
-from charrnn.sampling.writer import Listed, Request, write, write_all
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.generation.generate import Listed, Request, generate_batch, write
+from charrnn.rnn.compiled_rnn import Compiled
+from charrnn.rnn.numpy_rnn import NumPyRNN
+from charrnn.rnn.torch_rnn import CharRNN
 
 VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
 TEMPERATURE = 0.8
@@ -117,7 +117,7 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
     network = CharRNN(ModelConfig(cell=cell, layers=layers, hidden=hidden), len(VOCABULARY))
     network.initialize(seed=0)
     tensors = network.tensors()
-    stepper, compiled = Stepper(network.config, tensors, "fp32"), Compiled(network.config, tensors)
+    stepper, compiled = NumPyRNN(network.config, tensors, "fp32"), Compiled(network.config, tensors)
     module, ops = Module(network), Ops(network)
     exact = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
     for rival in (module, ops):
@@ -129,7 +129,7 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
 
     def many() -> None:
         few = replace(config, length=STEPS)
-        for _ in write_all(compiled, VOCABULARY, few, Listed(Request(number) for number in range(STREAMS))):
+        for _ in generate_batch(compiled, VOCABULARY, few, Listed(Request(number) for number in range(STREAMS))):
             pass
 
     def multiply() -> None:

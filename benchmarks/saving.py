@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from side_by_side import describe_machine, table
 
-from charrnn import files
-from charrnn.text.corpus import Corpus
-from charrnn.text.reading import read
-from charrnn.training.keeper import Keeper
-from charrnn.training.machine import plan_here
-from charrnn.training.resume import Run
+from charrnn.data.corpus import Corpus
+from charrnn.data.reading import read
+from charrnn.io import atomic_io
+from charrnn.training.autotune import plan_here
+from charrnn.training.checkpointing import Checkpointer
+from charrnn.training.run_state import Run
 from charrnn.training.trainer import Trainer
 
 HEADER = ("network", "seconds", "evaluations", "saves", "MB of a state", "ms per save", "% of the time")
@@ -29,7 +29,7 @@ def measure(corpus: Corpus, folder: Path, hidden: int, seconds: float, save_ever
     given = {"hidden": hidden, "minutes": seconds / 60, "device": "cpu", "evaluations": 25, "patience": 0}
     plan = plan_here(corpus, given)
     run = Run.of(plan, given, corpus)
-    trainer, keeper = Trainer(corpus, plan), Keeper(folder / f"{hidden}.safetensors", save_every)
+    trainer, keeper = Trainer(corpus, plan), Checkpointer(folder / f"{hidden}.safetensors", save_every)
     laps, evaluations, started = [], 0, time.perf_counter()
     for event in trainer.run():
         before = time.perf_counter()
@@ -37,7 +37,7 @@ def measure(corpus: Corpus, folder: Path, hidden: int, seconds: float, save_ever
             laps.append(time.perf_counter() - before)
     took = time.perf_counter() - started
     evaluations = len(trainer.snapshot().progress.evaluations)
-    sizes = [path.stat().st_size for path in (keeper.state, files.old(keeper.state)) if path.exists()]
+    sizes = [path.stat().st_size for path in (keeper.state, atomic_io.old(keeper.state)) if path.exists()]
     milliseconds = 1000 * statistics.median(laps)
     return [f"2x{hidden}", took, evaluations, len(laps), max(sizes) / 1e6, milliseconds, 100 * sum(laps) / took]
 

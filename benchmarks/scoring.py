@@ -22,13 +22,13 @@ from side_by_side import alternate, describe_machine, median, ratio, table
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import ModelConfig
-from charrnn.evaluation.bits import carried_nats
-from charrnn.evaluation.reader import TorchReader, torch_reader
-from charrnn.evaluation.scores import Scorer
-from charrnn.model.network import CharRNN
-from charrnn.text.lines import Lines
-from charrnn.text.reading import read
-from charrnn.training.machine import keep_memory
+from charrnn.data.lines import Lines
+from charrnn.data.reading import read
+from charrnn.evaluation.line_scores import Scorer
+from charrnn.evaluation.metrics import carried_nats
+from charrnn.evaluation.torch_reader import TorchReader, torch_reader
+from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.training.autotune import keep_memory
 from charrnn.units import bits
 from corpora import write_text
 

@@ -17,7 +17,7 @@ from side_by_side import alternate, describe_machine, median, ratio, table
 
 from charrnn import checkpoint
 from charrnn.config import ModelConfig
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.data.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
 CHARACTERS = 200

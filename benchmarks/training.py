@@ -65,9 +65,9 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
     import torch
 
     from charrnn.config import ModelConfig, TrainConfig
-    from charrnn.model.network import CharRNN
-    from charrnn.training.learner import Learner
-    from charrnn.training.machine import keep_memory
+    from charrnn.rnn.torch_rnn import CharRNN
+    from charrnn.training.autotune import keep_memory
+    from charrnn.training.train_step import TrainStep
 
     if settings.pop("keep"):
         keep_memory()
@@ -75,7 +75,7 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
     torch.set_flush_denormal(True)
     network = CharRNN(ModelConfig(cell=settings.pop("cell"), hidden=settings.pop("hidden")), V)
     network.initialize(seed=0)
-    learner = Learner(network, TrainConfig(device="cpu", seq_length=T, **settings))
+    learner = TrainStep(network, TrainConfig(device="cpu", seq_length=T, **settings))
     ids = np.random.default_rng(0).integers(V, size=(T + 1, settings["batch_size"]))
     state = network.zero_state(settings["batch_size"])
 
@@ -164,7 +164,7 @@ def main() -> None:
     if arguments.quick:
         arguments.cells, arguments.sizes, arguments.batches, arguments.rounds, seconds = ("gru",), (16,), (4,), 3, 0.0
         arguments.precision = arguments.precision or "fp32"
-    from charrnn.training.machine import cpu_precisions
+    from charrnn.training.autotune import cpu_precisions
 
     precisions = [arguments.precision] if arguments.precision else sorted({"fp32", *cpu_precisions()})
     print(describe_machine(threads=cores(), rounds=arguments.rounds, T=T), "\n", flush=True)

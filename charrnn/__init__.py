@@ -11,18 +11,18 @@ from charrnn.version import __version__
 
 _HOMES = {
     "CharrnnError": "charrnn.errors",
-    "Model": "charrnn.library",
-    "Score": "charrnn.library",
-    "load": "charrnn.library",
-    "sample": "charrnn.library",
-    "score": "charrnn.library",
-    "train": "charrnn.library",
+    "Model": "charrnn.api",
+    "Score": "charrnn.api",
+    "load": "charrnn.api",
+    "sample": "charrnn.api",
+    "score": "charrnn.api",
+    "train": "charrnn.api",
 }
 __all__ = ["CharrnnError", "Model", "Score", "__version__", "load", "sample", "score", "train"]
 
 if TYPE_CHECKING:
+    from charrnn.api import Model, Score, load, sample, score, train
     from charrnn.errors import CharrnnError
-    from charrnn.library import Model, Score, load, sample, score, train
 
 
 def __getattr__(name: str) -> object:

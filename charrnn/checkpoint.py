@@ -1,6 +1,6 @@
 """The model file: one ``NAME.safetensors`` that holds all a sampler needs and how it was made.
 
-A sealed file (``sealed.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
+A sealed file (``container.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
 
     format       2
     model        the fields of ModelConfig
@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import files, sealed
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharrnnError, FileError, ModelFileError
-from charrnn.sealed import MODEL
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.io import atomic_io, container
+from charrnn.io.container import MODEL
 
 SUFFIX = ".safetensors"
 FOLDER = Path("checkpoints")  # where a bare name is looked up, and where models land
@@ -62,7 +62,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
         "reading": asdict(checkpoint.reading),
         "training": dict(checkpoint.training),
     }
-    return sealed.to_bytes(MODEL, header, checkpoint.tensors)
+    return container.to_bytes(MODEL, header, checkpoint.tensors)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -71,7 +71,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    files.write_whole(path, to_bytes(checkpoint))
+    atomic_io.write_atomic(path, to_bytes(checkpoint))
 
 
 def load(path: Path) -> Checkpoint:
@@ -80,7 +80,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ModelFileError: missing, unreadable, empty, truncated, changed since it was written, or not a model.
     """
-    header, tensors = sealed.read(MODEL, path)
+    header, tensors = container.read(MODEL, path)
     try:
         model = ModelConfig(**header["model"])
         reading = ReadConfig(**header["reading"])
@@ -94,7 +94,7 @@ def load(path: Path) -> Checkpoint:
 
 def digest(checkpoint: Checkpoint) -> str:
     """The digest of the model file that holds this, saved or not: 64 hexadecimal digits."""
-    return checkpoint.digest or sealed.digest(to_bytes(checkpoint))
+    return checkpoint.digest or container.digest(to_bytes(checkpoint))
 
 
 def check_tensors(path: Path, model: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
@@ -163,7 +163,7 @@ def check_free(path: Path, *, replace: bool) -> None:
     """
     if path.exists() and not replace:
         _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
-    files.check_writable(path)
+    atomic_io.check_writable(path)
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Never, get_args
 
-from charrnn.brackets import brackets
+from charrnn.charset import brackets
 from charrnn.errors import SettingError
 
 Cell = Literal["lstm", "gru", "rnn"]

@@ -13,7 +13,7 @@ from hypothesis import settings
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell, ModelConfig, TrainConfig
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.data.vocabulary import Vocabulary
 
 # No deadline, because machines are busy at times; the same examples in CI each time, new ones at a developer's desk.
 settings.register_profile("charrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -26,7 +26,7 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
     """An untrained model of 16 units, seed 0."""
     from dataclasses import asdict
 
-    from charrnn.model.network import CharRNN
+    from charrnn.rnn.torch_rnn import CharRNN
 
     config = ModelConfig(cell=cell, layers=layers, hidden=16, embedding=embedding)
     vocabulary = Vocabulary.of(text)

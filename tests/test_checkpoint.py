@@ -14,11 +14,12 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint, sealed
+from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import FileError, ModelFileError
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.io import container
 from tests.conftest import make_checkpoint
 
 
@@ -44,7 +45,7 @@ def test_any_vocabulary_survives(characters: set[str]) -> None:
     tiny = make_checkpoint(text="".join(sorted(characters)))
     data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
     assert data.count(b"charrnn") >= 1
-    header = sealed.from_bytes(sealed.MODEL, data, Path("m"))[0]
+    header = container.from_bytes(container.MODEL, data, Path("m"))[0]
     assert header["vocabulary"] == "".join(sorted(characters))
 
 
@@ -93,14 +94,14 @@ def test_bytes_behind_the_end_are_found(tiny_path: Path) -> None:
 def test_no_bytes_at_all_can_crash_the_reader(data: bytes) -> None:
     for prefix in (b"", len(data).to_bytes(8, "little") + b"{"):
         with pytest.raises(ModelFileError):
-            sealed.from_bytes(sealed.MODEL, prefix + data, Path("m"))
+            container.from_bytes(container.MODEL, prefix + data, Path("m"))
 
 
 def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "MODEL", replace(sealed.MODEL, format=sealed.MODEL.format + 1))
+    monkeypatch.setattr(checkpoint, "MODEL", replace(container.MODEL, format=container.MODEL.format + 1))
     checkpoint.save(tiny_path, tiny)
     monkeypatch.undo()
-    with pytest.raises(ModelFileError, match=f"has file format {sealed.MODEL.format + 1}"):
+    with pytest.raises(ModelFileError, match=f"has file format {container.MODEL.format + 1}"):
         checkpoint.load(tiny_path)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from charrnn.brackets import brackets
+from charrnn.charset import brackets
 from charrnn.config import ModelConfig, SampleConfig, TrainConfig
 from charrnn.errors import SettingError
 

@@ -10,15 +10,14 @@ import charrnn
 
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
-    {"errors", "units", "version", "rational"},
-    {"brackets", "files", "sealed", "vectors"},
+    {"errors", "units", "version"},
+    {"charset", "io"},
     {"config"},
-    {"text"},
-    {"model", "checkpoint"},
-    {"sampling"},
-    {"evaluation"},
+    {"data"},
+    {"rnn", "checkpoint"},
+    {"generation", "evaluation"},
     {"training"},
-    {"cli", "library", "__init__", "__main__"},
+    {"cli", "api", "__init__", "__main__"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
@@ -53,15 +52,15 @@ def test_imports_go_down_only(path: Path) -> None:
         assert floor_of(room) < floor_of(own) or floor_of(room) == floor_of(own) == len(FLOORS) - 1, room
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] in {"text", "sampling"}], ids=str)
-def test_text_and_sampling_never_import_the_model(path: Path) -> None:
-    assert "model" not in rooms(path)
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] in {"data", "generation"}], ids=str)
+def test_data_and_generation_never_import_torch(path: Path) -> None:
+    assert not {"charrnn.rnn.torch_rnn", "charrnn.rnn.layers", "charrnn.rnn.recurrence", "torch"} & imported(path)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_torch_is_known_on_three_floors_only(path: Path) -> None:
     if any(name.split(".")[0] == "torch" for name in imported(path)):
-        assert path.parts[0] in {"model", "training", "evaluation"}
+        assert path.parts[0] in {"rnn", "training", "evaluation"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit, printable
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
 from charrnn.units import duration
 from charrnn.version import __version__
 
 if TYPE_CHECKING:
-    from charrnn.text.corpus import Corpus
+    from charrnn.data.corpus import Corpus
     from charrnn.training.bench import Host, Speed
     from charrnn.training.plan import Plan
 
@@ -43,13 +43,13 @@ def bench(
             "--hidden", metavar="N", help=f"Units of a layer.  [default: {', '.join(map(str, SIZES))} in turn]"
         ),
     ] = None,
-    lines: reading.Lines = False,
-    files: reading.Files = False,
-    documents: reading.Documents = None,
-    glob: reading.Glob = None,
-    encoding: reading.Encoding = None,
-    unit: reading.Unit = None,
-    min_count: reading.MinCount = None,
+    lines: corpus_options.Lines = False,
+    files: corpus_options.Files = False,
+    documents: corpus_options.Documents = None,
+    glob: corpus_options.Glob = None,
+    encoding: corpus_options.Encoding = None,
+    unit: corpus_options.Unit = None,
+    min_count: corpus_options.MinCount = None,
     json_: options.Json = False,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -62,7 +62,7 @@ def bench(
     the same options and with a minute.
     """
     wishes = options.given(cell=cell, hidden=hidden, device=device, threads=threads)
-    ways = reading.asked(
+    ways = corpus_options.asked(
         lines=lines, files=files, documents=documents, encoding=encoding, unit=unit, min_count=min_count
     )
     ReadConfig(**ways)
@@ -71,10 +71,14 @@ def bench(
     config = TrainConfig(**options.given(device=device, threads=threads))
 
     console = Console(quiet=quiet)
-    text = reading.read(corpus, reading.files(corpus, glob), ReadConfig(**ways), console) if corpus else None
+    text = (
+        corpus_options.read(corpus, corpus_options.files(corpus, glob), ReadConfig(**ways), console)
+        if corpus
+        else None
+    )
 
+    from charrnn.training.autotune import plan_here
     from charrnn.training.bench import Bench  # torch: more than a second
-    from charrnn.training.machine import plan_here
 
     workbench = Bench(config)
     speeds: list[Speed] = []

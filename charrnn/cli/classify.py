@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit
 from charrnn.errors import SettingError
 from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.evaluation.scores import LineScore
+    from charrnn.evaluation.line_scores import LineScore
 
 
 def classify(
@@ -21,7 +21,7 @@ def classify(
     ],
     file: options.LinesFile = "-",
     json_: options.Json = False,
-    encoding: reading.Encoding = None,
+    encoding: corpus_options.Encoding = None,
     device: options.Device = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -34,18 +34,18 @@ def classify(
     """
     if len(models) < 2:
         raise SettingError("model", "given once, so that every line would get the same label", "give two or more")
-    from charrnn.cli import stream
+    from charrnn.cli import line_scoring
 
-    console, classes = Console(quiet=quiet), stream.load(models)
-    lines = stream.open_lines(file, encoding, classes.values())
-    scorers = stream.scorers(classes, lines.size, device, threads)
-    for batch in stream.scored(lines, scorers, console):
+    console, classes = Console(quiet=quiet), line_scoring.load(models)
+    lines = line_scoring.open_lines(file, encoding, classes.values())
+    scorers = line_scoring.scorers(classes, lines.size, device, threads)
+    for batch in line_scoring.scored(lines, scorers, console):
         emit(b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=json_) for scores in batch))
 
 
 def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
     """What is printed of a line."""
-    from charrnn.cli.records import text_fields
+    from charrnn.cli.json_output import text_fields
 
     best, second, *_ = sorted(scores, key=lambda name: scores[name].nats)
     line = scores[best]

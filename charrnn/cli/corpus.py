@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit
 from charrnn.config import ReadConfig, Unit
 from charrnn.errors import FileError, SettingError
 from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.text.catalogue import Remote
-    from charrnn.text.corpus import Corpus
-    from charrnn.text.sources import File
-    from charrnn.text.survey import Survey
+    from charrnn.data.corpus import Corpus
+    from charrnn.data.datasets import Remote
+    from charrnn.data.sources import File
+    from charrnn.data.text_stats import TextStats
 
 RARE = 10  # characters seen fewer times than this are rare
 SHOWN = 12  # of them by name
@@ -29,7 +29,7 @@ app = typer.Typer(help="Named texts to train on; is this text fit to train on.",
 @app.command("list")
 def list_(json_: options.Json = False) -> None:
     """List the corpora that `get` knows."""
-    from charrnn.text.catalogue import CATALOGUE, Remote
+    from charrnn.data.datasets import DATASETS, Remote
 
     entries = [
         {
@@ -39,7 +39,7 @@ def list_(json_: options.Json = False) -> None:
             "bytes": entry.size if isinstance(entry, Remote) else None,
             "url": entry.url if isinstance(entry, Remote) else None,
         }
-        for entry in CATALOGUE
+        for entry in DATASETS
     ]
     if json_:
         emit(json.dumps(entries) + "\n")
@@ -51,10 +51,10 @@ def list_(json_: options.Json = False) -> None:
 
 def _known(name: str) -> str:
     """A name that is in the catalogue; another one is wrong usage."""
-    from charrnn.text import catalogue
+    from charrnn.data import datasets
 
     try:
-        catalogue.find(name)
+        datasets.find(name)
     except SettingError as error:
         raise typer.BadParameter(f"{error.reason}; {error.advice}") from None
     return name
@@ -70,32 +70,32 @@ def get(
     quiet: options.Quiet = False,
 ) -> None:
     """Write corpora/NAME.txt and print that path."""
-    from charrnn import files
-    from charrnn.text import catalogue
+    from charrnn.data import datasets
+    from charrnn.io import atomic_io
 
-    entry = catalogue.find(name)
-    path = catalogue.FOLDER / f"{entry.name}.txt"
-    if isinstance(entry, catalogue.Made):
+    entry = datasets.find(name)
+    path = datasets.FOLDER / f"{entry.name}.txt"
+    if isinstance(entry, datasets.Made):
         data = entry.make().encode("utf-8")
         there = path.is_file() and path.read_bytes() == data
     else:
-        there = path.is_file() and catalogue.matches(entry, path.read_bytes())
+        there = path.is_file() and datasets.matches(entry, path.read_bytes())
     if path.exists() and not there and not force:
         raise FileError(str(path), f"is not {entry.name} as we know it", "move it away or add --force to replace it")
     if not there:
-        files.check_writable(path)  # before anything is fetched
-        if isinstance(entry, catalogue.Remote):
+        atomic_io.check_writable(path)  # before anything is fetched
+        if isinstance(entry, datasets.Remote):
             data = _download(entry, Console(quiet=quiet))
-        files.write_whole(path, data)
+        atomic_io.write_atomic(path, data)
     emit(f"{path}\n")
 
 
 def _download(entry: "Remote", console: Console) -> bytes:
-    from charrnn.text import catalogue
+    from charrnn.data import datasets
 
     pieces = []
     with console.bar(total=entry.size, unit="B") as bar:
-        for piece in catalogue.download(entry):
+        for piece in datasets.download(entry):
             pieces.append(piece)
             bar.update(len(piece))
     return b"".join(pieces)
@@ -107,15 +107,15 @@ def check(
         list[str],
         typer.Argument(metavar="CORPUS", help="Files, directories, or - for stdin.", show_default=False),
     ],
-    lines: reading.Lines = False,
-    files: reading.Files = False,
-    documents: reading.Documents = None,
-    glob: reading.Glob = None,
-    encoding: reading.Encoding = None,
-    newlines: reading.Newlines = None,
-    normalize: reading.Normalize = None,
-    unit: reading.Unit = None,
-    min_count: reading.MinCount = None,
+    lines: corpus_options.Lines = False,
+    files: corpus_options.Files = False,
+    documents: corpus_options.Documents = None,
+    glob: corpus_options.Glob = None,
+    encoding: corpus_options.Encoding = None,
+    newlines: corpus_options.Newlines = None,
+    normalize: corpus_options.Normalize = None,
+    unit: corpus_options.Unit = None,
+    min_count: corpus_options.MinCount = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -125,18 +125,18 @@ def check(
     text and measured on the last one.
     """
     config = ReadConfig(
-        **reading.asked(
+        **corpus_options.asked(
             lines=lines, files=files, documents=documents, encoding=encoding, newlines=newlines, normalize=normalize,
             unit=unit, min_count=min_count,
         )
     )  # fmt: skip
 
-    from charrnn.text.survey import Survey
+    from charrnn.data.text_stats import TextStats
     from charrnn.training.plan import make_plan, typical_pace
 
-    survey, console = Survey(), Console(quiet=quiet)
-    found = reading.files(text, glob)
-    corpus = reading.read(text, found, config, console, look=survey.see, collect=False)
+    survey, console = TextStats(), Console(quiet=quiet)
+    found = corpus_options.files(text, glob)
+    corpus = corpus_options.read(text, found, config, console, look=survey.see, collect=False)
     survey.finish()
     symbols = sum(corpus.counts.values())
     plan = make_plan(symbols, len(corpus.vocabulary), {"device": "cpu"}, typical_pace)
@@ -152,9 +152,9 @@ def check(
         emit(f"{'note':<14}{note}\n")
 
 
-def _facts(corpus: "Corpus", survey: "Survey", files: Sequence["File"]) -> dict[str, Any]:
+def _facts(corpus: "Corpus", survey: "TextStats", files: Sequence["File"]) -> dict[str, Any]:
     """What a text is made of."""
-    from charrnn.cli.records import named
+    from charrnn.cli.json_output import named
 
     rare = _rare(corpus)
     return {
@@ -176,7 +176,7 @@ def _facts(corpus: "Corpus", survey: "Survey", files: Sequence["File"]) -> dict[
 
 def _rare(corpus: "Corpus") -> list[str]:
     """The symbols that come less often than `RARE`, the rarest first."""
-    from charrnn.text.vocabulary import BOUNDARY
+    from charrnn.data.vocabulary import BOUNDARY
 
     counts = corpus.counts
     rare = [symbol for symbol in counts if counts[symbol] < RARE and symbol != BOUNDARY]
@@ -198,8 +198,8 @@ def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
     """Bits per character of the beginning of the text, by what is no neural network."""
     import numpy as np
 
+    from charrnn.data.vocabulary import code_points
     from charrnn.evaluation.baselines import markov_nats, xz_bits
-    from charrnn.text.vocabulary import code_points
 
     kinds, ids = np.unique(code_points(sample), return_inverse=True)
     border = len(ids) * 9 // 10
@@ -213,7 +213,7 @@ def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
 
 def _told(facts: dict[str, Any], corpus: "Corpus") -> Iterator[tuple[str, str]]:
     """The facts, line by line."""
-    from charrnn.text.vocabulary import describe
+    from charrnn.data.vocabulary import describe
 
     noun = "bytes" if corpus.config.unit == "byte" else "characters"
     yield "encoding", facts["encoding"]

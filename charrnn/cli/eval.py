@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit
 from charrnn.config import SampleConfig, TrainConfig
 from charrnn.errors import SettingError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from charrnn.checkpoint import Checkpoint
-    from charrnn.evaluation.bits import Figure
-    from charrnn.evaluation.meter import Reader
-    from charrnn.text.text import Text
+    from charrnn.data.token_view import Text
+    from charrnn.evaluation.metrics import Figure
+    from charrnn.evaluation.surprisal import Reader
 
 ORDERS = 8  # of the Markov models
 MOST = 4_000_000  # characters that simpler rulers learn from, and that they measure
@@ -57,8 +57,8 @@ def evaluate(
     ] = False,
     unknown: options.Unknown = None,
     json_: options.Json = False,
-    glob: reading.Glob = None,
-    encoding: reading.Encoding = None,
+    glob: corpus_options.Glob = None,
+    encoding: corpus_options.Encoding = None,
     device: options.Device = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -76,19 +76,19 @@ def evaluate(
     names = [model, *(others or ())]
     _check_sources(names, text, split=split, baselines=baselines, training=training)
 
-    from charrnn.cli import measuring
+    from charrnn.cli import eval_setup
 
     console = Console(quiet=quiet)
     ways: dict[str, Any] = {"glob": glob, "encoding": encoding, "unknown": unknowns}
     told: list[Facts] = []
     rulers: list[Facts] = []
-    loaded = [measuring.load(name) for name in names]
-    measuring.check_names([name for name, _ in loaded])
+    loaded = [eval_setup.load(name) for name in names]
+    eval_setup.check_names([name for name, _ in loaded])
     for name, contents in loaded:
-        corpus = measuring.corpus(text, contents, console, **ways)
-        parts = measuring.split(corpus, name, contents) if split else {"": corpus.text()}
+        corpus = eval_setup.corpus(text, contents, console, **ways)
+        parts = eval_setup.split(corpus, name, contents) if split else {"": corpus.text()}
         for part, ids in parts.items():
-            reader = measuring.reader(contents, len(ids), device, threads)
+            reader = eval_setup.reader(contents, len(ids), device, threads)
             unit = contents.vocabulary.unit
             facts = {"model": name, "unit": unit} | ({"part": part} if part else {})
             facts |= _figures(reader, ids, reset, console)
@@ -100,7 +100,7 @@ def evaluate(
         if reset is not None and reset >= len(ids) - 1:
             console.line(f"note: the text is shorter than {reset:,} characters, so that --reset makes no difference")
         if baselines and not rulers:
-            known = parts.get("train") or measuring.corpus([str(training)], contents, console, **ways).text()
+            known = parts.get("train") or eval_setup.corpus([str(training)], contents, console, **ways).text()
             rulers = list(_rulers(contents, known, ids, console))
     told += rulers
     if json_:
@@ -126,7 +126,7 @@ def _check_sources(
 
 def _figures(reader: "Reader", ids: "Text", reset: int | None, console: Console) -> Facts:
     """What a model says of a text."""
-    from charrnn.evaluation.bits import measure, reset_nats
+    from charrnn.evaluation.metrics import measure, reset_nats
 
     with console.bar(total=(len(ids) - 1) * (1 if reset is None else 2), unit=" characters") as bar:
         figure = measure(reader, ids, bar.update)
@@ -139,11 +139,11 @@ def _figures(reader: "Reader", ids: "Text", reset: int | None, console: Console)
 
 def _dynamic(contents: "Checkpoint", ids: "Text", device: str | None, console: Console) -> Facts:
     """What it says if it goes on learning."""
-    from charrnn.evaluation.bits import figure
     from charrnn.evaluation.dynamic import learning_surprisals
-    from charrnn.training.machine import Machine
+    from charrnn.evaluation.metrics import figure
+    from charrnn.training.autotune import Autotuner
 
-    where = Machine(TrainConfig(**options.given(device=device))).device
+    where = Autotuner(TrainConfig(**options.given(device=device))).device
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
         found = figure(learning_surprisals(contents, ids, where, bar.update), len(ids) - 1)
     return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}
@@ -153,9 +153,9 @@ def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console
     """What simpler rulers say of it, which know the training text."""
     import numpy as np
 
+    from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
     from charrnn.evaluation.baselines import compressed_bits, markov_nats
-    from charrnn.evaluation.bits import figure
-    from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
+    from charrnn.evaluation.metrics import figure
 
     vocabulary = contents.vocabulary
     learned = known.take(np.arange(max(0, len(known) - MOST), len(known)))

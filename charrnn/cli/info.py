@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import emit, printable
 from charrnn.errors import ModelFileError
 from charrnn.units import bits
@@ -70,7 +70,7 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
 
 def _characters(loaded: "Checkpoint") -> str:
     """The symbols of a model that are characters, or bytes."""
-    from charrnn.text.vocabulary import BOUNDARY, UNKNOWN
+    from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
 
     return loaded.vocabulary.symbols.replace(BOUNDARY, "").replace(UNKNOWN, "")
 
@@ -90,7 +90,7 @@ def _command(loaded: "Checkpoint") -> str:
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
     chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
-    words += reading.words(loaded.reading)
+    words += corpus_options.words(loaded.reading)
     source = (
         f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
     )

@@ -37,13 +37,14 @@ def log(
     """
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
-    from charrnn import checkpoint, files
-    from charrnn.training.keeper import log_of
+    from charrnn import checkpoint
+    from charrnn.io import atomic_io
+    from charrnn.training.checkpointing import log_of
 
     path = log_of(checkpoint.find(model))
     lines = _read(path)
     if out is not None:
-        files.write_whole(Path(out), _picture(_curves(lines), path.stem, Path(out).suffix))
+        atomic_io.write_atomic(Path(out), _picture(_curves(lines), path.stem, Path(out).suffix))
         emit(f"{out}\n")
     elif json_:
         emit("".join(json.dumps(line) + "\n" for line in lines))

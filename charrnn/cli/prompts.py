@@ -3,20 +3,20 @@
 from charrnn.checkpoint import Checkpoint
 from charrnn.cli.console import Console
 from charrnn.config import SampleConfig
+from charrnn.data import sources
+from charrnn.data.lines import Lines
+from charrnn.data.vocabulary import Vocabulary, describe_all
 from charrnn.errors import CharrnnError, CorpusError
-from charrnn.sampling.primed import Primed
-from charrnn.sampling.primed import read as primed_by
-from charrnn.sampling.stepper import Network
-from charrnn.sampling.writer import Request
-from charrnn.text import sources
-from charrnn.text.lines import Lines
-from charrnn.text.vocabulary import Vocabulary, describe_all
+from charrnn.generation.generate import Request
+from charrnn.generation.prompt_state import PromptState
+from charrnn.generation.prompt_state import read as primed_by
+from charrnn.rnn.numpy_rnn import Network
 
 LONG = 20_000  # characters of a prompt that are worth a bar
 
 
 class PromptLines:
-    """Requests for each line of a file; see `charrnn.sampling.writer.Requests`.
+    """Requests for each line of a file; see `charrnn.generation.generate.Requests`.
 
     Args:
         path: of the file, or ``-``.
@@ -80,7 +80,7 @@ def text_of(given: str, config: SampleConfig, model: Checkpoint, console: Consol
     return prompt
 
 
-def read(network: Network, primed: Primed, model: Checkpoint, prompt: str, console: Console) -> Primed:
+def read(network: Network, primed: PromptState, model: Checkpoint, prompt: str, console: Console) -> PromptState:
     """The network after the prompt.
 
     Raises:

@@ -15,7 +15,7 @@ from charrnn.config import SampleConfig
 from charrnn.errors import CorpusError, SettingError
 
 if TYPE_CHECKING:
-    from charrnn.sampling.batch import Choice
+    from charrnn.generation.batch import Choice
 
 
 def sample(
@@ -151,11 +151,11 @@ def sample(
         raise SettingError("length", "cannot be 0 where a sample is to be finished", "give a whole number, 1 or more")
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
     from charrnn.cli import prompts as prompts_of
-    from charrnn.cli.records import record
-    from charrnn.cli.show import coloured
-    from charrnn.sampling import primed as states
-    from charrnn.sampling.engine import Engines
-    from charrnn.sampling.writer import Listed, Request, Requests, write, write_all
+    from charrnn.cli.colors import coloured
+    from charrnn.cli.json_output import record
+    from charrnn.generation import prompt_state as states
+    from charrnn.generation.generate import Listed, Request, Requests, generate_batch, write
+    from charrnn.rnn.backend import Engines
 
     console = Console(quiet=quiet)
     path = checkpoint.find(model)
@@ -206,7 +206,7 @@ def sample(
         skip = config.unknown == "skip"
         requests = prompts_of.PromptLines(prompts, loaded.vocabulary, skip=skip, count=count or 1, console=console)
     failed = 0
-    for written in write_all(network, loaded.vocabulary, config, requests, primed):
+    for written in generate_batch(network, loaded.vocabulary, config, requests, primed):
         if written.error is not None and written.number % (count or 1) == 0:  # each prompt but once
             complain(str(written.error))
             failed += 1
@@ -225,7 +225,7 @@ def _can_show(console: Console) -> bool:
     if not colourful(sys.stdout):
         console.line("charrnn: --show: stdout is no terminal that shows colours, so the text comes plain")
         return False
-    from charrnn.cli.show import legend
+    from charrnn.cli.colors import legend
 
     console.parts(legend())
     return True

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit
 from charrnn.errors import SettingError
 from charrnn.units import bits
 
 if TYPE_CHECKING:
-    from charrnn.evaluation.scores import LineScore
+    from charrnn.evaluation.line_scores import LineScore
 
 _Printed = tuple[float, bytes]  # a score, and all that is printed of its line
 
@@ -36,7 +36,7 @@ def score(
     carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False,
     chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False,
     json_: options.Json = False,
-    encoding: reading.Encoding = None,
+    encoding: corpus_options.Encoding = None,
     device: options.Device = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -61,14 +61,14 @@ def score(
         value = value if nats else bits(value)
         return value, _record(line, nats=nats) if json_ else b"%.4f\t%b\n" % (value, line.data)
 
-    from charrnn.cli import stream
+    from charrnn.cli import line_scoring
 
-    console, models = Console(quiet=quiet), stream.load([model])
-    lines = stream.open_lines(file, encoding, models.values())
-    scorers = stream.scorers(models, lines.size, device, threads, carry=carry, each=chars)
+    console, models = Console(quiet=quiet), line_scoring.load([model])
+    lines = line_scoring.open_lines(file, encoding, models.values())
+    scorers = line_scoring.scorers(models, lines.size, device, threads, carry=carry, each=chars)
     batches = (
         [one for one in map(printed, (line for (line,) in batch)) if threshold is None or one[0] >= threshold]
-        for batch in stream.scored(lines, scorers, console)
+        for batch in line_scoring.scored(lines, scorers, console)
     )
     if sort:
         _emit_sorted(batches)
@@ -82,7 +82,7 @@ def score(
 
 def _record(line: "LineScore", *, nats: bool) -> bytes:
     """A line of JSON."""
-    from charrnn.cli.records import named, text_fields
+    from charrnn.cli.json_output import named, text_fields
 
     unit, factor = ("nats", 1.0) if nats else ("bits", bits(1))
     facts: dict[str, Any] = {

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from charrnn.cli import options, reading
+from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, emit
 from charrnn.cli.signals import Signals
 from charrnn.config import KeepConfig, ModelConfig, ReadConfig, TrainConfig
@@ -41,16 +41,16 @@ def train(
         float | None, typer.Option("--epochs", metavar="X", help="Or: read the text this many times.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Or: take this many steps.")] = None,
-    lines: reading.Lines = False,
-    files: reading.Files = False,
-    documents: reading.Documents = None,
-    glob: reading.Glob = None,
-    encoding: reading.Encoding = None,
-    newlines: reading.Newlines = None,
-    normalize: reading.Normalize = None,
-    unit: reading.Unit = None,
-    min_count: reading.MinCount = None,
-    cache: reading.CacheFolder = None,
+    lines: corpus_options.Lines = False,
+    files: corpus_options.Files = False,
+    documents: corpus_options.Documents = None,
+    glob: corpus_options.Glob = None,
+    encoding: corpus_options.Encoding = None,
+    newlines: corpus_options.Newlines = None,
+    normalize: corpus_options.Normalize = None,
+    unit: corpus_options.Unit = None,
+    min_count: corpus_options.MinCount = None,
+    cache: corpus_options.CacheFolder = None,
     cell: Annotated[
         str | None, typer.Option("--cell", metavar="lstm|gru|rnn", help="Kind of memory.  [default: lstm]")
     ] = None,
@@ -121,7 +121,7 @@ def train(
         steps=steps, minutes=minutes, seed=seed, precision=precision, engine=engine, device=device,
         threads=threads,
     )  # fmt: skip
-    wishes |= reading.asked(
+    wishes |= corpus_options.asked(
         lines=lines, files=files, documents=documents, encoding=encoding, newlines=newlines, normalize=normalize,
         unit=unit, min_count=min_count,
     )  # fmt: skip
@@ -136,17 +136,17 @@ def train(
     asked = {**wishes, **options.given(**{"from": from_, "freeze_vocabulary": freeze_vocabulary or None})}
 
     from charrnn import checkpoint
-    from charrnn.cli import start
-    from charrnn.text import sources
-    from charrnn.training.keeper import Keeper
+    from charrnn.cli import train_setup
+    from charrnn.data import sources
+    from charrnn.training.checkpointing import Checkpointer
 
     console = Console(quiet=quiet)
     path = checkpoint.place(out if out is not None else sources.name_of(corpus))
-    keeper = Keeper(path, keeping.save_every)
+    keeper = Checkpointer(path, keeping.save_every)
     with Signals() as signals:
         lock = keeper.lock()
         places = {"glob": glob, "cache": cache}
-        wanted = start.Wanted(corpus, keeper, **places)
+        wanted = train_setup.Wanted(corpus, keeper, **places)
 
         def leave() -> None:
             wanted.abandon()
@@ -154,10 +154,10 @@ def train(
 
         signals.farewell = leave
         try:
-            start.check_place(keeper, resume=resume, force=force)
-            run, trainer = (start.resumed if resume else start.new)(wanted, keeper, asked, console)
+            train_setup.check_place(keeper, resume=resume, force=force)
+            run, trainer = (train_setup.resumed if resume else train_setup.new)(wanted, keeper, asked, console)
 
-            from charrnn.cli.watch import resume_command, tell_verdict, watch
+            from charrnn.cli.train_progress import resume_command, tell_verdict, watch
 
             finished = watch(trainer, run, keeper, signals, console)
             found_by = [f"--{name}={value}" for name, value in places.items() if value]

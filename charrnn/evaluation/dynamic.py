@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from charrnn.checkpoint import Checkpoint
-from charrnn.evaluation.bits import Heartbeat
-from charrnn.model.network import CharRNN, detach
-from charrnn.text.ids import Ids
+from charrnn.data.token_store import Ids
+from charrnn.evaluation.metrics import Heartbeat
+from charrnn.rnn.torch_rnn import CharRNN, detach
 
 CHUNK = 64  # characters between two updates
 RATE = 2e-3  # of the update; tried on C code (1.24 to 1.00 nats) and verse (1.86 to 1.85), whose best is a half of it

@@ -1,8 +1,8 @@
 """How fast this machine trains and samples: a few networks, a moment each.
 
-Training is timed by the race that precedes every run (``machine.py``), sampling by the loop that ``charrnn sample``
-runs (``sampling/writer.py``). Beside them stands what the same machine gives in one large matrix product, which is
-where the time of a well-built training goes. Knows nothing about corpora, tables or terminals.
+Training is timed by the race that precedes every run (``autotune.py``), sampling by the loop that ``charrnn
+sample`` runs (``generation/generate.py``). Beside them stands what the same machine gives in one
+large matrix product, which is where the time of a well-built training goes. Knows nothing about corpora, tables or terminals.
 """
 
 import math
@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainConfig
-from charrnn.model.network import CharRNN
-from charrnn.sampling.engine import Engines
-from charrnn.sampling.writer import write
-from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.machine import Machine
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.generation.generate import write
+from charrnn.rnn.backend import Engines
+from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.training.autotune import Autotuner
 
 VOCABULARY = Vocabulary("".join(map(chr, range(32, 97))))  # V = 65, as in tiny-shakespeare
 FLOPS = 6  # per parameter and character: a product and a sum, forward once and backward twice
@@ -73,9 +73,9 @@ class Bench:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        cores = Machine(replace(config, threads=0)).threads  # told nothing, it takes them all
+        cores = Autotuner(replace(config, threads=0)).threads  # told nothing, it takes them all
         self._config = config
-        self._machine = Machine(config)
+        self._machine = Autotuner(config)
         self._limits: dict[Precision, float] = {}
         device = self._machine.device
         self.host = Host(_processor(device), cores, device, torch.__version__)

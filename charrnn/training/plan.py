@@ -32,7 +32,7 @@ ONE_HOT_UP_TO = 256  # characters; larger vocabularies get an embedding
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTiming:
     """How a network trains on a machine."""
 
     seconds_per_step: float
@@ -42,7 +42,7 @@ class Pace:
     note: str = ""  # anything that a person should know, such as why bf16 is not used
 
 
-Clock = Callable[[ModelConfig, TrainConfig, int], Pace]  # the last one is V, the size of the vocabulary
+MeasureStep = Callable[[ModelConfig, TrainConfig, int], StepTiming]  # the last one is V, the size of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Plan:
         )
 
 
-def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: Clock) -> Plan:
+def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: MeasureStep) -> Plan:
     """Decides every setting.
 
     Args:
@@ -165,9 +165,9 @@ def _most_steps(train: TrainConfig, chunks: int) -> int | None:
     return train.steps if train.epochs is None else max(1, round(train.epochs * chunks))
 
 
-def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
-    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
+    return StepTiming(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
 
 
 def _enough(chunks: int) -> int:
@@ -203,8 +203,8 @@ def _model(
     given: Mapping[str, Any],
     train: TrainConfig,
     seconds: float,
-    clock: Clock,
-) -> tuple[ModelConfig, Pace]:
+    clock: MeasureStep,
+) -> tuple[ModelConfig, StepTiming]:
     """As large a network as the budget can train and the text can fill, and its pace."""
     wishes = {name: value for name, value in given.items() if name in ModelConfig.__dataclass_fields__}
     model = ModelConfig(**wishes)

@@ -16,16 +16,16 @@ import torch
 
 from charrnn.checkpoint import Checkpoint, Tensors
 from charrnn.config import ModelConfig, TrainConfig
+from charrnn.data.corpus import Corpus
+from charrnn.data.dataloader import Streams
 from charrnn.errors import TrainingError
-from charrnn.evaluation.bits import carried_nats
-from charrnn.evaluation.reader import TorchReader
-from charrnn.model.network import CharRNN
-from charrnn.text.corpus import Corpus
-from charrnn.text.streams import Streams
+from charrnn.evaluation.metrics import carried_nats
+from charrnn.evaluation.torch_reader import TorchReader
+from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
-from charrnn.training.learner import Learner, autocast
 from charrnn.training.plan import Plan, schedule
-from charrnn.training.progress import Progress, Snapshot
+from charrnn.training.train_step import TrainStep, autocast
+from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.version import __version__
 
 LEARNED = 0.01  # nats by which the training loss falls while the validation loss doesn't: learning by heart
@@ -63,7 +63,7 @@ class Trainer:
         self._streams = Streams(training, self._config.batch_size, self._config.seq_length, self._config.seed)
         self._network = self._new_network()
         self._network.initialize(self._config.seed)
-        self._learner = Learner(self._network, self._config)
+        self._learner = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._now = Progress()
         self._began: float | None = None  # on the clock, such that the run has lasted since, breaks left out
@@ -91,7 +91,7 @@ class Trainer:
         self.good = self.snapshot()
         self.best = self.good.part("average")
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> TrainerState:
         """The run as it is now, between two steps."""
         if self._copied is None or self._copied[0] != self._now.step:
             tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
@@ -99,9 +99,9 @@ class Trainer:
             for index, layer in enumerate(self._state):
                 tensors |= {f"state.{index}.{part}": its.cpu().numpy().copy() for part, its in enumerate(layer)}
             self._copied = self._now.step, tensors
-        return Snapshot(replace(self._now, seconds=self._seconds()), self._copied[1])
+        return TrainerState(replace(self._now, seconds=self._seconds()), self._copied[1])
 
-    def resume(self, now: Snapshot, good: Snapshot, best: Tensors, rollbacks: int) -> None:
+    def resume(self, now: TrainerState, good: TrainerState, best: Tensors, rollbacks: int) -> None:
         """Goes on where another trainer of the same corpus and plan was; before `run`.
 
         Args:
@@ -174,7 +174,7 @@ class Trainer:
         self._go_to(self.good)
         return RolledBack(failed, nats, self._now.step, rate / 2)
 
-    def _go_to(self, snapshot: Snapshot) -> None:
+    def _go_to(self, snapshot: TrainerState) -> None:
         device = self._config.device
         self._now = snapshot.progress
         self._network.load_tensors(snapshot.part("weights"))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from charrnn import checkpoint
-from charrnn.sampling.compiled import Compiled
+from charrnn.rnn.compiled_rnn import Compiled
 from tests.conftest import TEXT, environment, make_checkpoint
 
 PROGRAM = [sys.executable, "-m", "charrnn"]

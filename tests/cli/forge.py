@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-import charrnn.cli.start
-import charrnn.cli.watch
-import charrnn.training.machine  # noqa: F401  # loaded once, by the process that forks
+import charrnn.cli.train_progress
+import charrnn.cli.train_setup
+import charrnn.training.autotune  # noqa: F401  # loaded once, by the process that forks
 from charrnn.cli.app import main
 from tests.conftest import TEXT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charrnn import checkpoint
-from charrnn.cli.watch import resume_command
+from charrnn.cli.train_progress import resume_command
 from tests.cli.conftest import CORPUS, ENDLESS, running
 from tests.conftest import Charrnn
 

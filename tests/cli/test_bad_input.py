@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from charrnn import checkpoint, sealed
+from charrnn import checkpoint
 from charrnn.errors import ModelFileError
+from charrnn.io import container
 from tests.cli.conftest import CORPUS, PROGRAM, QUICK, files
 from tests.conftest import Charrnn, environment, one_line
 
@@ -251,8 +252,8 @@ BAD_MODELS = {
     "half ours": (lambda model: foreign({}, {"charrnn": "{}"}), "is damaged"),
     "deep": (lambda model: foreign({}, {"charrnn": "[" * 100_000}), "is damaged"),
     "the future's": (
-        lambda model: sealed.to_bytes(replace(sealed.MODEL, format=9), {}, {}),
-        f"has file format 9, this charrnn reads {sealed.MODEL.format}",
+        lambda model: container.to_bytes(replace(container.MODEL, format=9), {}, {}),
+        f"has file format 9, this charrnn reads {container.MODEL.format}",
     ),
 }
 

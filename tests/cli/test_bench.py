@@ -12,8 +12,8 @@ import pytest
 
 import charrnn as package
 from charrnn.cli.app import main
-from charrnn.training import bench, machine
-from charrnn.training.machine import Machine
+from charrnn.training import autotune, bench
+from charrnn.training.autotune import Autotuner
 from tests.cli.conftest import CORPUS, PROGRAM, files, running
 from tests.conftest import Charrnn, environment, one_line
 
@@ -111,8 +111,8 @@ def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]
 def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Machine, "_race", lambda *_: 0.5)
-    monkeypatch.setattr(machine, "cpu_precisions", lambda: ("fp32",))
+    monkeypatch.setattr(Autotuner, "_race", lambda *_: 0.5)
+    monkeypatch.setattr(autotune, "cpu_precisions", lambda: ("fp32",))
     monkeypatch.setattr(bench, "LIMIT_SECONDS", 0)
     monkeypatch.setattr(bench, "SAMPLING_SECONDS", 0.001)
 

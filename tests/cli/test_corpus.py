@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from charrnn.cli.app import main
-from charrnn.text import catalogue
-from charrnn.text.catalogue import CATALOGUE, Remote
+from charrnn.data import datasets
+from charrnn.data.datasets import DATASETS, Remote
 from tests.conftest import Charrnn, environment, one_line
 from tests.loopback import Answer, cut, free_port, garbage, missing, serving, stalled, whole, without_length
 
@@ -23,11 +23,11 @@ PLAY = Remote("play", "one line", "none", "http://nowhere.invalid/", len(DATA), 
 GET_PLAY = """
 import signal, sys
 from charrnn.cli.app import main
-from charrnn.text import catalogue
+from charrnn.data import datasets
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 url, size, sha256 = sys.argv[1:]
-catalogue.CATALOGUE = (catalogue.Remote("play", "one line", "none", url, int(size), sha256),)
+datasets.DATASETS = (datasets.Remote("play", "one line", "none", url, int(size), sha256),)
 sys.exit(main(["corpus", "get", "play"]))
 """
 
@@ -60,7 +60,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes ``play``, to be fetched from a given address, the only corpus there is."""
-    return lambda url: monkeypatch.setattr(catalogue, "CATALOGUE", (replace(PLAY, url=url),))
+    return lambda url: monkeypatch.setattr(datasets, "DATASETS", (replace(PLAY, url=url),))
 
 
 Offer = Callable[[str], None]
@@ -95,8 +95,8 @@ def assert_one_line(result: Result, *parts: str, code: int = 1) -> None:
 def test_list_names_every_corpus_on_a_line_of_its_own(run: Run) -> None:
     result = run("list")
     assert (result.code, result.err) == (0, "")
-    assert [line.split()[0] for line in result.out.splitlines()] == [entry.name for entry in CATALOGUE]
-    for line, entry in zip(result.out.splitlines(), CATALOGUE, strict=True):
+    assert [line.split()[0] for line in result.out.splitlines()] == [entry.name for entry in DATASETS]
+    for line, entry in zip(result.out.splitlines(), DATASETS, strict=True):
         assert entry.about in line
         assert f"({entry.licence})" in line
 
@@ -111,7 +111,7 @@ def test_list_as_json_has_all_of_it(run: Run) -> None:
     result = run("list", "--json")
     assert result.out.count("\n") == 1
     entries = json.loads(result.out)
-    assert [entry["name"] for entry in entries] == [entry.name for entry in CATALOGUE]
+    assert [entry["name"] for entry in entries] == [entry.name for entry in DATASETS]
     assert {entry["name"]: entry["bytes"] for entry in entries}["names"] == 228_145
     assert {entry["name"]: entry["url"] for entry in entries}["hello"] is None
 
@@ -128,7 +128,7 @@ def test_get_makes_a_corpus_without_a_network_and_prints_its_path(
 
     monkeypatch.setattr("socket.socket.connect", no_network)
     assert run("get", name) == (0, f"{Path('corpora', name)}.txt\n", "")
-    (entry,) = [entry for entry in CATALOGUE if entry.name == name]
+    (entry,) = [entry for entry in DATASETS if entry.name == name]
     assert not isinstance(entry, Remote)
     assert files_in(tmp_path) == {os.path.join("corpora", f"{name}.txt"): entry.make().encode()}
 
@@ -188,7 +188,7 @@ def test_a_failed_download_is_one_line_and_leaves_nothing_behind(
 def test_a_server_that_falls_silent_is_one_line_and_leaves_nothing_behind(
     run: Run, offer: Offer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 0.5)
     with serving(stalled(DATA)) as server:
         offer(server.url)
         assert_one_line(run("get", "play"), "(timed out)", "check the connection")

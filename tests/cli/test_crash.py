@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from charrnn import checkpoint
-from charrnn.training.keeper import Keeper
+from charrnn.training.checkpointing import Checkpointer
 from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, Run, running
 from tests.conftest import Charrnn, environment, one_line
 
@@ -90,7 +90,7 @@ def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> Non
             time.sleep(0.002)  # or two of a kind would be one to the system already
         _, told = process.communicate()
     assert b"and everything saved" in told
-    found = Keeper(folder / "checkpoints" / "corpus.safetensors", 60).find()
+    found = Checkpointer(folder / "checkpoints" / "corpus.safetensors", 60).find()
     assert found is not None
     assert re.search(rf"stopped at step {found[0].now.progress.step:,},", told.decode())
 

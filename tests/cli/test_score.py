@@ -11,9 +11,9 @@ import pytest
 
 import charrnn as library
 from charrnn import checkpoint
-from charrnn.cli import stream
+from charrnn.cli import line_scoring
 from charrnn.cli.classify import _labelled
-from charrnn.evaluation.scores import LineScore
+from charrnn.evaluation.line_scores import LineScore
 from tests.cli.conftest import WIDE, running
 from tests.conftest import TEXT, Charrnn, make_checkpoint, one_line
 
@@ -138,9 +138,9 @@ def test_bytes_that_are_no_text_are_told_and_the_rest_is_scored(charrnn: Charrnn
     assert "stdin, line 2: byte 0xff is not UTF-8; scored as an unknown character" in one_line(result)
     many = charrnn("score", tiny_path, "--json", "--encoding", "utf-8", input=b"\xff\n" * 100)
     told = many.stderr.decode().splitlines()
-    assert len(told) == stream.TOLD + 1
+    assert len(told) == line_scoring.TOLD + 1
     assert told[-2].endswith("; more of them are only counted")
-    assert told[-1] == f"charrnn: stdin: {100 - stream.TOLD} more lines like these"
+    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.TOLD} more lines like these"
     record = json.loads(many.stdout.splitlines()[7])
     assert (record["base64"], record["characters"], record["unknown"]) == ("/w==", 2, 1)
     assert "0xff" in record["error"]
@@ -182,11 +182,11 @@ def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> No
 
 
 def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
-    line = b"dog " * (stream.LONGEST // 4 + 100_000)
+    line = b"dog " * (line_scoring.LONGEST // 4 + 100_000)
     result = charrnn("score", tiny_path, "--json", input=b"dog\n" + line + b"\ndog")
     first, long, last = (json.loads(row) for row in result.stdout.splitlines())
     assert long["characters"] == len(line) + 1
-    assert stream.LONGEST <= len(long["text"]) < len(line)
+    assert line_scoring.LONGEST <= len(long["text"]) < len(line)
     assert first["bits"] == last["bits"]
     assert "line 2: is very long" in one_line(result)
 

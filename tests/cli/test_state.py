@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from charrnn.cli.colors import coloured
 from charrnn.cli.console import in_colours
-from charrnn.cli.show import coloured
-from charrnn.sampling.batch import Choice
+from charrnn.generation.batch import Choice
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 

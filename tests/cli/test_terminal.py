@@ -13,7 +13,7 @@ import pytest
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.training.keeper import Keeper
+from charrnn.training.checkpointing import Checkpointer
 from tests.cli.conftest import CORPUS, ENDLESS, PROGRAM, QUICK
 from tests.conftest import environment
 
@@ -161,7 +161,7 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path) -> None:
     os.close(process.child_fd)
     _, status = os.waitpid(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) in (1, 129)  # nobody can be told the model's path any more
-    state = Keeper(tmp_path / "checkpoints" / "corpus.safetensors", 60).find()
+    state = Checkpointer(tmp_path / "checkpoints" / "corpus.safetensors", 60).find()
     assert state is not None
     assert state[0].now.progress.step >= 1
 

@@ -5,11 +5,11 @@ import torch
 
 from charrnn.config import ModelConfig, Precision, TrainConfig
 from charrnn.errors import SettingError
-from charrnn.model.network import CharRNN
+from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import bench as module
+from charrnn.training.autotune import Autotuner
 from charrnn.training.bench import VOCABULARY, Bench
-from charrnn.training.machine import Machine
-from charrnn.training.plan import Pace
+from charrnn.training.plan import StepTiming
 
 MODEL = ModelConfig(hidden=8)
 
@@ -21,14 +21,14 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fixed(monkeypatch: pytest.MonkeyPatch, *precisions: Precision, gflops: float = 10.0) -> list[torch.dtype]:
     """Makes the races end with these precisions in turn; the list fills with the products that are timed."""
-    paces = iter(Pace(0.25, precision, "stock", 1, "a note") for precision in precisions)
+    paces = iter(StepTiming(0.25, precision, "stock", 1, "a note") for precision in precisions)
     timed: list[torch.dtype] = []
 
     def product(device: str, dtype: torch.dtype) -> float:
         timed.append(dtype)
         return gflops
 
-    monkeypatch.setattr(Machine, "pace", lambda *_: next(paces))
+    monkeypatch.setattr(Autotuner, "pace", lambda *_: next(paces))
     monkeypatch.setattr(module, "_product_gflops", product)
     return timed
 
@@ -65,7 +65,7 @@ def test_the_limit_counts_a_product_and_a_sum_for_each_of_the_cubed(monkeypatch:
 
 
 def test_the_cores_are_those_of_the_machine_whatever_threads_are_asked_for() -> None:
-    assert Bench(TrainConfig(device="cpu", threads=1)).host.cores == Machine(TrainConfig(device="cpu")).threads
+    assert Bench(TrainConfig(device="cpu", threads=1)).host.cores == Autotuner(TrainConfig(device="cpu")).threads
 
 
 def test_the_vocabulary_is_as_large_as_that_of_tiny_shakespeare() -> None:

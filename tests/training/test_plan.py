@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.errors import SettingError
-from charrnn.training.plan import ENOUGH_EPOCHS, ENOUGH_STEPS, Pace, Plan, make_plan
+from charrnn.training.plan import ENOUGH_EPOCHS, ENOUGH_STEPS, Plan, StepTiming, make_plan
 
 
-def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
     """A machine of 100 Gflop/s."""
-    return Pace(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
+    return StepTiming(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
 
 
 def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
@@ -186,7 +186,7 @@ def test_no_more_of_a_large_text_is_measured_than_takes_a_moment() -> None:
 def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
     asked: set[float] = set()
 
-    def watching(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+    def watching(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
         asked.add(model.dropout)
         return clock(model, train, distinct)
 
@@ -200,9 +200,9 @@ def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
 def test_a_network_that_turns_out_faster_than_expected_may_be_larger() -> None:
     asked: list[int] = []
 
-    def one_speed_for_all(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
+    def one_speed_for_all(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
         asked.append(model.hidden)
-        return Pace(0.03, "fp32", "stock", 1)
+        return StepTiming(0.03, "fp32", "stock", 1)
 
     made = make_plan(1_115_394, 65, {}, one_speed_for_all)
     assert asked[0] < asked[1] < asked[2] == made.model.hidden
@@ -221,8 +221,8 @@ def test_the_expected_duration_is_that_of_all_epochs() -> None:
 
 
 def test_a_machine_without_bf16_is_explained() -> None:
-    def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> Pace:
-        return Pace(0.1, "fp32", "stock", 1, "no bf16 here")
+    def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+        return StepTiming(0.1, "fp32", "stock", 1, "no bf16 here")
 
     assert make_plan(10_000, 65, {}, slow).notes == ("no bf16 here",)
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from charrnn import checkpoint
+from charrnn.data.corpus import Corpus
+from charrnn.data.dataloader import IGNORED
+from charrnn.data.reading import of
 from charrnn.errors import TrainingError
-from charrnn.evaluation.bits import carried_nats
-from charrnn.evaluation.reader import TorchReader
-from charrnn.model.network import CharRNN
-from charrnn.text.corpus import Corpus
-from charrnn.text.reading import of
-from charrnn.text.streams import IGNORED
+from charrnn.evaluation.metrics import carried_nats
+from charrnn.evaluation.torch_reader import TorchReader
+from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import trainer as module
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
-from charrnn.training.plan import Pace, Plan, make_plan, schedule
+from charrnn.training.plan import Plan, StepTiming, make_plan, schedule
 from charrnn.training.trainer import Trainer
 
 TEXT = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n" * 40
@@ -34,7 +34,9 @@ def corpus(text: str = TEXT) -> Corpus:
 
 def plan(text: str = TEXT, **settings: Any) -> Plan:
     settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
-    pace = Pace(0.01, settings.get("precision", "fp32"), settings.get("engine", "fused"), settings.get("threads", 1))
+    pace = StepTiming(
+        0.01, settings.get("precision", "fp32"), settings.get("engine", "fused"), settings.get("threads", 1)
+    )
     return make_plan(len(text), len(set(text)), settings, lambda *_: pace)
 
 
@@ -82,13 +84,13 @@ def test_the_state_is_carried_from_chunk_to_chunk_and_starts_again_with_the_epoc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given_states: list[float] = []
-    step = module.Learner.step
+    step = module.TrainStep.step
 
     def watched(self: Any, number: int, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
         given_states.append(sum(float(part.abs().sum()) for layer in state for part in layer))
         return step(self, number, inputs, targets, state, rate)
 
-    monkeypatch.setattr(module.Learner, "step", watched)
+    monkeypatch.setattr(module.TrainStep, "step", watched)
     trainer, _ = run(steps=100, patience=0)
     chunks = trainer._streams.chunks
     assert 3 < chunks < 99
@@ -310,7 +312,7 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
 
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
-    pace = Pace(0.01, "fp32", "fused", 2)
+    pace = StepTiming(0.01, "fp32", "fused", 2)
     made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: pace)
     trainer = Trainer(corpus(text), made)
     assert isinstance(list(trainer.run())[-1], Finished)

@@ -1,0 +1,278 @@
+"""charrnn for people who write Python: load, sample, train and score.
+
+    import charrnn
+
+    model = charrnn.train(open("corpus.txt").read(), minutes=1)
+    text = model.sample(prompt="ROMEO:", temperature=0.8, length=200)
+    model.save("romeo.safetensors")
+
+The same pieces as behind the command line, without files and terminals. Settings are the fields of `ModelConfig`,
+`TrainConfig` and `SampleConfig`.
+"""
+
+import codecs
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import ReadConfig, SampleConfig, SamplePrecision
+from charrnn.errors import SettingError
+from charrnn.generation import prompt_state as states
+from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
+from charrnn.generation.prompt_state import PromptState
+from charrnn.rnn.backend import Engines
+from charrnn.units import bits
+
+if TYPE_CHECKING:
+    from charrnn.evaluation.line_scores import LineScore
+    from charrnn.training.events import Event
+
+    Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text."""
+
+    characters: int  # predicted; a text of n characters has n-1 predictions
+    nats: float  # mean per character
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits."""
+        return bits(self.nats)
+
+
+class Model:
+    """A trained model.
+
+    Args:
+        contents: what a model file holds.
+
+    Attributes:
+        contents: the shape, the vocabulary, the weights and the training record.
+    """
+
+    def __init__(self, contents: Checkpoint) -> None:
+        self.contents = contents
+        self._engines = Engines(contents.model, contents.tensors)
+
+    def sample(self, prompt: str = "", *, primed: PromptState | None = None, **settings: Any) -> str:
+        """New text that continues the prompt, without the prompt; `stream` says more."""
+        _refuse_endless(settings)
+        return "".join(self.stream(prompt, primed=primed, **settings))
+
+    def stream(self, prompt: str = "", *, primed: PromptState | None = None, **settings: Any) -> Iterator[str]:
+        """Yields new text as it is made, a character at a time; needs no torch.
+
+        Args:
+            prompt: what to continue.
+            primed: what was read before the prompt; see `prime`.
+            settings: fields of `SampleConfig`, such as length, temperature, top_p, seed and stop.
+
+        Raises:
+            SettingError: a setting out of range.
+            UnknownCharacterError: the prompt holds characters that the model never saw.
+        """
+        config = self._config(settings)
+        self._check_own(primed)
+        vocabulary = self.contents.vocabulary
+        if config.unknown == "skip":
+            prompt, _ = vocabulary.split_unknown(prompt)
+        network = self._engines.network(config.precision, len(prompt) + (config.length or math.inf))
+        symbols = (symbol for piece in write(network, vocabulary, config, prompt, primed) for symbol in piece.text)
+        return symbols if vocabulary.unit == "char" else _characters(symbols)
+
+    def prime(
+        self, text: str, *, primed: PromptState | None = None, precision: SamplePrecision = "int8"
+    ) -> PromptState:
+        """Reads a text, once, for any number of samples that continue it: ``model.sample(primed=...)``.
+
+        Args:
+            text: of any length; only characters that the model knows.
+            primed: what was read before.
+            precision: of the weights; to continue with the one that is to be sampled with changes least.
+
+        Raises:
+            UnknownCharacterError: the text holds characters that the model never saw.
+            SettingError: ``primed`` is of another model.
+        """
+        network = self._engines.network(SampleConfig(precision=precision).precision, len(text))
+        self._check_own(primed)
+        before = primed or replace(states.unprimed(network, self.contents.vocabulary), model=self._digest)
+        return states.read(network, before, self.contents.vocabulary.encode(text))
+
+    def save_state(self, primed: PromptState, path: str | Path) -> None:
+        """Writes what `prime` gave to a file, for this model alone.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        self._check_own(primed)
+        states.check_free(Path(path))
+        states.save(Path(path), self.contents, primed)
+
+    def load_state(self, path: str | Path) -> PromptState:
+        """Reads what `save_state` wrote.
+
+        Raises:
+            ModelFileError: it is missing, damaged, no state, or that of another model.
+        """
+        return states.load(Path(path), self.contents, self._engines.network("int8", 0))
+
+    def samples(
+        self, prompts: Iterable[str] = ("",), count: int = 1, *, primed: PromptState | None = None, **settings: Any
+    ) -> Iterator[Sample]:
+        """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
+
+        Args:
+            prompts: what to continue; they may be endless, and are taken a few hundred ahead.
+            count: how many samples of each.
+            primed: what was read before each prompt; see `prime`.
+            settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
+
+        Returns:
+            Samples, with their text, what ended them and how surprising the model finds them; with ``logprobs=K``
+            also their ``choices``: each character's surprise and the K likeliest ones. One whose prompt holds
+            characters that the model never saw has no text, but an ``error``.
+
+        Raises:
+            SettingError: a setting out of range.
+        """
+        _refuse_endless(settings)
+        if isinstance(prompts, str):
+            raise SettingError("prompts", "cannot be a string", "give a list of them")
+        if count < 1:
+            raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
+        config = self._config(settings)
+        self._check_own(primed)
+        vocabulary = self.contents.vocabulary
+        characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
+        if config.unknown == "skip":
+            prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
+        repeated = (prompt for prompt in prompts for _ in range(count))
+        requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
+        network = self._engines.network(config.precision, characters)
+        return generate_batch(network, vocabulary, config, requests, primed)
+
+    def score(self, text: str) -> Score:
+        """How well the model predicts a text, the state carried from end to end.
+
+        Raises:
+            UnknownCharacterError: the text holds characters that the model never saw.
+            CorpusError: fewer than two characters, so there is nothing to predict.
+        """
+        from charrnn.data.reading import of
+        from charrnn.evaluation.metrics import carried_nats
+        from charrnn.evaluation.numpy_reader import reader_of
+
+        ids = of(text, self.contents.reading, "the text").with_vocabulary(self.contents.vocabulary).text()
+        return Score(len(ids) - 1, carried_nats(reader_of(self.contents, len(ids)), ids))
+
+    def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
+        """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `Scorer`.
+
+        Args:
+            lines: with or without the line feed that counts as their end; they may be endless.
+            carry: have the state run on from line to line.
+
+        Raises:
+            SettingError: ``carry`` where each line is a document to the model.
+        """
+        from charrnn.data.lines import Piece
+        from charrnn.evaluation.line_scores import Scorer
+        from charrnn.evaluation.numpy_reader import reader_of
+
+        scorer = Scorer(self.contents, reader_of(self.contents), carry=carry)
+        pieces = (Piece(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
+        while batch := list(islice(pieces, 1024)):
+            yield from scorer.score(batch)
+
+    @cached_property
+    def _digest(self) -> str:
+        return checkpoint.digest(self.contents)
+
+    def _config(self, settings: Mapping[str, Any]) -> SampleConfig:
+        return SampleConfig(**{"length": self.contents.usual_length, **settings})
+
+    def _check_own(self, primed: PromptState | None) -> None:
+        """Makes sure that it was this model that read the text: to others its state means nothing."""
+        if primed is not None and primed.model != self._digest:
+            raise SettingError("primed", "is of another model", "prime this one")
+
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Writes the model to a file, whole or not at all.
+
+        Raises:
+            ModelFileError: there is one already and ``replace`` is False.
+            FileError: it cannot be written.
+        """
+        checkpoint.check_free(Path(path), replace=replace)
+        checkpoint.save(Path(path), self.contents)
+
+
+def _characters(symbols: Iterable[str]) -> Iterator[str]:
+    """Bytes as the characters of UTF-8, each when it is whole; what is none stays escaped, as Python does it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for symbol in symbols:
+        yield from decoder.decode(symbol.encode("ascii", "surrogateescape"))
+    yield from decoder.decode(b"", True)
+
+
+def _refuse_endless(settings: Mapping[str, Any]) -> None:
+    if settings.get("length") == 0:
+        raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
+
+
+def load(name: str | Path) -> Model:
+    """Opens a model: a path, or a name in ``./checkpoints``; needs no torch.
+
+    Raises:
+        ModelFileError: there is none, or it is damaged or foreign.
+    """
+    return Model(checkpoint.load(checkpoint.find(str(name))))
+
+
+def sample(model: Model, prompt: str = "", **settings: Any) -> str:
+    """New text in the style of a model; see `Model.sample`."""
+    return model.sample(prompt, **settings)
+
+
+def score(model: Model, text: str) -> Score:
+    """How well a model predicts a text; see `Model.score`."""
+    return model.score(text)
+
+
+def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **settings: Any) -> Model:
+    """Trains a model on a text and gives back the best one; nothing is written.
+
+    Args:
+        text: the corpus itself, two characters or more.
+        name: what the record calls it.
+        listen: is told of every step and evaluation; see the events of ``training/events.py``.
+        settings: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`; those of the latter two that are left out
+            are planned from the text and the machine. Bytes are those of the text's UTF-8; line ends are
+            kept unless ``newlines`` is "unix".
+
+    Raises:
+        SettingError: a setting out of range.
+        CorpusError: a text with nothing to predict.
+        TrainingError: the loss became infinite or no number.
+    """
+    from charrnn.data.reading import of
+    from charrnn.training.autotune import plan_here
+    from charrnn.training.trainer import Trainer
+
+    ways = {field: settings.pop(field) for field in ReadConfig.__dataclass_fields__ if field in settings}
+    corpus = of(text, ReadConfig(**{"newlines": "keep", **ways}), name)
+    trainer = Trainer(corpus, plan_here(corpus, settings))
+    for event in trainer.run():
+        if listen is not None:
+            listen(event)
+    return Model(trainer.checkpoint)

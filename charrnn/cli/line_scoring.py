@@ -1,0 +1,90 @@
+"""Lines that one or more models score as they come: what `score` and `classify` have in common."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+from charrnn.checkpoint import Checkpoint
+from charrnn.cli import eval_setup
+from charrnn.cli.console import Console
+from charrnn.config import ReadConfig
+from charrnn.data.lines import Lines
+from charrnn.evaluation.line_scores import LineScore, Scorer
+
+LONGEST = 1 << 20  # bytes of a line that are printed
+BATCH = 1 << 18  # bytes of lines that are scored at once
+TOLD = 5  # lines with something wrong about them that are named
+
+
+def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) -> Lines:
+    """The lines of a file, as some models read it; told at once if there is none.
+
+    Raises:
+        CorpusError: it cannot be read.
+        SettingError: there is no such encoding, or no need for one.
+    """
+    units = {contents.vocabulary.unit for contents in models}
+    for unit in units:
+        ReadConfig(encoding=encoding, unit=unit)
+    return Lines(file, LONGEST, encoding, raw=units == {"byte"})
+
+
+def load(models: Sequence[str]) -> dict[str, Checkpoint]:
+    """Some models by their names.
+
+    Raises:
+        ModelFileError: there is none of that name, or it is damaged.
+        SettingError: two of one name.
+    """
+    loaded = [eval_setup.load(model) for model in models]
+    eval_setup.check_names([name for name, _ in loaded])
+    return dict(loaded)
+
+
+def scorers(
+    models: Mapping[str, Checkpoint], expected: int | None, device: str | None, threads: int | None, **ways: bool
+) -> list[Scorer]:
+    """What scores lines by each of some models.
+
+    Args:
+        models: by their names.
+        expected: characters that each will read, about, as far as that is known.
+        device: as the user says.
+        threads: likewise.
+        ways: of `Scorer`.
+
+    Raises:
+        SettingError: there is no such device, or way.
+    """
+    return [
+        Scorer(contents, eval_setup.reader(contents, expected or 0, device, threads), **ways)
+        for contents in models.values()
+    ]
+
+
+def scored(lines: Lines, scorers: Sequence[Scorer], console: Console) -> Iterator[list[tuple[LineScore, ...]]]:
+    """The lines, some at a time, each as every scorer has it; says which ones are wrong."""
+    wrong = 0
+    with ExitStack() as stack:
+        bar = None
+        if not sys.stdout.isatty():  # where it would be in the way of the lines
+            bar = stack.enter_context(console.bar(total=lines.size, unit="B"))
+        for pieces in lines.batches(BATCH):
+            batch = list(zip(*(scorer.score(pieces) for scorer in scorers), strict=True))
+            if bar is not None:
+                bar.update(sum(len(piece.data) + piece.closed for piece in pieces))
+            for scores in batch:
+                told = next(filter(None, map(_wrong, scores)), "")
+                if told and (wrong := wrong + 1) <= TOLD:
+                    more = "; more of them are only counted" if wrong == TOLD else ""
+                    console.line(f"charrnn: {lines.name}, line {scores[0].number:,}: {told}{more}")
+            yield batch
+    if wrong > TOLD:
+        console.line(f"charrnn: {lines.name}: {wrong - TOLD:,} more lines like these")
+
+
+def _wrong(line: LineScore) -> str:
+    """What is not as it should be about a line."""
+    if line.wrong:
+        return f"{line.wrong}; scored as an unknown character"
+    return "" if line.shown else f"is very long; scored whole, but only its first {LONGEST >> 20} MiB are printed"

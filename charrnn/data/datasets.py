@@ -1,0 +1,150 @@
+"""Named corpora: what they are, where they come from, under which licence.
+
+Some are made from what every Python carries, without a network; the others are downloaded, held against their size
+and SHA-256, and moved into place only when whole. The only module that ever opens a connection.
+"""
+
+import hashlib
+import http.client
+import sysconfig
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from charrnn.errors import DownloadError, SettingError
+
+FOLDER = Path("corpora")  # where corpora land
+TIMEOUT_SECONDS = 30.0  # of silence on a connection
+PIECE = 1 << 16  # bytes of a download handed on at once
+
+
+@dataclass(frozen=True)
+class Made:
+    """A corpus that this machine can make by itself."""
+
+    name: str
+    about: str
+    licence: str
+    make: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A corpus that is downloaded."""
+
+    name: str
+    about: str
+    licence: str
+    url: str
+    size: int  # bytes
+    sha256: str
+
+
+def find(name: str) -> Made | Remote:
+    """The corpus of this name.
+
+    Raises:
+        SettingError: there is none; lists those there are.
+    """
+    for entry in DATASETS:
+        if entry.name == name:
+            return entry
+    raise SettingError("corpus", f"there is no {name}", "give one of " + ", ".join(entry.name for entry in DATASETS))
+
+
+def download(entry: Remote) -> Iterator[bytes]:
+    """Yields the bytes of a corpus as they come; ends only if they are the right ones.
+
+    Raises:
+        DownloadError: the address doesn't answer, breaks off, or gives something else.
+    """
+    digest, size = hashlib.sha256(), 0
+    retry = "check the connection and try again"
+    try:
+        with urllib.request.urlopen(entry.url, timeout=TIMEOUT_SECONDS) as response:
+            while size <= entry.size and (piece := response.read1(PIECE)):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DownloadError(entry.url, f"the server answers {error.code} {error.reason}", "try again later") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a proxy with a senseless address
+        what = f"broke off after {size:,} of {entry.size:,} bytes" if size else "cannot be reached"
+        raise DownloadError(entry.url, f"{what} ({_cause(error)})", retry) from None
+    if size < entry.size:
+        raise DownloadError(entry.url, f"broke off after {size:,} of {entry.size:,} bytes", retry)
+    if digest.hexdigest() != entry.sha256:
+        reason = "is not the text it used to be (its SHA-256 differs) and was not kept"
+        raise DownloadError(entry.url, reason, "look there before you use it")
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong below a connection, in a few words."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+        return "the answer is not valid HTTP"
+    return (getattr(cause, "strerror", None) or str(cause)).lower()
+
+
+def matches(entry: Remote, data: bytes) -> bool:
+    """Whether these bytes are the corpus."""
+    return hashlib.sha256(data).hexdigest() == entry.sha256
+
+
+def _hello() -> str:
+    return "hello\n" * 400
+
+
+def _python_docs() -> str:
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
+
+
+def _python_stdlib() -> str:
+    """The library's modules in the order of their names, without its tests and what was installed beside it."""
+    root = Path(sysconfig.get_path("stdlib"))
+    skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
+    texts = []
+    for file in sorted(root.rglob("*.py")):
+        if skipped.isdisjoint(file.relative_to(root).parts):
+            try:
+                texts.append(file.read_text(encoding="utf-8"))
+            except UnicodeDecodeError:  # the few that test other encodings
+                continue
+    return "".join(texts)
+
+
+DATASETS: tuple[Made | Remote, ...] = (
+    Made("hello", "one word, over and over: what a recurrent network is for", "MIT", _hello),
+    Made("python-docs", "Python's reference topics, as help() shows them", "PSF-2.0", _python_docs),
+    Made("python-stdlib", "the source of Python's standard library", "PSF-2.0", _python_stdlib),
+    Remote(
+        "tiny-shakespeare",
+        "40,000 lines of Shakespeare's plays",
+        "public domain",
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        1_115_394,
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    Remote(
+        "names",
+        "32,000 given names of the US Social Security Administration, one per line",
+        "public domain",
+        "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
+        228_145,
+        "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+    ),
+    Remote(
+        "chinese-poems",
+        "Tang dynasty quatrains, 6,257 distinct characters",
+        "public domain",
+        "https://raw.githubusercontent.com/lucasjinreal/tensorflow_poems/3e36a3343fb0bb4c8e0cab249ed02c756720905d"
+        "/data/wujue-all.txt",
+        1_692_557,
+        "2d97daf87244716bb785f87f12effd1884ae8f02ac1038777c8fc85b9df44b85",
+    ),
+)

@@ -1,0 +1,226 @@
+"""How surprising each symbol of a text is to a network, read by the piece, with the machine kept busy."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.rnn.numpy_rnn import Array, State
+
+LANES = 64  # stretches of a text read side by side
+LANE_LENGTH = 1024  # shorter ones would spend more on their run-up than they save
+RUN_UP = 512  # characters before a lane from which its first state is guessed
+GROUPS = 8  # of lanes that end together
+CHUNK = 256  # time steps of one pass
+MOST_LOGITS = 1 << 23  # numbers that come out of one pass; a large vocabulary gets shorter ones
+TOLERANCE = 1e-5  # how far a state may be from the one it stands for
+RESOLUTION = 1e-6  # nats per character; reading again what changes no lane by more would change no figure
+
+Places = NDArray[np.int64]
+Marks = NDArray[np.bool_]
+Nats = NDArray[np.floating]
+
+
+class Reader(Protocol):
+    """A network that reads many streams side by side.
+
+    Attributes:
+        vocabulary_size: V.
+        boundary: the id before which a stream forgets all that was, or None.
+    """
+
+    vocabulary_size: int
+    boundary: int | None
+
+    def zero_state(self, streams: int) -> State:
+        """The state of so many streams before their first symbol."""
+
+    def read(self, inputs: Places, targets: Places, fresh: Marks, state: State) -> tuple[Nats, State]:
+        """Reads T symbols of B streams.
+
+        Args:
+            inputs: ids (T, B).
+            targets: what comes after each of them.
+            fresh: (T, B), before which steps which streams forget all that was.
+            state: before them.
+
+        Returns:
+            The surprise of each target in nats (T, B), and the state after the last step.
+        """
+
+
+class _Reading(NamedTuple):
+    """A piece of a text as it goes through the network."""
+
+    inputs: Places  # (n,), what is read
+    targets: Places  # (n,), what comes after each
+    fresh: Marks  # (n,), before which the state is forgotten
+    nats: NDArray[np.float64]  # (n,), of each target: the result
+
+
+class SurprisalMeter:
+    """Reads a text from its first symbol to its last, and says of each how surprising it was after all before.
+
+    However the text is cut into pieces, the figures are the same. A single long stream would leave the machine idle.
+    So a piece is cut into lanes that are read side by side, each from a state that is known, because it is a fresh
+    one, or else guessed by a run-up over the symbols before it. Once the lanes are read, the state in which each one
+    ended is known, and a lane whose guess is off by more than ``tolerance`` from the end of the lane before is read
+    again from there, until none is. Some units remember for ever, so that one lane after the other would turn out to
+    be off: what has been seen to last from the beginning of a lane to its end is handed on to all later ones at once
+    (as in parareal integration; Lions, Maday & Turinici 2001), and when even that makes no difference any more,
+    nobody needs what they remember. What comes out are the figures of the single stream, at many times its speed.
+
+    Args:
+        reader: the network.
+        tolerance: the largest difference between a guessed and a true component of a state; infinity trusts the
+            guesses, which is a little faster, and the only choice in bf16, where no two states agree.
+        heartbeat: told every moment how many symbols were read since; may raise, to break off.
+    """
+
+    def __init__(
+        self, reader: Reader, tolerance: float = TOLERANCE, heartbeat: Callable[[int], object] = lambda read: None
+    ) -> None:
+        self._reader, self._tolerance, self._heartbeat = reader, tolerance, heartbeat
+        self._state = reader.zero_state(1)
+        self._width = _flat(self._state).shape[1]
+        self._told = 0  # symbols of this piece of which the heartbeat has not heard
+        self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is forgotten before it
+
+    def begin(self, symbol: int) -> None:
+        """Goes on as if a text began with this symbol, which is only read."""
+        self._last = symbol, True
+
+    def read(self, ids: NDArray[np.integer], fresh: Marks | None = None) -> NDArray[np.float64]:
+        """Reads more of the text.
+
+        Args:
+            ids: of its next symbols, (n,).
+            fresh: before which of them the state is forgotten, (n,); none if left out. Where the network has a
+                boundary, it forgets before that anyway.
+
+        Returns:
+            The surprise of each in nats, (n,); that of the very first one is 0, for there is nothing before it.
+        """
+        if not len(ids):
+            return np.zeros(0)
+        marks = np.zeros(len(ids), dtype=bool) if fresh is None else fresh
+        if self._reader.boundary is not None:
+            marks = marks | (ids == self._reader.boundary)
+        last, self._last = self._last, (int(ids[-1]), bool(marks[-1]))
+        symbols, begin = ids.astype(np.int64), 0 if last else 1
+        if last:
+            symbols, marks = np.append(last[0], symbols), np.append(last[1], marks)
+        reading = _Reading(symbols[:-1], symbols[1:], marks[:-1], np.zeros(len(symbols) - 1))
+        if len(reading.nats):
+            self._read_lanes(reading)
+        return np.append(np.zeros(begin), reading.nats)
+
+    def _read_lanes(self, reading: _Reading) -> None:
+        size = len(reading.nats)
+        starts = _lanes(reading.fresh)
+        ends, lanes = np.append(starts[1:], size), np.arange(len(starts))
+        guessed = np.append(False, ~reading.fresh[starts[1:]])
+        before: Array = np.zeros((len(lanes), self._width), dtype=np.float32)
+        before[0] = _flat(self._state)[0]
+        if guessed.any():
+            scratch, later = reading._replace(nats=np.zeros(size)), starts[guessed]
+            before[guessed] = self._read(scratch, later - RUN_UP, later, before[guessed])
+        after, wrong, rounds = np.zeros_like(before), lanes, 0
+        moved = before.copy()  # what the latest round changed of it
+        kept: Array = np.zeros(self._width, dtype=np.float32)  # how much of a change lasts through a lane
+        self._told = size
+        while len(wrong):
+            rounds += 1
+            sums, reached = np.add.reduceat(reading.nats, starts), after.copy()
+            after[wrong] = self._read(reading, starts[wrong], ends[wrong], before[wrong])
+            change = np.abs(np.add.reduceat(reading.nats, starts) - sums) / (ends - starts)
+            if rounds > 2 and change.max() < RESOLUTION:
+                break
+            if rounds > 1:
+                kept = _lasting(moved, after - reached)
+            wanted = before.copy()
+            for lane in np.flatnonzero(guessed):
+                wanted[lane] = after[lane - 1] + kept * (wanted[lane - 1] - before[lane - 1])
+            wrong = np.flatnonzero(np.abs(wanted - before).max(axis=1) > self._tolerance)
+            moved = np.zeros_like(before)
+            moved[wrong] = wanted[wrong] - before[wrong]
+            before[wrong] = wanted[wrong]
+        self._state = _shaped(after[-1:], self._state)
+
+    def _read(self, reading: _Reading, starts: Places, ends: Places, states: Array) -> Array:
+        """Reads some lanes from a state each, longest first, and gives back the states after them."""
+        begins = _together(starts, ends, reading.fresh)
+        order = np.argsort(begins - ends, kind="stable")
+        starts, begins, lengths = starts[order], begins[order], (ends - begins)[order]
+        state, after, offset, left = _shaped(states[order], self._state), np.empty_like(states), 0, len(order)
+        while left:
+            room = MOST_LOGITS // (left * self._reader.vocabulary_size)
+            stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
+            places = begins[:left] + np.arange(offset, stop)[:, None]  # (T, B)
+            nats, state = self._reader.read(
+                reading.inputs[places], reading.targets[places], reading.fresh[places], state
+            )
+            own = places >= starts[:left]
+            reading.nats[places[own]] = nats[own]
+            passed = min(self._told, places.size)  # reading again is no progress
+            self._told -= passed
+            self._heartbeat(passed)
+            offset = stop
+            while left and lengths[left - 1] == offset:
+                left -= 1
+                after[order[left]] = _flat(part_of(state, slice(left, left + 1)))
+            state = part_of(state, slice(0, left))
+        return after
+
+
+def _lanes(fresh: Marks) -> Places:
+    """Where lanes begin in a piece: evenly, and where the state does, if that is near; these may be short."""
+    size = len(fresh)
+    count = max(1, min(LANES, size // LANE_LENGTH))
+    starts = np.arange(count, dtype=np.int64) * size // count
+    if not fresh.any():
+        return starts
+    known = np.append(np.flatnonzero(fresh), size)
+
+    def following(places: Places) -> Places:
+        return known[np.searchsorted(known, places)]
+
+    short = following(np.arange(1, LANES) * size // LANES)
+    guessed = starts[following(starts) - starts > RUN_UP]
+    return np.unique(np.concatenate([[0], short[short < size], guessed]))
+
+
+def _together(starts: Places, ends: Places, fresh: Marks) -> Places:
+    """Where to begin to read lanes so that only few numbers of steps are among them: a few passes instead of many.
+
+    One in which the state begins anew may begin earlier, for what it reads before that is forgotten.
+    """
+    lengths = ends - starts
+    steps = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # the longest first
+    longer = steps[np.searchsorted(-steps, -lengths, side="right") - 1]
+    return np.where(fresh[starts] & (longer <= ends), ends - longer, starts)
+
+
+def part_of(state: State, streams: slice) -> State:
+    """The state of some of the streams."""
+    return tuple(tuple(part[streams] for part in layer) for layer in state)
+
+
+def _flat(state: State) -> Array:
+    """The state of B streams as (B, all numbers of it)."""
+    return np.concatenate([part for layer in state for part in layer], axis=1)
+
+
+def _shaped(flat: Array, like: State) -> State:
+    """The inverse of `_flat`, for a state of this form."""
+    parts = iter(np.split(flat, np.cumsum([part.shape[1] for layer in like for part in layer])[:-1], axis=1))
+    return tuple(tuple(next(parts) for _ in layer) for layer in like)
+
+
+def _lasting(begun: Array, ended: Array) -> Array:
+    """What share of a change at the beginning of a lane is still there at its end, for each number of a state."""
+    squares = np.square(begun, dtype=np.float64).sum(axis=0)
+    products = (begun.astype(np.float64) * ended).sum(axis=0)
+    share = np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0)
+    return np.asarray(np.clip(share, 0, 1), dtype=np.float32)

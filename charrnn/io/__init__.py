@@ -1,0 +1,1 @@
+"""Files written whole, locks, and the container format."""

@@ -1,0 +1,228 @@
+"""Everything a run needs to go on bit for bit, as bytes, and the rules by which it may be asked to.
+
+The state of a run is a container (``io/container.py``) that is complete alone: its header holds the plan, what the
+user had asked for, the identity of the text, the vocabulary and the `Progress`; its tensors are those of the
+`TrainerState` it goes on from, of the one it would roll back to and of the best model, each stored once. There are no
+random generators to save: dropout's numbers follow from seed and step (`TrainStep.step`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from charrnn.checkpoint import Tensors, check_tensors
+from charrnn.config import ModelConfig, ReadConfig, TrainConfig
+from charrnn.data.corpus import Corpus
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
+from charrnn.io import container
+from charrnn.io.container import RUN
+from charrnn.training.plan import Plan
+from charrnn.training.trainer_state import Progress, TrainerState
+from charrnn.units import duration
+
+if TYPE_CHECKING:
+    from charrnn.training.trainer import Trainer
+
+BUDGETS = ("epochs", "steps", "minutes")
+PLACES = ("device", "threads", "precision", "engine")  # where and how it is computed, not what
+_AGAIN = "start again with --force"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is, which never changes but for its budget."""
+
+    plan: Plan
+    given: Mapping[str, Any]  # the settings that the user chose
+    name: str  # of the text
+    sha256: str
+    vocabulary: Vocabulary
+    reading: ReadConfig  # how the text is read
+    history: Mapping[str, Any] = field(default_factory=dict)  # for the record: ``from`` which model the first weights
+    # came, and what was ``changed`` on the way
+
+    @classmethod
+    def of(
+        cls, plan: Plan, given: Mapping[str, Any], corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
+    ) -> "Run":
+        """A run on a text."""
+        return cls(plan, given, corpus.name, corpus.sha256, corpus.vocabulary, corpus.config, history)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run and how far it came."""
+
+    run: Run
+    now: TrainerState
+    good: TrainerState  # where it rolls back to
+    best: Tensors
+    rollbacks: int
+
+    @classmethod
+    def of(cls, run: Run, trainer: "Trainer") -> "SavedRun":
+        """The run of a trainer as it is now, between two steps."""
+        return cls(run, trainer.snapshot(), trainer.good, trainer.best, trainer.rollbacks)
+
+    def trainer(self, corpus: Corpus) -> "Trainer":
+        """A trainer that goes on from here; needs torch."""
+        from charrnn.training.trainer import Trainer
+
+        trainer = Trainer(corpus, self.run.plan, self.run.history)
+        trainer.resume(self.now, self.good, self.best, self.rollbacks)
+        return trainer
+
+
+def to_bytes(saved: SavedRun) -> bytes:
+    """The state of a run as a file."""
+    run = saved.run
+    header = {
+        "plan": asdict(run.plan),
+        "given": dict(run.given),
+        "corpus": {"name": run.name, "sha256": run.sha256},
+        "vocabulary": run.vocabulary.symbols,
+        "reading": asdict(run.reading),
+        "history": dict(run.history),
+        "now": asdict(saved.now.progress),
+        "good": asdict(saved.good.progress),
+        "rollbacks": saved.rollbacks,
+    }
+    groups: dict[str, Tensors] = {"now": saved.now.tensors, "good": saved.good.tensors, "best": saved.best}
+    arrays, names = {}, {}
+    places: dict[int, str] = {}
+    for group, tensors in groups.items():
+        for name, array in tensors.items():
+            place = places.setdefault(id(array), f"{group}.{name}")  # the same array goes by its first name
+            arrays[place] = array
+            names[f"{group}.{name}"] = place
+    header["aliases"] = {name: place for name, place in names.items() if name != place}
+    return container.to_bytes(RUN, header, arrays)
+
+
+def from_bytes(data: bytes, path: Path) -> SavedRun:
+    """The inverse of `to_bytes`.
+
+    Raises:
+        ModelFileError: it is damaged, or not the state of a run.
+    """
+    return _build(path, *container.from_bytes(RUN, data, path))
+
+
+def read(path: Path) -> SavedRun:
+    """`from_bytes` of a file.
+
+    Raises:
+        ModelFileError: it cannot be read, is damaged, or not the state of a run.
+    """
+    return _build(path, *container.read(RUN, path))
+
+
+def check_same(run: Run, name: str, sha256: str, given: Mapping[str, Any]) -> None:
+    """Makes sure that a run may go on with this text and these settings.
+
+    Only the budget may change, and what computes. The vocabulary is the run's own, and the same text fits it.
+
+    Raises:
+        ResumeError: the text is another one.
+        SettingError: a setting is another one.
+    """
+    if sha256 != run.sha256:
+        reason = f"is not the text of this run (SHA-256 {sha256[:12]}..., it was {run.sha256[:12]}...)"
+        raise ResumeError(name, reason, f"give the text as it was, or {_AGAIN}")
+    decided = {**asdict(run.plan.model), **asdict(run.plan.train), **asdict(run.reading)}
+    for setting, value in given.items():
+        before = run.given.get(setting), decided.get(setting)  # the plan may have cut what was asked for
+        if setting not in (*BUDGETS, *PLACES) and value not in before:
+            own = before[0] if before[1] is None else before[1]
+            has = "was not given it" if own is None else f"has {own}"
+            reason = f"cannot be {value} in a run that {has}"
+            raise SettingError(setting, reason, f"leave it out to go on, or {_AGAIN}")
+
+
+def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[str]]:
+    """The run with the budget and the machine that are asked for, and what to say about it.
+
+    A larger budget stretches the schedule: the learning rate is what it would have been at this share of the new one.
+
+    Raises:
+        SettingError: a budget that is spent already.
+    """
+    plan, now, notes = saved.run.plan, saved.now.progress, []
+    budget = {name: given[name] for name in BUDGETS if name in given}
+    places = {name: given[name] for name in PLACES if name in given and given[name] not in ("auto", 0)}
+    places = {name: value for name, value in places.items() if value != getattr(plan.train, name)}
+    if places.get("device", "cpu") != "cpu":
+        places["engine"] = "stock"  # ours know nothing but the CPU
+    if places:
+        told = ", ".join(f"{name} {value}" for name, value in places.items())
+        notes.append(f"goes on with {told}: from here on not the same to the last bit")
+        plan = replace(plan, train=replace(plan.train, **places))
+    if budget and any(value != getattr(plan.train, name) for name, value in budget.items()):
+        before = _described(plan)
+        train = replace(plan.train, **{**dict.fromkeys(BUDGETS), **budget})
+        plan = plan.with_budget(train)
+        if plan.spent(now.step, now.seconds) >= 1:
+            over = (name for name in budget if _alone(plan, name).spent(now.step, now.seconds) >= 1)
+            name = next(over)
+            spent = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
+            told = spent.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
+            raise SettingError(
+                name, f"cannot be {budget[name]}, {told} are behind it", "give more, all of it counted"
+            )
+        change = "stretches" if plan.steps > saved.run.plan.steps else "shrinks"
+        now, good = (_stretched(progress, plan) for progress in (now, saved.good.progress))
+        saved = replace(saved, good=replace(saved.good, progress=good))
+        notes.append(f"the budget is {_described(plan)} instead of {before}; the schedule {change} with it")
+    changed = [*saved.run.history.get("changed", ()), *(f"step {now.step}: {note}" for note in notes)]
+    history = {**saved.run.history, **({"changed": changed} if changed else {})}
+    run = replace(saved.run, plan=plan, history=history)
+    return replace(saved, run=run, now=replace(saved.now, progress=now)), notes
+
+
+def _alone(plan: Plan, budget: str) -> Plan:
+    """The plan with one of its budgets only."""
+    others: dict[str, Any] = {name: None for name in BUDGETS if name != budget}
+    return plan.with_budget(replace(plan.train, **others))
+
+
+def _stretched(progress: Progress, plan: Plan) -> Progress:
+    """The same progress under another budget, which it hasn't spent."""
+    fraction, waited = plan.spent(progress.step, progress.seconds), 0 if progress.reason else progress.since_best
+    return replace(
+        progress, fraction=fraction, reason=None, finished=False, early_nats=progress.best_nats, since_best=waited
+    )  # fmt: skip
+
+
+def _described(plan: Plan) -> str:
+    train = plan.train
+    budgets = {
+        "minutes": train.minutes and duration(60 * train.minutes),
+        "epochs": train.epochs and f"{train.epochs:g} epochs",
+        "steps": train.steps and f"{train.steps:,} steps",
+    }
+    return " or ".join(budget for budget in budgets.values() if budget)
+
+
+def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
+    try:
+        plan = dict(header["plan"])
+        plan["model"], plan["train"] = ModelConfig(**plan["model"]), TrainConfig(**plan["train"])
+        plan["notes"] = tuple(plan["notes"])
+        reading = ReadConfig(**header["reading"])
+        vocabulary = Vocabulary(header["vocabulary"], reading.unit)
+        name, sha256 = header["corpus"]["name"], header["corpus"]["sha256"]
+        run = Run(Plan(**plan), header["given"], name, sha256, vocabulary, reading, header["history"])
+        whole = {**arrays, **{name: arrays[place] for name, place in header["aliases"].items()}}
+        groups = [TrainerState(Progress(), whole).part(group) for group in ("now", "good", "best")]
+        now, good = (
+            TrainerState(Progress.from_json(header[name]), tensors)
+            for name, tensors in zip(("now", "good"), groups[:2], strict=True)
+        )
+        saved = SavedRun(run, now, good, groups[2], int(header["rollbacks"]))
+    except (KeyError, TypeError, ValueError, AttributeError, CharrnnError) as error:
+        raise ModelFileError(str(path), f"does not describe a run ({error})", _AGAIN) from None
+    check_tensors(path, run.plan.model, vocabulary, saved.best)
+    return saved

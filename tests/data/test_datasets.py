@@ -1,0 +1,164 @@
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from charrnn.data import datasets
+from charrnn.data.datasets import DATASETS, Made, Remote
+from charrnn.errors import DownloadError, SettingError
+from tests.conftest import environment
+from tests.loopback import (
+    Answer,
+    cut,
+    cut_chunks,
+    free_port,
+    garbage,
+    hanging_up,
+    missing,
+    serving,
+    silent,
+    stalled,
+    whole,
+    without_length,
+)
+
+CORPORA = Path(__file__).parents[2] / "corpora"
+DATA = b"To be, or not to be, that is the question:\n" * 5_000
+REMOTE = Remote("play", "one line", "none", "http://nowhere.invalid/", len(DATA), hashlib.sha256(DATA).hexdigest())
+HALF = f"broke off after {len(DATA) // 2:,} of {len(DATA):,} bytes"
+
+everyone = pytest.mark.parametrize("entry", DATASETS, ids=lambda entry: entry.name)
+
+
+@pytest.fixture(autouse=True)
+def _without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def download(answer: Answer) -> bytes:
+    with serving(answer) as server:
+        return b"".join(datasets.download(replace(REMOTE, url=server.url)))
+
+
+def made_elsewhere(name: str) -> str:
+    """The SHA-256 of a corpus as another process makes it, which puts sets and dictionaries in another order."""
+    code = (
+        "import hashlib, sys; from charrnn.data.datasets import find; "
+        "print(hashlib.sha256(find(sys.argv[1]).make().encode()).hexdigest())"
+    )
+    command = [sys.executable, "-c", code, name]
+    done = subprocess.run(command, env=environment(PYTHONHASHSEED="1"), capture_output=True, check=True, timeout=60)
+    return done.stdout.decode().strip()
+
+
+@everyone
+def test_every_corpus_is_found_by_its_name(entry: Made | Remote) -> None:
+    assert datasets.find(entry.name) is entry
+
+
+def test_an_unknown_name_lists_those_there_are() -> None:
+    with pytest.raises(SettingError) as caught:
+        datasets.find("nope")
+    assert caught.value.reason == "there is no nope"
+    assert all(entry.name in caught.value.advice for entry in DATASETS)
+
+
+@everyone
+def test_the_readme_of_the_corpora_says_what_each_one_is(entry: Made | Remote) -> None:
+    readme = (CORPORA / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{entry.name}` |")]
+    assert f"| {entry.about} |" in row
+    assert f"| {entry.licence} |" in row
+    if isinstance(entry, Remote):
+        assert f"]({entry.url}) |" in row
+        assert f"| {entry.size:,} | `{entry.sha256}` |" in row
+    elif entry.name == "hello":
+        data = entry.make().encode()
+        assert f"| {len(data):,} | `{hashlib.sha256(data).hexdigest()}` |" in row
+    else:
+        assert "| differs from Python to Python |" in row
+
+
+def test_hello_is_the_text_in_the_repository() -> None:
+    hello = datasets.find("hello")
+    assert isinstance(hello, Made)
+    assert hello.make().encode() == (CORPORA / "hello.txt").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "least"), [("python-docs", 400_000), ("python-stdlib", 1_000_000)])
+def test_what_python_carries_is_a_text_worth_training_on_and_always_the_same(name: str, least: int) -> None:
+    entry = datasets.find(name)
+    assert isinstance(entry, Made)
+    text = entry.make()
+    assert len(text) > least
+    assert len(text.encode("utf-8")) > least  # no surrogate in it
+    assert "\r" not in text
+    assert made_elsewhere(name) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("answer", [whole(DATA), without_length(DATA)], ids=["with a length", "without"])
+def test_a_download_gives_the_file_byte_for_byte(answer: Answer) -> None:
+    assert download(answer) == DATA
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (cut(DATA), HALF),
+        (without_length(DATA[: len(DATA) // 2]), HALF),
+        (cut_chunks(DATA), "broke off after "),
+        (whole(b""), f"broke off after 0 of {len(DATA):,} bytes"),
+        (whole(DATA[:-1] + b"!"), "is not the text it used to be (its SHA-256 differs)"),
+        (whole(DATA + b"!"), "is not the text it used to be (its SHA-256 differs)"),
+        (missing, "the server answers 404 Not Found"),
+        (garbage, "cannot be reached (the answer is not valid HTTP)"),
+        (hanging_up, "cannot be reached (remote end closed connection without response)"),
+    ],
+    ids=["cut", "cut, no length", "cut in a chunk", "empty", "changed", "longer", "404", "garbage", "hangs up"],
+)
+def test_a_bad_download_tells_what_is_wrong(answer: Answer, reason: str) -> None:
+    with pytest.raises(DownloadError) as caught:
+        download(answer)
+    assert caught.value.reason.startswith(reason)
+    assert caught.value.subject.startswith("http://127.0.0.1:")
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with pytest.raises(DownloadError, match=r"cannot be reached \(connection refused\)"):
+        list(datasets.download(replace(REMOTE, url=f"http://127.0.0.1:{free_port()}/")))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(stalled(DATA), f"{HALF} (timed out)"), (silent, "cannot be reached (timed out)")],
+    ids=["half way", "from the start"],
+)
+def test_a_server_that_falls_silent_is_given_up(answer: Answer, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 1.0)
+    with pytest.raises(DownloadError) as caught:
+        download(answer)
+    assert caught.value.reason == reason
+
+
+def test_a_server_that_sends_too_much_is_not_heard_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 10.0)  # the end never comes
+    with serving(stalled(DATA * 4)) as server, pytest.raises(DownloadError, match="SHA-256"):
+        list(datasets.download(replace(REMOTE, url=server.url)))
+
+
+def test_bytes_are_handed_on_as_they_come() -> None:
+    with serving(stalled(DATA)) as server:
+        pieces = datasets.download(replace(REMOTE, url=server.url))
+        received = b""
+        while len(received) < len(DATA) // 2:
+            received += next(pieces)
+        assert received == DATA[: len(DATA) // 2]
+        pieces.close()
+
+
+@pytest.mark.parametrize(("data", "right"), [(DATA, True), (DATA[:-1], False), (DATA[:-1] + b"!", False)])
+def test_a_file_is_known_by_its_contents(data: bytes, right: bool) -> None:
+    assert datasets.matches(REMOTE, data) is right

@@ -1,0 +1,208 @@
+import unicodedata
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from charrnn.config import ReadConfig
+from charrnn.data import encoding_guess
+from charrnn.data.decoding import _STABLE, Decoder, Noticed
+from charrnn.errors import CorpusError
+
+CYRILLIC = "Мама мыла раму, и было хорошо. "
+FRENCH = "Le café était très joli, à côté. "
+PIECES = st.lists(st.integers(1, 9), max_size=12)
+
+
+def decode(data: bytes, sizes: list[int] | None = None, **settings: Any) -> tuple[str, Noticed]:
+    """The text of a file that comes in pieces of these sizes, and what is left over."""
+    noticed = Noticed()
+    decoder = Decoder(ReadConfig(**settings), "my poem.txt", noticed)
+    text = ""
+    for size in sizes or []:
+        text += decoder.feed(data[:size], last=False)
+        data = data[size:]
+    return text + decoder.feed(data, last=True), noticed
+
+
+def refusal(data: bytes, sizes: list[int] | None = None, **settings: Any) -> CorpusError:
+    with pytest.raises(CorpusError) as caught:
+        decode(data, sizes, **settings)
+    assert caught.value.subject == "my poem.txt"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "unix", "ends"),
+    [
+        ("a\nb\n", "a\nb\n", {"LF": 2, "CRLF": 0, "CR": 0}),
+        ("a\r\nb\r\n", "a\nb\n", {"LF": 0, "CRLF": 2, "CR": 0}),
+        ("a\rb\r", "a\nb\n", {"LF": 0, "CRLF": 0, "CR": 2}),
+        ("a\r\r\nb\n\rc", "a\n\nb\n\nc", {"LF": 1, "CRLF": 1, "CR": 2}),
+        ("no line", "no line", {"LF": 0, "CRLF": 0, "CR": 0}),
+    ],
+)
+@given(sizes=st.lists(st.integers(1, 3), max_size=5))
+def test_line_ends_become_line_feeds_unless_they_are_to_be_kept_and_are_counted(
+    text: str, unix: str, ends: dict[str, int], sizes: list[int]
+) -> None:
+    for newlines, wanted in (("unix", unix), ("keep", text)):
+        decoded, noticed = decode(text.encode(), sizes, newlines=newlines)
+        assert decoded == wanted
+        assert noticed.line_ends == ends
+
+
+def test_other_characters_that_end_lines_for_python_are_left_alone() -> None:
+    text = "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g"
+    assert decode(text.encode())[0] == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8-sig", "UTF-8 with a byte order mark"),
+        ("utf-16", "UTF-16 with a byte order mark"),
+        ("utf-32", "UTF-32 with a byte order mark"),
+    ],
+)
+def test_a_byte_order_mark_tells_the_encoding_and_is_removed(encoding: str, told: str) -> None:
+    text, noticed = decode("\ufeffnaïve".removeprefix("\ufeff").encode(encoding))
+    assert text == "naïve"
+    assert noticed.encodings == {told: 1}
+
+
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+def test_either_order_of_bytes_is_understood(mark: str) -> None:
+    assert decode("\ufeff".encode(mark) + "Ode".encode(mark))[0] == "Ode"
+
+
+def test_the_same_character_within_a_text_is_kept() -> None:
+    text, noticed = decode("ab\ufeffc".encode())
+    assert text == "ab\ufeffc"
+    assert noticed.encodings == {"UTF-8": 1}
+
+
+@given(st.text(), PIECES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))
+def test_a_text_comes_out_as_it_went_in_whatever_the_pieces(text: str, sizes: list[int], encoding: str) -> None:
+    text = text.replace("\0", "0").removeprefix("\ufeff")
+    data = text.encode(encoding)
+    if encoding == "utf-8":
+        assert decode(data, sizes, newlines="keep")[0] == text
+    assert decode(data, sizes, encoding=encoding, newlines="keep")[0] == text
+
+
+@given(st.text(st.sampled_from("aeé\u0301\u0327한\u1100\u1161\u11a8が\u3099ﬁ\uff76\uff9e\n")), PIECES)
+@pytest.mark.parametrize("form", ["nfc", "nfkc"])
+def test_a_text_is_normalized_as_a_whole_whatever_the_pieces(form: Any, text: str, sizes: list[int]) -> None:
+    assert decode(text.encode(), sizes, normalize=form)[0] == unicodedata.normalize(form.upper(), text)
+
+
+@given(st.binary(), PIECES)
+def test_bytes_are_taken_as_they_are(data: bytes, sizes: list[int]) -> None:
+    assert decode(data, sizes, unit="byte")[0].encode("latin-1") == data
+
+
+@given(
+    st.lists(st.sampled_from(["é", "x", "\n", "\r\n", "\r", "中"]), max_size=30).map("".join),
+    st.sampled_from([b"\xff", b"\xed\xa0\x80", b"\xc3\n", b"\0"]),
+    PIECES,
+)
+def test_the_first_wrong_byte_is_named_with_line_column_and_place(
+    before: str, wrong: bytes, sizes: list[int]
+) -> None:
+    error = refusal(before.encode() + wrong + b"and more" * 9, sizes)
+    lines = before.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    where = f"in line {len(lines)}, column {len(lines[-1]) + 1} (byte {len(before.encode())})"
+    assert error.reason.endswith(where)
+    assert error.reason.startswith("holds a NUL byte" if wrong == b"\0" else f"is not UTF-8: byte 0x{wrong[0]:02x}")
+
+
+def test_what_does_not_fit_the_encoding_that_was_asked_for_is_told() -> None:
+    error = refusal(b"a\nb\x98", encoding="cp1251")
+    assert error.reason == "is not CP1251: byte 0x98 in line 2, column 2 (byte 3)"
+
+
+def test_a_nul_byte_is_one_where_the_encoding_was_asked_for() -> None:
+    assert decode(b"a\0b", encoding="utf-8")[0] == "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("text", "written_in", "guess"),
+    [
+        (CYRILLIC, "cp1251", "cp1251"),
+        (CYRILLIC, "koi8_r", "koi8-r"),
+        (CYRILLIC, "cp866", "cp866"),
+        (FRENCH, "utf-16-le", "utf-16-le"),
+        (FRENCH, "utf-16-be", "utf-16-be"),
+        (FRENCH, "latin-1", "cp1252"),
+        ("café\n", "latin-1", "cp1252"),
+        ("Zażółć gęślą jaźń, proszę pana. ", "cp1250", "cp1250"),
+        ("Η γρήγορη καφέ αλεπού πηδάει πάνω από το τεμπέλικο σκυλί. ", "cp1253", "cp1253"),
+        ("これは日本語の文章です。とても長いです。", "shift_jis", "cp932"),
+        ("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。\n", "gb18030", "gb18030"),
+        ("다람쥐 헌 쳇바퀴에 타고파. 안녕하세요 여러분. ", "cp949", "cp949"),
+    ],
+)
+def test_a_foreign_encoding_is_guessed_and_the_advice_works(text: str, written_in: str, guess: str) -> None:
+    data = (text * 20).encode(written_in)
+    error = refusal(data)
+    assert error.advice.startswith(f"it looks like {guess}")
+    assert error.advice.endswith(f"so add --encoding {guess}")
+    assert decode(data, encoding=guess, newlines="keep")[0] == text * 20
+
+
+def test_a_foreign_encoding_is_guessed_from_the_lines_that_show_it() -> None:
+    ascii_lines = b"GET /index.html 200\n" * (encoding_guess.GUESSED_ON // 8)
+    error = refusal(ascii_lines + (CYRILLIC + "\n").encode("cp1251") * 3 + ascii_lines)
+    assert "looks like cp1251" in error.advice
+
+
+def test_a_binary_file_is_called_one() -> None:
+    error = refusal(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    assert error.advice == "it looks like a binary file; give a text, or add --unit byte"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [(CYRILLIC * 50).encode()[:-3], (CYRILLIC * 20).encode() + b"\xff" + (CYRILLIC * 20).encode()],
+    ids=["cut in a character", "a wrong byte"],
+)
+def test_utf_8_with_little_wrong_is_called_damaged_with_a_command_that_can_be_pasted(data: bytes) -> None:
+    error = refusal(data)
+    assert "damaged UTF-8" in error.advice
+    assert error.advice.endswith("iconv -c -f utf-8 -t utf-8 'my poem.txt'")
+
+
+@given(st.binary(), PIECES)
+@example(b"\xff", [])
+@example(b"# -*- coding: latin-1 -*-\ncaf\xe9\n", [])
+@example(b"<meta charset=utf-8>caf\xe9\n", [])
+@example(b"\x84\x31\x95\x33caf\xe9", [])  # the byte order mark of gb18030
+@example(b"\xa0\xad" * 40, [])
+@example(bytes(range(1, 256)), [])
+@example(b"\xff\xfe\x00", [])
+@example(b"\xff\xfe\x00\xd8a\x00", [])
+def test_bytes_of_any_kind_are_decoded_or_refused_in_our_own_words(data: bytes, sizes: list[int]) -> None:
+    with suppress(CorpusError):
+        text, _ = decode(data, sizes, newlines="keep")
+        marked = data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe"))
+        assert marked or text == data.decode().removeprefix("\ufeff")
+
+
+def test_where_text_is_cut_nothing_merges() -> None:
+    """Nothing that may stand behind a cut is, in any form, the second part of a composition."""
+    seconds = set()
+    for code in range(0x110000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            seconds.add(chr(int(parts[1], 16)))
+    seconds |= {chr(code) for code in range(0x1161, 0x11C3)}  # Hangul's vowels and finals compose by rule
+    for code in range(0x110000):
+        if 0xD800 <= code < 0xE000 or not _STABLE.match(chr(code)):
+            continue
+        for form in ("NFD", "NFKD"):
+            first = unicodedata.normalize(form, chr(code))[0]  # type: ignore[arg-type]
+            assert unicodedata.combining(first) == 0, hex(code)
+            assert first not in seconds, hex(code)

@@ -1,0 +1,145 @@
+"""What a model has in mind after a text, in memory and on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import SampleConfig
+from charrnn.errors import FileError, ModelFileError
+from charrnn.generation import prompt_state as module
+from charrnn.generation.generate import Listed, Request, generate_batch, write
+from charrnn.generation.prompt_state import PromptState, check_free, load, read, save, unprimed
+from charrnn.rnn.compiled_rnn import Compiled
+from charrnn.rnn.numpy_rnn import Network, NumPyRNN
+from tests.conftest import TEXT, make_checkpoint
+
+texts = st.text(alphabet=sorted(set(TEXT)), max_size=30)
+
+
+def primed_by(network: Network, tiny: Checkpoint, *parts: str) -> PromptState:
+    primed = unprimed(network, tiny.vocabulary)
+    for part in parts:
+        primed = read(network, primed, tiny.vocabulary.encode(part))
+    return primed
+
+
+def written(network: Network, tiny: Checkpoint, prompt: str, primed: PromptState | None, **settings: Any) -> str:
+    config = SampleConfig(length=40, seed=1, **settings)
+    return "".join(piece.text for piece in write(network, tiny.vocabulary, config, prompt, primed))
+
+
+@given(parts=st.lists(texts, min_size=1, max_size=4), rest=texts, penalty=st.sampled_from([1.0, 1.5]))
+def test_a_text_read_in_parts_is_the_text_read_at_once(
+    tiny: Checkpoint, parts: list[str], rest: str, penalty: float
+) -> None:
+    network, options = NumPyRNN(tiny.model, tiny.tensors), {"repeat_penalty": penalty, "repeat_window": 7}
+    whole = written(network, tiny, "".join(parts) + rest, None, **options)
+    assert written(network, tiny, rest, primed_by(network, tiny, *parts), **options) == whole
+
+
+def test_compiled_code_reads_what_numpy_reads(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 10)
+    by_numpy, compiled = (
+        primed_by(network, tiny, TEXT)
+        for network in (NumPyRNN(tiny.model, tiny.tensors), Compiled(tiny.model, tiny.tensors))
+    )
+    for one, other in zip(by_numpy.state[0], compiled.state[0], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_every_character_of_a_long_text_is_told_of(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 10)
+    heard: list[int] = []
+    network = NumPyRNN(tiny.model, tiny.tensors)
+    read(network, unprimed(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), heard.append)
+    assert heard == [10, 10, 10, 2]  # the last one is read when something is written
+
+
+def test_many_samples_go_on_from_one_state(tiny: Checkpoint) -> None:
+    network = NumPyRNN(tiny.model, tiny.tensors)
+    primed, config = primed_by(network, tiny, "The quick "), SampleConfig(length=20, seed=3)
+
+    def texts_of(prompts: list[str], before: PromptState | None) -> list[str]:
+        requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
+        return [one.text for one in generate_batch(network, tiny.vocabulary, config, requests, before, width=2)]
+
+    prompts = ["", "fox", "brown fox"]
+    assert texts_of(prompts, primed) == texts_of(["The quick " + prompt for prompt in prompts], None)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_state_survives_the_disk(cell: Any, tmp_path: Path) -> None:
+    model = make_checkpoint(cell=cell, layers=2)
+    network = NumPyRNN(model.model, model.tensors)
+    primed, path = primed_by(network, model, "The quick "), tmp_path / "state"
+    save(path, model, primed)
+
+    again = load(path, model, network)
+    assert written(network, model, "fox", again) == written(network, model, "The quick fox", None)
+
+
+def test_a_model_that_was_never_saved_has_the_same_states_as_its_file(tiny: Checkpoint, tmp_path: Path) -> None:
+    network = NumPyRNN(tiny.model, tiny.tensors)
+    checkpoint.save(tmp_path / "model.safetensors", tiny)
+    save(tmp_path / "state", tiny, primed_by(network, tiny, "fox"))
+    load(tmp_path / "state", checkpoint.load(tmp_path / "model.safetensors"), network)
+
+
+def refusal(path: Path, model: Checkpoint) -> str:
+    with pytest.raises(ModelFileError) as raised:
+        load(path, model, NumPyRNN(model.model, model.tensors))
+    return f"{raised.value.reason}; {raised.value.advice}"
+
+
+def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
+    network, other = NumPyRNN(tiny.model, tiny.tensors), make_checkpoint(text=TEXT + "?")
+    save(tmp_path / "state", tiny, primed_by(network, tiny, "fox"))
+    assert refusal(tmp_path / "state", other) == "is the state of another model; name the one that it was saved with"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[:-9], "is truncated"),
+        (lambda data: data[:-9] + b"x" + data[-8:], "is damaged"),
+        (lambda data: b"", "is empty"),
+        (lambda data: b"hello" * 9, "is not a safetensors file"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(tiny: Checkpoint, tmp_path: Path, change: Any, reason: str) -> None:
+    network, path = NumPyRNN(tiny.model, tiny.tensors), tmp_path / "state"
+    save(path, tiny, primed_by(network, tiny, "fox"))
+    path.write_bytes(change(path.read_bytes()))
+    assert reason in refusal(path, tiny)
+
+
+def test_a_model_is_no_state_and_is_never_replaced_by_one(tiny: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, tiny)
+    before = path.read_bytes()
+    assert "is a charrnn model, but not a saved state" in refusal(path, tiny)
+    with pytest.raises(ModelFileError, match="exists already and is no saved state"):
+        check_free(path)
+    assert path.read_bytes() == before
+
+
+def test_an_older_state_is_replaced_and_a_folder_is_none(tiny: Checkpoint, tmp_path: Path) -> None:
+    network, path = NumPyRNN(tiny.model, tiny.tensors), tmp_path / "state"
+    save(path, tiny, primed_by(network, tiny, "fox"))
+    check_free(path)
+    with pytest.raises(FileError):
+        check_free(tmp_path)
+
+
+def test_the_state_before_the_first_character_is_one_too(tiny: Checkpoint, tmp_path: Path) -> None:
+    network = NumPyRNN(tiny.model, tiny.tensors)
+    (tmp_path / "state").touch()  # as mktemp leaves it
+    check_free(tmp_path / "state")
+    save(tmp_path / "state", tiny, unprimed(network, tiny.vocabulary))
+    assert written(network, tiny, "", load(tmp_path / "state", tiny, network)) == written(network, tiny, "", None)

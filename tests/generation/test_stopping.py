@@ -1,0 +1,107 @@
+"""Where a sample ends."""
+
+import itertools
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from charrnn.config import SampleConfig
+from charrnn.data.vocabulary import BOUNDARY
+from charrnn.generation.stopping import Stopping
+
+texts = st.text("ab\n", max_size=30)
+stops = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
+
+
+def fed(text: str, cuts: list[int], *, whole: bool = True, **settings: Any) -> tuple[str, str | None, list[str]]:
+    """What was passed on in all, why it ended, and what had been passed on after each piece."""
+    ending = Stopping(SampleConfig(**settings), whole=whole)
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    passed = [""]
+    for start, end in itertools.pairwise(edges):
+        passed.append(passed[-1] + ending.feed(text[start:end]))
+    return passed[-1], ending.reason, passed[1:]
+
+
+def expected(text: str, stops: list[str]) -> str:
+    """Everything before the stop string that is complete first; of several the longest."""
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+@given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30)))
+@example(text="bab", stops=["ab", "bab"], cuts=[])  # both are complete at once
+@example(text="bab", stops=["bab", "ab"], cuts=[1])
+def test_everything_before_a_stop_string_and_nothing_of_it_is_passed_on(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
+    passed, reason, _ = fed(text, cuts, stop=tuple(stops), length=max(1, len(text)))
+    assert passed == expected(text, stops)
+    assert reason == ("stop" if passed != text else "length" if text else None)
+
+
+@given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30)))
+def test_what_was_passed_on_is_never_taken_back_nor_held_for_nothing(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
+    passed, reason, along = fed(text, cuts, stop=tuple(stops), length=100)
+    assert all(passed.startswith(part) for part in along)
+    if reason is None:
+        assert any(stop.startswith(text[len(passed) :]) for stop in stops)
+
+
+@given(text=texts, stops=stops)
+def test_a_stop_string_may_be_kept(text: str, stops: list[str]) -> None:
+    passed, reason, _ = fed(text, [], stop=tuple(stops), keep_stop=True, length=100)
+    before = expected(text, stops)
+    assert (reason == "stop") == any(stop in text for stop in stops)
+    if reason == "stop":
+        assert passed in {before + stop for stop in stops}
+        assert text.startswith(passed)
+
+
+@given(text=texts, length=st.integers(1, 30), cuts=st.lists(st.integers(0, 30)))
+def test_length_counts_characters(text: str, length: int, cuts: list[int]) -> None:
+    passed, reason, _ = fed(text, cuts, length=length)
+    assert passed == text[:length]
+    assert reason == ("length" if len(text) >= length else None)
+
+
+@given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), whole=st.booleans())
+def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], whole: bool) -> None:
+    passed, reason, _ = fed(text, cuts, lines=lines, length=100, whole=whole)
+    if text.count("\n") < lines:
+        assert (passed, reason) == (text, None)
+    else:
+        kept = "\n".join(text.split("\n")[:lines])
+        assert (passed, reason) == (kept + "\n" * whole, "lines")
+
+
+def test_what_was_held_is_written_when_the_length_is_reached() -> None:
+    assert fed("abab", [3], stop="abb", length=4)[:2] == ("abab", "length")
+
+
+def test_the_end_of_a_document_ends_a_sample_and_is_not_written() -> None:
+    ending = Stopping(SampleConfig(length=9, stop="xy"), whole=True)
+    assert ending.feed("ab") == "ab"
+    assert ending.feed(f"cx{BOUNDARY}de") == "cx"
+    assert (ending.reason, ending.left) == ("end", 0)
+    assert ending.feed("more") == ""
+
+
+def test_what_ends_a_sample_is_what_comes_first() -> None:
+    long = Stopping(SampleConfig(length=2), whole=True)
+    assert (long.feed(f"abc{BOUNDARY}"), long.reason) == ("ab", "length")
+    stopped = Stopping(SampleConfig(stop="b"), whole=True)
+    assert (stopped.feed(f"abc{BOUNDARY}"), stopped.reason) == ("a", "stop")
+
+
+def test_a_stop_string_ends_bytes_too() -> None:
+    ending = Stopping(SampleConfig(stop="é", keep_stop=True), whole=True, unit="byte")
+    assert ending.feed("a\udcc3") == "a"
+    assert ending.feed("\udca9b") == "\udcc3\udca9"
+    assert ending.reason == "stop"

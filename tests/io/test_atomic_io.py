@@ -1,0 +1,81 @@
+"""Files written whole: in the order that a crash can't break."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charrnn.errors import FileError
+from charrnn.io import atomic_io
+from tests.conftest import environment
+
+
+def test_the_file_is_on_disk_before_it_gets_its_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        real_fsync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append(f"{Path(source).name} -> {Path(target).name}")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    for data in (b"one", b"two"):
+        atomic_io.write_atomic(tmp_path / "m", data, keep_old=True)
+    temporary = f".m.{os.getpid()}.tmp"
+    writing, naming, closing = f"fsync {temporary}", f"{temporary} -> m", f"fsync {tmp_path.name}"
+    assert done == [writing, naming, closing, writing, "m -> m.old", naming, closing]
+    assert [(tmp_path / name).read_bytes() for name in ("m", "m.old")] == [b"two", b"one"]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_the_system_sees_the_same_order(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from charrnn.io import atomic_io; "
+        "atomic_io.write_atomic(Path(sys.argv[1]), b'x')"
+    )
+    command = ["strace", "-f", "-y", "-e", "trace=write,fsync,rename,renameat,renameat2", sys.executable, "-c", code]
+    traced = subprocess.run([*command, str(tmp_path / "m")], env=environment(), capture_output=True, timeout=60)
+    calls = [re.sub(r"\(.*", "", line) for line in traced.stderr.decode().splitlines() if str(tmp_path) in line]
+    assert [call.split()[-1] for call in calls] == ["write", "fsync", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_the_file_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    atomic_io.write_atomic(tmp_path / "m", b"one")
+    real, calls = os.replace, 0
+
+    def replace(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(5, "Input/output error")
+        real(*given)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(FileError, match="cannot be written"):
+        atomic_io.write_atomic(tmp_path / "m", b"two", keep_old=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"m": b"one"}
+
+
+def test_what_is_replaced_is_kept_beside_the_file_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "m")
+    for data in (b"one", b"two"):
+        atomic_io.write_atomic(tmp_path / "link", data, keep_old=True)
+    assert (tmp_path / "link").is_symlink()
+    assert atomic_io.old(tmp_path / "link") == tmp_path / "far" / "m.old"
+    assert atomic_io.old(tmp_path / "link").read_bytes() == b"one"

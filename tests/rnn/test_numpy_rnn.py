@@ -1,0 +1,92 @@
+"""The NumPy network is the torch network."""
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn.config import ModelConfig
+from charrnn.rnn.numpy_rnn import NumPyRNN, joined, rows_of
+from charrnn.rnn.torch_rnn import CharRNN
+
+V, CHARACTERS = 40, 200
+
+
+@pytest.mark.parametrize("embedding", [0, 12])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_logits_are_those_of_the_torch_network(cell: str, layers: int, embedding: int) -> None:
+    config = ModelConfig(cell=cell, layers=layers, hidden=48, embedding=embedding)  # type: ignore[arg-type]
+    network = CharRNN(config, V)
+    network.initialize(seed=layers)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "bias" in name:  # zero at first, and a bias that is left out must not go unseen
+                parameter.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(5))
+    ids = np.random.default_rng(0).integers(V, size=CHARACTERS)
+    with torch.no_grad():
+        expected, after = network(torch.from_numpy(ids[:, None]), network.zero_state(1))
+    stepper = NumPyRNN(config, network.tensors(), "fp32")
+    state = stepper.zero_state(1)
+    for t in range(CHARACTERS):
+        logits, state = stepper.step(ids[[t]], state)
+        np.testing.assert_allclose(logits[0], expected[t, 0].numpy(), atol=1e-5)
+    for ours, theirs in zip(state, after, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
+    config = ModelConfig(cell=cell, layers=2, hidden=24)  # type: ignore[arg-type]
+    network = CharRNN(config, V)
+    network.initialize(seed=0)
+    stepper = NumPyRNN(config, network.tensors(), "fp32")
+    ids = np.random.default_rng(1).integers(V, size=(30, 5))
+    states = [stepper.zero_state(1) for _ in range(5)]
+    together = stepper.zero_state(5)
+    for row in ids:
+        logits, together = stepper.step(row, together)
+        for b in range(5):
+            alone, states[b] = stepper.step(row[[b]], states[b])
+            np.testing.assert_allclose(logits[b], alone[0], atol=1e-5)
+    rows = np.array([3, 0])
+    for ours, theirs in zip(rows_of(together, rows), joined([states[3], states[0]]), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_step_leaves_the_state_it_was_given(cell: str) -> None:
+    config = ModelConfig(cell=cell, layers=2, hidden=8)  # type: ignore[arg-type]
+    network = CharRNN(config, V)
+    network.initialize(seed=0)
+    stepper = NumPyRNN(config, network.tensors(), "fp32")
+    _, state = stepper.step(np.array([3]), stepper.zero_state(1))
+    copy = [[part.copy() for part in layer] for layer in state]
+    first, _ = stepper.step(np.array([5]), state)
+    again, _ = stepper.step(np.array([5]), state)
+    np.testing.assert_array_equal(first, again)
+    for layer, kept in zip(state, copy, strict=True):
+        for part, expected in zip(layer, kept, strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_the_weights_it_was_built_from_stay_as_they_were() -> None:
+    config = ModelConfig(hidden=8)
+    network = CharRNN(config, V)
+    network.initialize(seed=0)
+    tensors = network.tensors()
+    copy = {name: array.copy() for name, array in tensors.items()}
+    stepper = NumPyRNN(config, tensors)
+    stepper.step(np.array([1]), stepper.zero_state(1))
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(array, copy[name])
+
+
+def test_very_large_activations_warn_about_nothing() -> None:
+    config = ModelConfig(hidden=8)
+    network = CharRNN(config, V)
+    network.initialize(seed=0)
+    stepper = NumPyRNN(config, {name: array * 1e4 for name, array in network.tensors().items()})
+    logits, _ = stepper.step(np.array([1]), stepper.zero_state(1))
+    assert np.isfinite(logits).all()

@@ -1,0 +1,320 @@
+"""A run that goes on is the run that never stopped: bit for bit, wherever it was broken off."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charrnn import checkpoint
+from charrnn.config import Cell, Precision
+from charrnn.data.corpus import Corpus
+from charrnn.data.reading import of
+from charrnn.errors import ModelFileError, ResumeError, SettingError
+from charrnn.training.events import Evaluation, Finished, Step
+from charrnn.training.plan import Plan, StepTiming, make_plan
+from charrnn.training.run_state import Run, SavedRun, check_same, extend, from_bytes, to_bytes
+from charrnn.training.trainer import Trainer
+
+LINE = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n"
+LONG, SHORT = LINE * 45, LINE * 9  # with B 4 and T 16, an epoch of more than 50 steps, and one of 9
+STEPS = 50
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def corpus(text: str = LONG) -> Corpus:
+    return of(text, name="test")
+
+
+def plan(text: str = LONG, **given: Any) -> Plan:
+    given = {"device": "cpu", "hidden": 8, "layers": 2, "batch_size": 4, "seq_length": 16, "steps": STEPS,
+             "evaluations": 7, "validation": 0.3 if text is SHORT else 0.1, "patience": 0, **given}  # fmt: skip
+    pace = StepTiming(0.01, given.get("precision", "fp32"), given.get("engine", "stock"), given.get("threads", 1))
+    return make_plan(len(text), len(set(text)), given, lambda *_: pace)
+
+
+def run_of(made: Plan, text: str = LONG) -> Run:
+    its = corpus(text)
+    return Run.of(made, {}, its)
+
+
+def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
+    """Runs to the end; the model file and the log, but for the clock."""
+    for _ in trainer.run():
+        pass
+    lines = [dict(line) for line in trainer.snapshot().progress.evaluations]
+    for line in lines:
+        del line["seconds"]
+    return checkpoint.to_bytes(trainer.checkpoint), lines
+
+
+class BreaksOff(Trainer):
+    """Stops after so many steps; or inside the first evaluation from there on."""
+
+    at, inside = 0, False
+
+    def _step(self) -> Any:
+        event = super()._step()
+        self.stop = self._now.step == self.at and not self.inside
+        return event
+
+    def _look(self, _: int = 0) -> None:
+        self.stop = self.inside and self._now.step >= self.at
+        super()._look()
+
+
+def broken_off(made: Plan, text: str, at: int, *, inside: bool = False) -> SavedRun:
+    """The state of a run that was broken off, as it comes back from a file."""
+    trainer = BreaksOff(corpus(text), made)
+    trainer.at, trainer.inside = at, inside
+    *_, finished = trainer.run()
+    assert isinstance(finished, Finished)
+    assert finished.reason == "stopped"
+    return from_bytes(to_bytes(SavedRun.of(run_of(made, text), trainer)), Path("run"))
+
+
+KINDS = [
+    pytest.param(cell, precision, dropout, id=f"{cell}-{precision}-{dropout}")
+    for cell in ("lstm", "gru", "rnn")
+    for precision in ("fp32", "bf16")
+    for dropout in (0.0, 0.3)
+]
+PLACES = [
+    pytest.param(LONG, False, id="mid-epoch"),
+    pytest.param(SHORT, False, id="epoch-edge"),
+    pytest.param(LONG, True, id="inside-an-evaluation"),
+]
+
+
+def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, text: str, inside: bool) -> None:
+    made = plan(text, cell=cell, precision=precision, dropout=dropout, engine="fused" if dropout else "stock")
+    whole = outcome(Trainer(corpus(text), made))
+    for step in steps:
+        assert outcome(broken_off(made, text, step, inside=inside).trainer(corpus(text))) == whole, step
+
+
+@pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
+@pytest.mark.parametrize(("text", "inside"), PLACES)
+def test_resumed_equals_uninterrupted(
+    cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
+) -> None:
+    resumed_at((1, 9, 18, 37), cell, precision, dropout, text, inside)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
+@pytest.mark.parametrize(("text", "inside"), PLACES)
+def test_resumed_equals_uninterrupted_at_every_step(
+    cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
+) -> None:
+    resumed_at(range(1, STEPS), cell, precision, dropout, text, inside)
+
+
+@given(st.lists(st.integers(0, STEPS - 1), min_size=2, max_size=5, unique=True).map(sorted))
+@settings(max_examples=5)
+def test_it_may_be_broken_off_as_often_as_it_likes(stops: list[int]) -> None:
+    made = plan(SHORT, dropout=0.3)
+    trainer = Trainer(corpus(SHORT), made)
+    for stop in stops:
+        if stop:
+            for event in trainer.run():
+                trainer.stop = isinstance(event, Step) and event.step == stop
+        saved = from_bytes(to_bytes(SavedRun.of(run_of(made, SHORT), trainer)), Path("run"))
+        trainer = saved.trainer(corpus(SHORT))
+    assert outcome(trainer) == outcome(Trainer(corpus(SHORT), made))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_threads_resume_exactly_too(threads: int) -> None:
+    made = plan(dropout=0.3, engine="fused", precision="bf16", threads=threads, batch_size=5)
+    whole = outcome(Trainer(corpus(), made))
+    assert outcome(broken_off(made, LONG, 23).trainer(corpus())) == whole
+
+
+def test_patience_is_remembered() -> None:
+    noise = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
+    made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
+    whole = Trainer(corpus(noise), made)
+    ended = outcome(whole)
+    last = whole.snapshot().progress.step
+    assert last < 400
+    assert outcome(broken_off(made, noise, last - 5).trainer(corpus(noise))) == ended
+
+
+def test_the_state_of_a_run_is_the_same_bytes_again() -> None:
+    saved = broken_off(plan(dropout=0.3), LONG, 20)
+    assert to_bytes(from_bytes(to_bytes(saved), Path("run"))) == to_bytes(saved)
+
+
+def test_what_is_the_same_is_stored_once() -> None:
+    made, sizes = plan(hidden=64), {}
+    for at in (7, 8):  # 7 is a step before an evaluation, after which weights, best and good are one
+        trainer = Trainer(corpus(), made)
+        for event in trainer.run():
+            if isinstance(event, Evaluation if at == 8 else Step) and event.step == at:
+                sizes[at] = len(to_bytes(SavedRun.of(run_of(made), trainer)))
+                break
+    parameters = 4 * made.model.parameters(made.distinct)
+    assert sizes[8] < 4.5 * parameters
+    assert sizes[7] < 8.5 * parameters
+
+
+# A larger budget
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget() -> None:
+    made = plan()
+    trainer = Trainer(corpus(), made)
+    outcome(trainer)
+    saved, notes = extend(SavedRun.of(run_of(made), trainer), {"steps": 2 * STEPS})
+    assert notes == ["the budget is 100 steps instead of 50 steps; the schedule stretches with it"]
+    on = saved.trainer(corpus())
+    steps = [event.step for event in on.run() if isinstance(event, Step)]
+    assert steps == list(range(STEPS + 1, 2 * STEPS + 1))
+    assert on.checkpoint.training["steps"] == 2 * STEPS
+
+
+def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> None:
+    noise = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
+    made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
+    trainer = Trainer(corpus(noise), made)
+    *_, finished = trainer.run()
+    assert finished.reason in ("overfitting", "stuck")
+    saved, _ = extend(SavedRun.of(run_of(made, noise), trainer), {"steps": 500})
+    on = list(saved.trainer(corpus(noise)).run())
+    assert sum(isinstance(event, Evaluation) for event in on) >= 4
+    assert isinstance(on[-1], Finished)
+    assert on[-1].late_gain == 0
+
+
+def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
+    rates = []
+    for made, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
+        saved = extend(broken_off(made, LONG, 20), budget)[0]
+        trainer = saved.trainer(corpus())
+        step = trainer._learner.step
+        trainer._learner.step = lambda *given, step=step: rates.append(given[-1]) or step(*given)  # type: ignore[method-assign]
+        next(trainer.run())
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 3.0}, {"minutes": 1.0}, {"steps": 60}])
+def test_a_budget_may_be_of_another_kind(budget: dict[str, float]) -> None:
+    saved = extend(broken_off(plan(SHORT), SHORT, 20), budget)[0]
+    train = saved.run.plan.train
+    assert {name: getattr(train, name) for name in ("epochs", "steps", "minutes")} == {
+        "epochs": None, "steps": None, "minutes": None, **budget
+    }  # fmt: skip
+    assert 0 < saved.now.progress.fraction < 1
+
+
+@pytest.mark.parametrize("budget", [{"steps": 20}, {"epochs": 0.3}, {"minutes": 1e-6}])
+def test_a_budget_that_is_spent_is_refused(budget: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match="are behind it; give more"):
+        extend(broken_off(plan(), LONG, 20), budget)
+
+
+def test_of_two_budgets_the_one_that_is_spent_is_named() -> None:
+    saved = broken_off(plan(), LONG, 20)
+    late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=120.0)))
+    with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, 2 min are behind it"):
+        extend(late, {"steps": 10_000, "minutes": 1.0})
+
+
+def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
+    made = plan()
+    trainer = Trainer(corpus(), made)
+    outcome(trainer)
+    on = extend(SavedRun.of(run_of(made), trainer), {"steps": 2 * STEPS})[0].trainer(corpus())
+    events = on.run()
+    assert any(event.step == STEPS + 3 for event in events)
+    on._network.output.bias.data.fill_(float("nan"))
+    following = list(events)
+    assert following[0].back_to == STEPS
+    assert (following[-1].reason, following[-1].step) == ("done", 2 * STEPS)
+
+
+def test_the_same_budget_again_changes_nothing() -> None:
+    saved = broken_off(plan(), LONG, 20)
+    assert extend(saved, {"steps": STEPS}) == (saved, [])
+
+
+def test_minutes_count_what_was_spent_before() -> None:
+    made = plan(minutes=1.0, steps=None)
+    saved = broken_off(made, LONG, 3)
+    late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=59.9)))
+    *_, finished = late.trainer(corpus()).run()
+    assert finished.reason == "done"
+    assert 60 <= finished.seconds < 70
+
+
+def test_another_machine_is_told_to_be_inexact() -> None:
+    saved, notes = extend(broken_off(plan(), LONG, 20), {"threads": 2, "precision": "auto", "device": "auto"})
+    assert saved.run.plan.train.threads == 2
+    assert "not the same to the last bit" in notes[0]
+    assert extend(saved, {"threads": 0})[1] == []
+    assert extend(broken_off(plan(engine="fused"), LONG, 5), {"device": "cuda"})[0].run.plan.train.engine == "stock"
+
+
+# What must be the same
+
+
+def test_another_text_is_refused() -> None:
+    run = run_of(plan())
+    with pytest.raises(ResumeError, match=r"other\.txt: is not the text of this run"):
+        check_same(run, "other.txt", "0" * 64, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden", 9), ("cell", "gru"), ("seed", 1), ("learning_rate", 1.0), ("from", "x")]
+)
+def test_another_setting_is_refused_and_named(name: str, value: Any) -> None:
+    run = run_of(plan())
+    with pytest.raises(SettingError) as caught:
+        check_same(run, "test", run.sha256, {name: value})
+    assert caught.value.subject == name
+
+
+def test_the_same_settings_are_accepted_even_where_the_plan_has_cut_them() -> None:
+    run = replace(run_of(plan()), given={"batch_size": 4000, "hidden": 8})
+    check_same(run, "test", run.sha256, {"batch_size": 4000, "hidden": 8, "seq_length": 16, "steps": 99})
+
+
+# Damage
+
+
+def test_a_flipped_byte_in_a_state_is_found() -> None:
+    data = bytearray(to_bytes(broken_off(plan(), LONG, 20)))
+    for place in [*range(0, 4000, 41), *range(4000, len(data), 997)]:
+        data[place] ^= 4
+        with pytest.raises(ModelFileError):
+            from_bytes(bytes(data), Path("run"))
+        data[place] ^= 4
+
+
+def test_a_model_is_no_state_and_a_state_no_model(tmp_path: Path) -> None:
+    saved = broken_off(plan(), LONG, 20)
+    model = checkpoint.to_bytes(saved.trainer(corpus()).checkpoint)
+    with pytest.raises(ModelFileError, match="is a charrnn model, but not the state of a training run"):
+        from_bytes(model, Path("run"))
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(to_bytes(saved))
+    with pytest.raises(ModelFileError, match="is the state of a training run, but not a charrnn model"):
+        checkpoint.load(path)
+
+
+def test_the_log_is_json() -> None:
+    trainer = Trainer(corpus(), plan())
+    outcome(trainer)
+    lines = [json.loads(json.dumps(line)) for line in trainer.snapshot().progress.evaluations]
+    assert [line["step"] for line in lines] == [8, 15, 22, 29, 36, 43, 50]
+    assert {"step", "epoch", "train_nats", "validation_nats", "learning_rate", "seconds", "best"} <= set(lines[0])

@@ -1,0 +1,154 @@
+"""One optimizer step: shards together are the whole batch."""
+
+import copy
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn.config import Engine, ModelConfig, TrainConfig
+from charrnn.data.dataloader import IGNORED
+from charrnn.rnn import recurrence
+from charrnn.rnn.torch_rnn import CharRNN, State
+from charrnn.training import train_step as module
+from charrnn.training.train_step import TrainStep
+
+V, T, B = 11, 6, 5
+
+
+def learner(dropout: float = 0.0, seed: int = 0, **train: object) -> TrainStep:
+    network = CharRNN(ModelConfig(hidden=12, dropout=dropout), V)
+    network.initialize(seed=3)
+    settled = {"device": "cpu", "precision": "fp32", "engine": "fused", "threads": 1, "batch_size": B, **train}
+    return TrainStep(network, TrainConfig(seed=seed, **settled))  # type: ignore[arg-type]
+
+
+def learn(made: TrainStep, steps: int = 3, padded: int = 0) -> tuple[list[float], State, list[torch.Tensor]]:
+    draw = np.random.default_rng(0)
+    state, losses = made.network.zero_state(B), []
+    for number in range(steps):
+        ids = draw.integers(V, size=(T + 1, B))
+        targets = ids[1:].copy()
+        if padded:
+            targets[-2:, -padded:] = IGNORED
+        nats, state = made.step(number, ids[:-1], targets, state, 0.01)
+        losses.append(nats)
+    return losses, state, [parameter.detach().clone() for parameter in made.network.parameters()]
+
+
+def assert_near(one: object, other: object) -> None:
+    torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 9])
+@pytest.mark.parametrize("padded", [0, 1, 3])
+@pytest.mark.parametrize("large", [False, True])  # whether the shards lay out the weights, too
+def test_shards_side_by_side_learn_what_the_batch_learns(
+    threads: int, padded: int, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LARGE", 0 if large else 10**9)
+    for one, other in zip(
+        learn(learner(), padded=padded), learn(learner(threads=threads), padded=padded), strict=True
+    ):
+        assert_near(one, other)
+
+
+@pytest.mark.parametrize("engine", ["fused", "stock"])
+def test_either_engine_learns_the_same(engine: Engine) -> None:
+    assert_near(learn(learner(engine=engine)), learn(learner()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_is_repeated_to_the_bit(threads: int) -> None:
+    one, same = (learn(learner(dropout=0.4, threads=threads)) for _ in range(2))
+    assert one[0] == same[0]
+    assert all(torch.equal(*pair) for pair in zip(one[2], same[2], strict=True))
+
+
+def test_dropout_differs_between_steps_seeds_and_shards() -> None:
+    assert learn(learner(dropout=0.4, seed=0))[0] != learn(learner(dropout=0.4, seed=1))[0]
+    made = learner(dropout=0.4, threads=2, batch_size=4)
+    ids = np.tile(np.arange(T)[:, None] % V, (1, 4))
+    state = made.network.zero_state(4)
+    kept = copy.deepcopy(made.network.state_dict())
+    first, after = made.step(0, ids, ids, state, 1e-9)
+    made.network.load_state_dict(kept)
+    second, _ = made.step(1, ids, ids, state, 1e-9)
+    assert first != second
+    assert not torch.equal(after[1][0][0], after[1][0][2])  # the same text in another shard, silenced elsewhere
+
+
+def test_the_shards_share_weights_that_are_laid_out_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    lay, calls = recurrence.lay, []
+    monkeypatch.setattr(recurrence, "lay", lambda *arguments: calls.append(1) or lay(*arguments))
+    learn(learner(threads=3), steps=2)
+    assert len(calls) == 2 * 2 * 2  # steps, layers, forward and backward
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_learner_that_is_done_gives_its_memory_back_at_once(threads: int) -> None:
+    made = learner(threads=threads)
+    learn(made)
+    network = weakref.ref(made.network)
+    gc.disable()  # the collector comes when it likes, and a race leaves many learners behind
+    try:
+        del made
+        assert network() is None
+    finally:
+        gc.enable()
+
+
+def test_the_number_of_threads_is_as_it_was_after_a_step() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        learn(learner(threads=2), steps=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loss_that_is_no_number_changes_nothing(threads: int) -> None:
+    made = learner(threads=threads)
+    before = [parameter.detach().clone() for parameter in made.network.parameters()]
+    state = made.network.zero_state(B)
+    poisoned = tuple(tuple(part.clone() for part in layer) for layer in state)
+    poisoned[0][0][-1, 0] = float("nan")  # in one stream of the last shard
+    nats, after = made.step(0, np.zeros((T, B), np.int64), np.zeros((T, B), np.int64), poisoned, 0.01)
+    assert not np.isfinite(nats)
+    assert after is poisoned
+    assert all(torch.equal(*pair) for pair in zip(before, made.network.parameters(), strict=True))
+
+
+def test_an_error_in_a_shard_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = learner(threads=2)
+    with pytest.raises(IndexError):
+        made.step(0, np.full((T, B), V), np.zeros((T, B), np.int64), made.network.zero_state(B), 0.01)
+
+
+def test_the_average_is_of_the_weights_after_late_steps() -> None:
+    made, steps, every = learner(), 300, []
+    draw, state = np.random.default_rng(0), made.network.zero_state(B)
+    for number in range(steps):
+        ids = draw.integers(V, size=(T + 1, B))
+        _, state = made.step(number, ids[:-1], ids[1:], state, 0.01)
+        every.append(made.network.tensors())
+    shares = np.diff((np.arange(steps + 1) / steps) ** 9)  # of each step, which add up to 1
+    for name, average in made.averages().items():
+        if name.startswith("average."):
+            tensors = np.stack([weights[name.removeprefix("average.")] for weights in every])
+            wanted = np.tensordot(shares, tensors, 1)
+            assert np.abs(average - wanted).max() < 0.1 * np.abs(tensors[-1] - wanted).max()
+
+
+def test_the_gradient_is_that_of_the_mean_loss() -> None:
+    made, ids = learner(clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
+    logits, _ = made.network(torch.from_numpy(ids[:-1]), made.network.zero_state(B))
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(ids[1:]).flatten())
+    grads = torch.autograd.grad(loss, list(made.network.parameters()))
+    made.step(0, ids[:-1], ids[1:], made.network.zero_state(B), 0.01)
+    means = [torch.from_numpy(mean) for name, mean in made.averages().items() if name.startswith("mean.")]
+    assert_near(means, [0.1 * grad for grad in grads])  # a tenth of it is new in AdamW's average
