@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charrnn.checkpoint import Checkpoint
     from charrnn.data.token_view import Text
     from charrnn.evaluation.metrics import Figure
-    from charrnn.evaluation.surprisal import Reader
+    from charrnn.rnn.backend import Reader
 
 ORDERS = 8  # of the Markov models
 MOST = 4_000_000  # characters that simpler rulers learn from, and that they measure

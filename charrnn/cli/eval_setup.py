@@ -12,8 +12,8 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.token_view import Text
 from charrnn.data.vocabulary import describe_all
 from charrnn.errors import CorpusError, ModelFileError, SettingError
-from charrnn.evaluation.numpy_reader import Thrifty
-from charrnn.evaluation.surprisal import Reader
+from charrnn.evaluation.surprisal import lanes_of
+from charrnn.rnn.backend import Reader, choose_reader
 
 
 def load(model: str) -> tuple[str, Checkpoint]:
@@ -37,26 +37,19 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def reader(contents: Checkpoint, expected: int, device: str | None, threads: int | None) -> Reader:
-    """The network of a model.
+    """Return the network of a model.
 
     Args:
         contents: the model.
-        expected: characters that it will read, as far as that is known.
-        device: as the user says; what is not the processor is used at once.
-        threads: of torch, as the user says.
+        expected: characters that it will read, as far as known.
+        device: as the user says.
+        threads: likewise.
 
     Raises:
         SettingError: there is no such device here.
     """
     config = TrainConfig(**options.given(device=device, threads=threads))
-
-    def fast() -> Reader:
-        from charrnn.evaluation.torch_reader import torch_reader
-        from charrnn.training.autotune import Autotuner
-
-        return torch_reader(contents, Autotuner(config).device)
-
-    return Thrifty(contents, fast, expected) if config.device in ("auto", "cpu") else fast()
+    return choose_reader(contents, expected, lanes=lanes_of(expected), device=config.device, threads=config.threads)
 
 
 def corpus(

@@ -155,7 +155,7 @@ def sample(
     from charrnn.cli.json_output import record
     from charrnn.generation import prompt_state as states
     from charrnn.generation.generate import Listed, Request, Requests, generate_batch, write
-    from charrnn.rnn.backend import Engines
+    from charrnn.rnn.backend import Decoders
 
     console = Console(quiet=quiet)
     path = checkpoint.find(model)
@@ -174,7 +174,7 @@ def sample(
     def compiling() -> None:
         console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
 
-    network = Engines(loaded.model, loaded.tensors, compiling).network(config.precision, characters)
+    network = Decoders(loaded, compiling).choose(config.precision, characters)
     primed = (
         states.unprimed(network, loaded.vocabulary)
         if load_state is None

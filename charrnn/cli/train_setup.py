@@ -203,9 +203,9 @@ def resumed(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], cons
         spent = f"{now.fraction:.0%} of the budget, {duration(now.seconds)} spent"
         console.line(f"resuming at step {now.step:,}, {spent}")
 
-    from charrnn.training.autotune import Autotuner
+    from charrnn.training.autotune import set_up_torch
 
-    Autotuner(run.plan.train)
+    set_up_torch(run.plan.train.threads)
     keeper.adopt_existing()
     return run, saved.trainer(corpus)
 
