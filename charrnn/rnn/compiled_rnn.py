@@ -17,7 +17,8 @@ from charrnn.config import ModelConfig
 from charrnn.rnn.cells import EQUATIONS
 from charrnn.rnn.choices import Choices
 from charrnn.rnn.kernels.decode import decoding_kernel, is_compiled
-from charrnn.rnn.kernels.packing import LANES, Panels, in_panels, pack_panels, padded
+from charrnn.rnn.kernels.packing import Panels, in_panels, pack_panels, padded
+from charrnn.rnn.kernels.simd import LANES
 from charrnn.rnn.numpy_rnn import Ids, prepare
 from charrnn.rnn.quantize import Array, quantize_state, state_levels
 from charrnn.rnn.state import State

@@ -27,23 +27,21 @@ _PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "f32", torch.bfloat1
 
 def recur(
     cell: Cell,
-    dtype: torch.dtype,
     inputs: Tensor,
     weights: LayerWeights,
+    packed: PackedWeights,
     state: tuple[Tensor, ...],
     reset: Reset = None,
-    packed: PackedWeights | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run T steps of one layer.
 
     Args:
         cell: "lstm", "gru" or "rnn".
-        dtype: of the matrix products and of what is kept for the gradient: float32, float64 or bfloat16.
         inputs: (T, B, inputs), or ids (T, B).
         weights: of the layer.
+        packed: what `pack` gave for them; its type is also that of what is kept for the gradient.
         state: (h_0,) or (h_0, c_0), each (B, H).
         reset: which streams start from a zero state before which step.
-        packed: what `pack` gave for these weights, where several calls share it.
 
     Returns:
         h_1 to h_T as (T, B, H), and the state after the last step.
@@ -58,7 +56,7 @@ def recur(
         weights = weights._replace(weight_hh=functional.pad(weights.weight_hh, (0, missing)))
         state = tuple(functional.pad(part, (0, missing)) for part in state)
     outputs, *after = _Recurrence.apply(  # type: ignore[no-untyped-call]
-        cell, dtype, reset, packed or pack(cell, weights.weight_hh, dtype), inputs, *weights, state[0], state[-1]
+        cell, reset, packed, inputs, *weights, state[0], state[-1]
     )
     return outputs[..., :units], tuple(part[:, :units] for part in after[2 - equations.parts :])
 
@@ -73,7 +71,7 @@ def pack(cell: Cell, weight_hh: Tensor, dtype: torch.dtype) -> PackedWeights:
     units, pair = weights.shape[1], 2 if dtype == torch.bfloat16 else 1  # two bfloat16 make one number
     forward = weights.view(gates, units // width, width, units // pair, pair).permute(1, 0, 3, 2, 4)
     backward = weights.view(gates, units // pair, pair, units // width, width).permute(3, 0, 1, 4, 2)
-    return PackedWeights(*(_packed(part.contiguous()) for part in (forward, backward)))
+    return PackedWeights(_packed(forward.contiguous()), _packed(backward.contiguous()), dtype)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -81,7 +79,6 @@ class _Recurrence(torch.autograd.Function):
     def forward(
         ctx: Any,
         cell: Cell,
-        dtype: torch.dtype,
         reset: Reset,
         packed: PackedWeights,
         inputs: Tensor,
@@ -93,6 +90,7 @@ class _Recurrence(torch.autograd.Function):
         carried_before: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         (steps, batch), units, equations = inputs.shape[:2], weight_hh.shape[1], EQUATIONS[cell]
+        dtype = packed.dtype
         rows, with_inputs = steps * batch, equations.gates * units
         bias = weight_ih.new_zeros(equations.pre_activations, units)
         for part, places in ((bias_ih, equations.inputs), (bias_hh, equations.recurrent)):
@@ -164,22 +162,12 @@ class _Recurrence(torch.autograd.Function):
             grad_weight_ih = grad_table.t().contiguous()  # the fused AdamW doesn't look at strides
         else:
             grad_weight_ih = grad_gates[:, :with_inputs].t() @ inputs
-            if ctx.needs_input_grad[4]:
+            if ctx.needs_input_grad[3]:
                 grad_inputs = (grad_gates[:, :with_inputs] @ weight_ih).view(steps, batch, -1)
         by_place = grad_bias.view(-1, units)
         biases = (by_place[list(places)].flatten() for places in (equations.inputs, equations.recurrent))  # copies
-        return (
-            None,
-            None,
-            None,
-            None,
-            grad_inputs,
-            grad_weight_ih,
-            grad_weight_hh,
-            *biases,
-            grad_hidden,
-            grad_carried,
-        )
+        grads = grad_inputs, grad_weight_ih, grad_weight_hh, *biases, grad_hidden, grad_carried
+        return (None, None, None, *grads)
 
 
 def _runs(equations: Equations, units: int) -> Iterator[slice]:

@@ -36,6 +36,7 @@ class PackedWeights(NamedTuple):
 
     forward: Tensor
     backward: Tensor
+    dtype: torch.dtype  # of a weight, and so of the matrix products: float32, float64 or bfloat16
 
 
 _TORCH_LAYERS: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -145,7 +146,7 @@ class RecurrentLayer(nn.Module):
                 weights = weights._replace(weight_ih=weights.weight_ih @ embedding.t())  # (rows, V)
             else:
                 inputs = self._vectors(inputs, embedding)
-        return recur(self.cell, _product_type(weights.weight_hh), inputs, weights, state, reset, packed)
+        return recur(self.cell, inputs, weights, packed or self.pack(), state, reset)
 
     def _weights(self) -> LayerWeights:
         return LayerWeights(*(cast(Tensor, getattr(self.layer, name)) for name in _WEIGHTS))

@@ -219,7 +219,7 @@ class Trainer:
             return None
         network = self._new_network().to(self._config.device)
         network.load_tensors(tensors)
-        network.native = roughly and self._network.native
+        network.native = self._network.native
         if not roughly:
             reader = TorchReader(network, self._config.threads)
             return carried_nats(reader, self._validation, heartbeat=self._look)

@@ -16,7 +16,7 @@ from charrnn.data.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 from charrnn.errors import SettingError
 from charrnn.evaluation.line_scores import UNKNOWN_NATS, LineScore, Scorer
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.evaluation.numpy_reader import reader_of
+from charrnn.rnn.backend import choose_reader
 from charrnn.rnn.torch_rnn import CharRNN
 
 TEXT = "one two\nthree é\n"
@@ -67,7 +67,7 @@ def alone(contents: Checkpoint, line: str, end: str) -> float:
 
 
 def scores(contents: Checkpoint, batches: list[list[Piece]], *, carry: bool = False) -> list[LineScore]:
-    scorer = Scorer(contents, reader_of(contents), carry=carry, each=True)
+    scorer = Scorer(contents, choose_reader(contents), carry=carry, each=True)
     return [line for batch in batches for line in scorer.score(batch)]
 
 
@@ -108,7 +108,9 @@ def test_carried_on_the_lines_are_the_figure_of_the_whole_text(name: str, lines:
     size = sum(score.size for score in found)
     if size < 2:
         return
-    whole = carried_nats(reader_of(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text())
+    whole = carried_nats(
+        choose_reader(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text()
+    )
     assert sum(score.nats for score in found) / size == pytest.approx(whole, abs=1e-6)
 
 
@@ -143,7 +145,9 @@ def test_bytes_that_are_no_utf8_are_characters_that_nobody_knows() -> None:
 def test_the_last_line_of_a_text_may_end_in_half_a_line_end_of_windows() -> None:
     contents, text = MODELS["text"], "one\r\ntwo\r"
     found = scores(contents, [[Piece(b"one\r"), Piece(b"two\r", closed=False)]], carry=True)
-    whole = carried_nats(reader_of(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text())
+    whole = carried_nats(
+        choose_reader(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text()
+    )
     assert sum(score.nats for score in found) / sum(score.size for score in found) == pytest.approx(whole, abs=1e-6)
 
 
@@ -160,7 +164,7 @@ def test_lines_that_are_texts_of_their_own_cannot_run_on() -> None:
         (model("separated", separator="%\n"), "one of many documents"),
     ):
         with pytest.raises(SettingError, match=reason):
-            Scorer(contents, reader_of(contents), carry=True)
+            Scorer(contents, choose_reader(contents), carry=True)
 
 
 def test_what_stands_between_documents_may_be_the_end_of_a_line() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llvmlite import ir
 
-from charrnn.config import Cell
+from charrnn.config import GATES, Cell
 from charrnn.rnn.cells import EQUATIONS
 from charrnn.rnn.kernels.jit import load_kernels
 from charrnn.rnn.kernels.object_cache import Target
@@ -94,6 +94,12 @@ def test_vectors_of_the_compiler_compute_what_numpy_computes_to_the_last_bit(cel
     for lane in range(LANES):  # and numbers one by one
         _, alone = equations.step(tuple(a[lane] for a in pre), tuple(a[lane] for a in state), tanh)
         assert [float(one) for one in alone] == [float(many[lane]) for many in after]
+
+
+@ALL_CELLS
+def test_the_shapes_of_weights_are_those_of_the_equations(cell: Cell) -> None:
+    assert EQUATIONS[cell].gates == GATES[cell]
+    assert len(EQUATIONS[cell].recurrent) == GATES[cell]
 
 
 @given(st.floats(-20, 20, width=32))

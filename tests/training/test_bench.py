@@ -28,7 +28,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, *precisions: Precision, gflops: float
         timed.append(dtype)
         return gflops
 
-    monkeypatch.setattr(Autotuner, "pace", lambda *_: next(paces))
+    monkeypatch.setattr(Autotuner, "measure_step", lambda *_: next(paces))
     monkeypatch.setattr(module, "_product_gflops", product)
     return timed
 

@@ -20,7 +20,7 @@ from charrnn.io.container import RUN
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.trainer import Trainer
-from tests.training.test_resume import corpus, outcome, plan, run_of
+from tests.training.test_run_state import corpus, outcome, plan, run_of
 
 
 @pytest.fixture(autouse=True)

@@ -96,7 +96,13 @@ PLACES = [
 
 
 def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, text: str, inside: bool) -> None:
-    made = plan(text, cell=cell, precision=precision, dropout=dropout, engine="fused" if dropout else "stock")
+    made = plan(
+        text,
+        cell=cell,
+        precision=precision,
+        dropout=dropout,
+        engine="fused" if dropout or precision == "bf16" else "stock",
+    )
     whole = outcome(Trainer(corpus(text), made))
     for step in steps:
         assert outcome(broken_off(made, text, step, inside=inside).trainer(corpus(text))) == whole, step

@@ -6,36 +6,60 @@ is added to them: zeros, and -inf where an id is forbidden.
 Importing this module raises ImportError where llvmlite is missing.
 """
 
+from dataclasses import dataclass
+
 from llvmlite import ir
 
 from charrnn.rnn.kernels.simd import DOUBLE, LANES, LONG, Function, Index, Memory, Number, exp
 
 
-def choose(
-    f: Function, logits: Memory, penalties: Memory, width: Index, uniform: Number, temperature: Number, sums: Memory
-) -> Index:
+@dataclass(frozen=True)
+class Scores:
+    """The logits of a stream, and what is added to them."""
+
+    logits: Memory  # (W,)
+    penalties: Memory  # (W,)
+    width: Index  # W
+
+    def at(self, place: Index) -> Number:
+        """Return LANES scores."""
+        return self.logits.at(place).vector() + self.penalties.at(place).vector()
+
+    def largest(self, f: Function) -> Number:
+        """Write the search for the largest score, and return it."""
+
+        def compare(place: Index, tops: list[ir.Value]) -> list[ir.Value]:
+            return [self.at(place).at_least(Number(f, tops[0])).value]
+
+        (top,) = f.fold(self.width, LANES, [self.at(f.index(0)).value], compare)
+        return Number(f, top).largest()
+
+    def exponentials(self, place: Index, top: Number, temperature: Number) -> Number:
+        """Return exp((score - top) / temperature), LANES of them, in float64."""
+        return exp((self.at(place).to(DOUBLE) - top.to(DOUBLE).spread()) / temperature.spread())
+
+
+def choose(f: Function, scores: Scores, uniform: Number, temperature: Number, sums: Memory) -> Index:
     """Write the choice of an id, and return it.
 
     Args:
         f: where the code goes.
-        logits: (W,).
-        penalties: (W,).
-        width: W.
+        scores: of the stream.
         uniform: a random number from 0 to below 1, in float64.
         temperature: in float64; 0 takes the likeliest id, the first of equals.
         sums: (W,), filled with the cumulative sums of unnormalized probabilities, in float64.
     """
-    best = _largest(f, logits, penalties, width)
+    best, width = scores.largest(f), scores.width
     chosen = f.variable(f.index(0))
     with f.builder.if_else(temperature.compare("==", 0)) as (greedy, random):
         with greedy, f.range(width) as back:
             place = width - back - 1
-            score = logits.at(place).number() + penalties.at(place).number()
+            score = scores.logits.at(place).number() + scores.penalties.at(place).number()
             with f.when(score.compare("==", best)):
                 chosen.set(place)
         with random:
             with f.range(0, width, LANES) as place:
-                sums.at(place).store_vector(_exponentials(logits.at(place), penalties.at(place), best, temperature))
+                sums.at(place).store_vector(scores.exponentials(place, best, temperature))
             total = f.variable(_zero(f))
             with f.range(width) as place:
                 total.set(total.get() + sums.at(place).number())
@@ -49,36 +73,19 @@ def choose(
     return result
 
 
-def surprisal(f: Function, logits: Memory, penalties: Memory, width: Index, index: Index) -> tuple[Number, Number]:
+def surprisal(f: Function, scores: Scores, index: Index) -> tuple[Number, Number]:
     """Write how far the logit of an id lies below the largest, and the sum of all exponentials, and return both.
 
     The surprisal in nats is the first plus the logarithm of the second.
     """
-    top = _largest(f, logits, penalties, width)
+    top = scores.largest(f)
     one = _zero(f) + 1.0
 
     def add(place: Index, totals: list[ir.Value]) -> list[ir.Value]:
-        return [(Number(f, totals[0]) + _exponentials(logits.at(place), penalties.at(place), top, one)).value]
+        return [(Number(f, totals[0]) + scores.exponentials(place, top, one)).value]
 
-    (total,) = f.fold(width, LANES, [_zero(f).spread().value], add)
-    return top.to(DOUBLE) - logits.at(index).number().to(DOUBLE), Number(f, total).total()
-
-
-def _largest(f: Function, logits: Memory, penalties: Memory, width: Index) -> Number:
-    def score(place: Index) -> Number:
-        return logits.at(place).vector() + penalties.at(place).vector()
-
-    def raise_(place: Index, tops: list[ir.Value]) -> list[ir.Value]:
-        return [score(place).at_least(Number(f, tops[0])).value]
-
-    (top,) = f.fold(width, LANES, [score(f.index(0)).value], raise_)
-    return Number(f, top).largest()
-
-
-def _exponentials(logits: Memory, penalties: Memory, top: Number, temperature: Number) -> Number:
-    """Return exp((logit + penalty - top) / temperature), LANES of them, in float64."""
-    score = logits.vector() + penalties.vector()
-    return exp((score.to(DOUBLE) - top.to(DOUBLE).spread()) / temperature.spread())
+    (total,) = f.fold(scores.width, LANES, [_zero(f).spread().value], add)
+    return top.to(DOUBLE) - scores.logits.at(index).number().to(DOUBLE), Number(f, total).total()
 
 
 def _zero(f: Function) -> Number:

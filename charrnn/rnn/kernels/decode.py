@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from charrnn.config import Cell
 from charrnn.rnn.cells import EQUATIONS
-from charrnn.rnn.kernels.categorical import choose, surprisal
+from charrnn.rnn.kernels.categorical import Scores, choose, surprisal
 from charrnn.rnn.kernels.int8_gemv import Matrix, for_streams
 from charrnn.rnn.kernels.jit import Kernel, load_kernels
 from charrnn.rnn.kernels.object_cache import Target, is_cached
@@ -152,11 +152,11 @@ def _choose_next(f: Function, step: Index, stream: Index) -> None:
     reading.store(given)
     with f.when(given.compare("<", 0)):
         uniform, temperature = f["uniforms"].at(place).number(), f["temperatures"].at(place).number()
-        index = choose(f, logits, penalties.at(width), width, uniform, temperature, f["sums"])
+        index = choose(f, Scores(logits, penalties.at(width), width), uniform, temperature, f["sums"])
         index = index.at_most(f["vocab_size"] - 1)  # there is such a row even if logits are NaN
         reading.store(index)
         with f.when(f["measure"].compare("!=", 0)):
-            gap, total = surprisal(f, logits, penalties, width, index)
+            gap, total = surprisal(f, Scores(logits, penalties, width), index)
             f["gaps"].at(place).store(gap)
             f["totals"].at(place).store(total)
     f["chosen"].at(place).store(reading.index())

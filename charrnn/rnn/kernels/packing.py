@@ -1,13 +1,15 @@
-"""Matrices as the int8 kernels read them: quantized, and cut into panels that lie one behind the other."""
+"""Matrices as the int8 kernels read them: quantized, and cut into panels that lie one behind the other.
+
+Importing this module raises ImportError where llvmlite is missing.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.rnn.kernels.simd import LANES
 from charrnn.rnn.quantize import Array, quantize_rows
-
-LANES = 16  # hidden units, or characters, that are computed side by side; as in simd.py, which needs llvmlite
 
 
 class Panels(NamedTuple):
