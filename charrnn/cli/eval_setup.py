@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.cli import corpus_options, options
+from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import TrainConfig, Unknown
 from charrnn.data.corpus import Corpus
@@ -36,25 +36,23 @@ def check_names(names: Sequence[str]) -> None:
         raise SettingError("model", "given twice with the same name", "give one of the files another")
 
 
-def reader(contents: Checkpoint, expected: int, device: str | None, threads: int | None) -> Reader:
-    """The network of a model.
+def reader(contents: Checkpoint, expected: int, config: TrainConfig) -> Reader:
+    """Return the network of a model.
 
     Args:
         contents: the model.
         expected: characters that it will read, as far as that is known.
-        device: as the user says; what is not the processor is used at once.
-        threads: of torch, as the user says.
+        config: device and threads of torch; what is not the processor is used at once.
 
     Raises:
         SettingError: there is no such device here.
     """
-    config = TrainConfig(**options.given(device=device, threads=threads))
 
     def fast() -> Reader:
         from charrnn.evaluation.torch_reader import torch_reader
-        from charrnn.training.autotune import Autotuner
+        from charrnn.training.autotune import set_up_torch
 
-        return torch_reader(contents, Autotuner(config).device)
+        return torch_reader(contents, set_up_torch(config))
 
     return Thrifty(contents, fast, expected) if config.device in ("auto", "cpu") else fast()
 
@@ -83,7 +81,7 @@ def corpus(
         return kept
 
     config = replace(contents.reading, encoding=encoding)
-    found = corpus_options.read(paths, corpus_options.files(paths, glob), config, console, sift=sift)
+    found = corpus_options.read(corpus_options.find(paths, glob), config, console, sift=sift)
     if dropped:
         console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
     if folded := [symbol for symbol in found.counts if symbol not in vocabulary]:

@@ -88,7 +88,7 @@ def _again(record: Mapping[str, Any]) -> str:
 def _command(loaded: "Checkpoint") -> str:
     """The command with all the settings of this run."""
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
-    chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
+    chosen = [name for name in settings if settings[name] is not None and options.has_option(name)]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
     words += corpus_options.words(loaded.reading)
     source = (

@@ -9,10 +9,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ import torch
 from charrnn.config import Device, Engine, ModelConfig, Precision, TrainConfig
 from charrnn.data.corpus import Corpus
 from charrnn.errors import SettingError, is_out_of_memory
+from charrnn.overrides import Overrides
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.cuda_graphs import Captured
 from charrnn.training.plan import Plan, StepTiming, make_plan
@@ -29,7 +28,6 @@ RACE_SECONDS = 0.25  # how long one contestant runs
 RACE_STEPS = 3  # and at least how many steps, those to warm up not counted
 HANDICAP = 1.15  # of torch's layers, which our kernels need not quite beat
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
-_WISHES = ("device", "precision", "engine", "threads")
 
 
 class Autotuner:
@@ -45,14 +43,11 @@ class Autotuner:
 
     def __init__(self, config: TrainConfig, document: float | None = None) -> None:
         self._document = document
-        self.device = _device(config.device)
+        self.device = set_up_torch(config)
         self.threads = config.threads or _cores()
         raced = not config.threads and self.device == "cpu"
         self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if raced else []
         self._wishes = config
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-        torch.set_num_threads(self.threads)
-        keep_memory()
 
     def pace(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int) -> StepTiming:
         """Races precisions and engines, then numbers of threads, for a moment each, on this very network.
@@ -177,15 +172,29 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def plan_here(corpus: Corpus, given: Mapping[str, Any]) -> Plan:
+def plan_here(corpus: Corpus, overrides: Overrides) -> Plan:
     """`make_plan` for a text with the pace of this machine, which is set up to train on the way.
 
     Raises:
-        SettingError: a given value out of range, or a device that this machine doesn't have.
+        SettingError: a device that this machine doesn't have.
     """
     document = corpus.characters / corpus.documents if corpus.documents else None
-    machine = Autotuner(TrainConfig(**{name: given[name] for name in _WISHES if name in given}), document)
-    return make_plan(len(corpus.stored), len(corpus.vocabulary), {**given, "device": machine.device}, machine.pace)
+    machine = Autotuner(overrides.apply(TrainConfig()), document)
+    overrides = replace(overrides, device=machine.device)
+    return make_plan(len(corpus.stored), len(corpus.vocabulary), overrides, machine.pace)
+
+
+def set_up_torch(config: TrainConfig) -> Device:
+    """Set torch's threads, precision and memory for a run, and return its device.
+
+    Raises:
+        SettingError: a device that this machine doesn't have.
+    """
+    device = _device(config.device)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.set_num_threads(config.threads or _cores())
+    keep_memory()
+    return device
 
 
 def _device(wish: Device) -> Device:
