@@ -109,3 +109,17 @@ def test_a_field_is_named_by_its_option(field: str, flag: str) -> None:
 def test_settings_that_follow_from_others_have_no_option() -> None:
     settings = {field.name for field in fields(TrainConfig)}
     assert {name for name in settings if not options.has_option(name)} == {"warmup", "weight_decay", "evaluations"}
+
+
+def test_the_first_of_the_fields_with_the_same_name_describes_their_option() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class First:
+        size: Annotated[int | None, typer.Option("--size", help="In turn.")] = None
+        inner: Inner
+
+    def run(args: Any) -> None: ...
+
+    run.__annotations__["args"] = First
+    parameters = inspect.signature(command(run)).parameters
+    assert [*parameters] == ["size", "kind"]
+    assert parameters["size"].annotation.__metadata__[0].help == "In turn."
