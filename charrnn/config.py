@@ -26,6 +26,7 @@ Documents = Literal["none", "lines", "files", "separated"]
 SamplePrecision = Literal["int8", "fp32"]
 Temperature = float | tuple[float, float]
 
+GLOB = "**/*.txt"  # the files of a folder that are read
 MOST_THREADS = 1024  # more crash the libraries below
 MOST_RECENT = 10_000  # characters, of which each sample holds as many
 

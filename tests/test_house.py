@@ -80,6 +80,14 @@ def test_a_module_is_one_noun_of_readable_length(path: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] not in {"data", "rnn"}], ids=str)
+def test_a_function_with_many_parameters_takes_an_object(path: Path) -> None:
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= 6, node.name
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     changelog = (ROOT.parent / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[([^\]]+)\]", changelog, flags=re.MULTILINE)

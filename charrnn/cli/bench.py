@@ -84,7 +84,7 @@ def bench(args: BenchOptions) -> None:
         if text is not None:
             for minutes in MINUTES:
                 budgeted = replace(overrides, minutes=minutes)
-                line = _command(args.corpus or (), budgeted)
+                line = _command(args.corpus or (), overrides) + (f" --minutes {minutes:g}" if minutes else "")
                 bar.set_description_str(line)
                 plans[line] = plan_here(text, budgeted)
                 bar.update()
@@ -102,7 +102,7 @@ def _command(corpus: Sequence[str], overrides: Overrides) -> str:
     words = corpus_options.words(overrides.apply(ReadConfig()))
     for name, value in overrides.chosen():
         if not hasattr(ReadConfig, name):
-            words += [options.flag(name), f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [options.flag(name), str(value)]
     return "charrnn train " + shlex.join([*corpus, *words])
 
 

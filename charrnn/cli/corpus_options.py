@@ -8,6 +8,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import Console
+from charrnn.config import GLOB
 from charrnn.errors import SettingError
 from charrnn.overrides import Overrides
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LARGE = 20_000_000  # bytes, which take long enough for a bar
 
 Glob = Annotated[
-    str | None, typer.Option("--glob", metavar="PATTERN", help="Files of a directory.  [default: **/*.txt]")
+    str | None, typer.Option("--glob", metavar="PATTERN", help=f"Files of a directory.  [default: {GLOB}]")
 ]
 
 
@@ -80,7 +81,7 @@ def find(paths: Sequence[str], glob: str | None) -> Source:
     """
     from charrnn.data import sources
 
-    return Source(paths, list(sources.find(paths, sources.GLOB if glob is None else glob)))
+    return Source(paths, list(sources.find(paths, GLOB if glob is None else glob)))
 
 
 def read(
