@@ -20,7 +20,7 @@ from side_by_side import describe_machine, table
 import charrnn
 from charrnn.data.lines import Piece
 from charrnn.evaluation.line_scores import Scorer
-from charrnn.evaluation.torch_reader import torch_reader
+from charrnn.rnn.torch_reader import torch_reader
 
 SITE = Path(charrnn.__file__).parent.parent
 LEAST = 10  # characters of a line

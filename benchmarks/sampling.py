@@ -30,7 +30,7 @@ from torch import nn
 from charrnn.config import Cell, ModelConfig, SampleConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import Listed, Request, generate_batch, write
-from charrnn.rnn.compiled_rnn import Compiled
+from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.torch_rnn import CharRNN
 
@@ -117,7 +117,7 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
     network = CharRNN(ModelConfig(cell=cell, layers=layers, hidden=hidden), len(VOCABULARY))
     network.initialize(seed=0)
     tensors = network.tensors()
-    stepper, compiled = NumPyRNN(network.config, tensors, "fp32"), Compiled(network.config, tensors)
+    stepper, compiled = NumPyRNN(network.config, tensors, "fp32"), CompiledRNN(network.config, tensors)
     module, ops = Module(network), Ops(network)
     exact = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
     for rival in (module, ops):

@@ -26,7 +26,7 @@ from charrnn.data.lines import Lines
 from charrnn.data.reading import read
 from charrnn.evaluation.line_scores import Scorer
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.evaluation.torch_reader import TorchReader, torch_reader
+from charrnn.rnn.torch_reader import TorchReader, torch_reader
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import keep_memory
 from charrnn.units import bits

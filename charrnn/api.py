@@ -28,7 +28,7 @@ from charrnn.generation.generate import Listed, Request, Sample, generate_batch,
 from charrnn.generation.prompt_state import PromptState
 from charrnn.keywords import SampleKeywords, TrainKeywords, spell_out
 from charrnn.overrides import Overrides
-from charrnn.rnn.backend import Engines
+from charrnn.rnn.backend import Decoders, choose_reader
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Model:
 
     def __init__(self, contents: Checkpoint) -> None:
         self.contents = contents
-        self._engines = Engines(contents.model, contents.tensors)
+        self._decoders = Decoders(contents)
 
     @_sampling
     def sample(
@@ -107,7 +107,7 @@ class Model:
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
-        network = self._engines.network(config.precision, len(prompt) + (config.length or math.inf))
+        network = self._decoders.choose(config.precision, len(prompt) + (config.length or math.inf))
         symbols = (symbol for piece in write(network, vocabulary, config, prompt, primed) for symbol in piece.text)
         return symbols if vocabulary.unit == "char" else _characters(symbols)
 
@@ -125,7 +125,7 @@ class Model:
             UnknownCharacterError: the text holds characters that the model never saw.
             SettingError: ``primed`` is of another model.
         """
-        network = self._engines.network(SampleConfig(precision=precision).precision, len(text))
+        network = self._decoders.choose(SampleConfig(precision=precision).precision, len(text))
         self._check_own(primed)
         before = primed or replace(states.unprimed(network, self.contents.vocabulary), model=self._digest)
         return states.read(network, before, self.contents.vocabulary.encode(text))
@@ -146,7 +146,7 @@ class Model:
         Raises:
             ModelFileError: it is missing, damaged, no state, or that of another model.
         """
-        return states.load(Path(path), self.contents, self._engines.network("int8", 0))
+        return states.load(Path(path), self.contents, self._decoders.choose("int8", 0))
 
     @_sampling
     def samples(
@@ -188,7 +188,7 @@ class Model:
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
         requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
-        network = self._engines.network(config.precision, characters)
+        network = self._decoders.choose(config.precision, characters)
         return generate_batch(network, vocabulary, config, requests, primed)
 
     def score(self, text: str) -> Score:
@@ -200,10 +200,12 @@ class Model:
         """
         from charrnn.data.reading import of
         from charrnn.evaluation.metrics import carried_nats
-        from charrnn.evaluation.numpy_reader import reader_of
+        from charrnn.evaluation.surprisal import lanes_of
 
         ids = of(text, self.contents.reading, "the text").with_vocabulary(self.contents.vocabulary).text()
-        return Score(len(ids) - 1, carried_nats(reader_of(self.contents, len(ids)), ids))
+        return Score(
+            len(ids) - 1, carried_nats(choose_reader(self.contents, len(ids), lanes=lanes_of(len(ids))), ids)
+        )
 
     def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
         """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `Scorer`.
@@ -217,9 +219,8 @@ class Model:
         """
         from charrnn.data.lines import Piece
         from charrnn.evaluation.line_scores import Scorer
-        from charrnn.evaluation.numpy_reader import reader_of
 
-        scorer = Scorer(self.contents, reader_of(self.contents), carry=carry)
+        scorer = Scorer(self.contents, choose_reader(self.contents), carry=carry)
         pieces = (Piece(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
         while batch := list(islice(pieces, 1024)):
             yield from scorer.score(batch)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from charrnn.data.corpus import Corpus
     from charrnn.data.token_view import Text
     from charrnn.evaluation.metrics import Figure
-    from charrnn.evaluation.surprisal import Reader
+    from charrnn.rnn.backend import Reader
 
 ORDERS = 8  # of the Markov models
 MOST = 4_000_000  # characters that simpler rulers learn from, and that they measure
@@ -153,9 +153,9 @@ def _dynamic(contents: "Checkpoint", ids: "Text", config: TrainConfig, console: 
     """What it says if it goes on learning."""
     from charrnn.evaluation.dynamic import learning_surprisals
     from charrnn.evaluation.metrics import figure
-    from charrnn.training.autotune import set_up_torch
+    from charrnn.rnn.backend import resolve_device
 
-    device = set_up_torch(config)
+    device = resolve_device(config.device)
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
         found = figure(learning_surprisals(contents, ids, device, bar.update), len(ids) - 1)
     return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}

@@ -12,8 +12,8 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.token_view import Text
 from charrnn.data.vocabulary import describe_all
 from charrnn.errors import CorpusError, ModelFileError, SettingError
-from charrnn.evaluation.numpy_reader import Thrifty
-from charrnn.evaluation.surprisal import Reader
+from charrnn.evaluation.surprisal import lanes_of
+from charrnn.rnn.backend import Reader, choose_reader
 
 
 def load(model: str) -> tuple[str, Checkpoint]:
@@ -41,20 +41,13 @@ def reader(contents: Checkpoint, expected: int, config: TrainConfig) -> Reader:
 
     Args:
         contents: the model.
-        expected: characters that it will read, as far as that is known.
-        config: device and threads of torch; what is not the processor is used at once.
+        expected: characters that it will read, as far as known.
+        config: device and threads.
 
     Raises:
         SettingError: there is no such device here.
     """
-
-    def fast() -> Reader:
-        from charrnn.evaluation.torch_reader import torch_reader
-        from charrnn.training.autotune import set_up_torch
-
-        return torch_reader(contents, set_up_torch(config))
-
-    return Thrifty(contents, fast, expected) if config.device in ("auto", "cpu") else fast()
+    return choose_reader(contents, expected, lanes=lanes_of(expected), device=config.device, threads=config.threads)
 
 
 def corpus(

@@ -10,7 +10,7 @@ from charrnn.errors import CharrnnError, CorpusError
 from charrnn.generation.generate import Request
 from charrnn.generation.prompt_state import PromptState
 from charrnn.generation.prompt_state import read as primed_by
-from charrnn.rnn.numpy_rnn import Network
+from charrnn.rnn.backend import Decoder
 
 LONG = 20_000  # characters of a prompt that are worth a bar
 
@@ -79,7 +79,7 @@ def text_of(prompt: str, config: SampleConfig, model: Checkpoint, console: Conso
     return prompt
 
 
-def read(network: Network, primed: PromptState, model: Checkpoint, prompt: str, console: Console) -> PromptState:
+def read(network: Decoder, primed: PromptState, model: Checkpoint, prompt: str, console: Console) -> PromptState:
     """The network after the prompt.
 
     Raises:

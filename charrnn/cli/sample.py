@@ -111,7 +111,7 @@ def sample(args: SampleOptions) -> None:
     from charrnn.cli.json_output import record
     from charrnn.generation import prompt_state as states
     from charrnn.generation.generate import Listed, Request, Requests, generate_batch, write
-    from charrnn.rnn.backend import Engines
+    from charrnn.rnn.backend import Decoders
 
     console = Console(quiet=args.quiet)
     path = checkpoint.find(args.model)
@@ -130,7 +130,7 @@ def sample(args: SampleOptions) -> None:
     def compiling() -> None:
         console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
 
-    network = Engines(loaded.model, loaded.tensors, compiling).network(config.precision, characters)
+    network = Decoders(loaded, compiling).choose(config.precision, characters)
     primed = (
         states.unprimed(network, loaded.vocabulary)
         if args.load_state is None

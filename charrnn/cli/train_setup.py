@@ -220,7 +220,7 @@ def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides,
 
     from charrnn.training.autotune import set_up_torch
 
-    set_up_torch(run.plan.train)
+    set_up_torch(run.plan.train.threads)
     keeper.adopt_existing()
     return run, saved.trainer(corpus)
 

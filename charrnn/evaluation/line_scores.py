@@ -27,7 +27,8 @@ from charrnn.data.decoding import tidied
 from charrnn.data.lines import Piece
 from charrnn.data.vocabulary import BOUNDARY
 from charrnn.errors import SettingError
-from charrnn.evaluation.surprisal import Reader, SurprisalMeter
+from charrnn.evaluation.surprisal import SurprisalMeter
+from charrnn.rnn.backend import Reader
 
 UNKNOWN_NATS = math.log(0x110000)  # of the code points of Unicode
 _ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.data.token_store import Ids
-from charrnn.evaluation.surprisal import TOLERANCE, Reader, SurprisalMeter
+from charrnn.evaluation.surprisal import TOLERANCE, SurprisalMeter
+from charrnn.rnn.backend import Reader
 
 WINDOW = 1 << 20  # characters whose figures are held at once
 BLOCK = 1000  # characters of a block of the bootstrap, in a text that has enough of them

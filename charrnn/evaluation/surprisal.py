@@ -1,12 +1,13 @@
 """How surprising each symbol of a text is to a network, read by the piece, with the machine kept busy."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.rnn.numpy_rnn import Array, State
+from charrnn.rnn.backend import Reader
+from charrnn.rnn.quantize import Array
 
 LANES = 64  # stretches of a text read side by side
 LANE_LENGTH = 1024  # shorter ones would spend more on their run-up than they save
@@ -20,34 +21,6 @@ RESOLUTION = 1e-6  # nats per character; reading again what changes no lane by m
 Places = NDArray[np.int64]
 Marks = NDArray[np.bool_]
 Nats = NDArray[np.floating]
-
-
-class Reader(Protocol):
-    """A network that reads many streams side by side.
-
-    Attributes:
-        vocabulary_size: V.
-        boundary: the id before which a stream forgets all that was, or None.
-    """
-
-    vocabulary_size: int
-    boundary: int | None
-
-    def zero_state(self, streams: int) -> State:
-        """The state of so many streams before their first symbol."""
-
-    def read(self, inputs: Places, targets: Places, fresh: Marks, state: State) -> tuple[Nats, State]:
-        """Reads T symbols of B streams.
-
-        Args:
-            inputs: ids (T, B).
-            targets: what comes after each of them.
-            fresh: (T, B), before which steps which streams forget all that was.
-            state: before them.
-
-        Returns:
-            The surprise of each target in nats (T, B), and the state after the last step.
-        """
 
 
 class _Reading(NamedTuple):
@@ -83,7 +56,7 @@ class SurprisalMeter:
     ) -> None:
         self._reader, self._tolerance, self._heartbeat = reader, tolerance, heartbeat
         self._state = reader.zero_state(1)
-        self._width = _flat(self._state).shape[1]
+        self._width = self._state.flatten().shape[1]
         self._told = 0  # symbols of this piece of which the heartbeat has not heard
         self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is forgotten before it
 
@@ -122,7 +95,7 @@ class SurprisalMeter:
         ends, lanes = np.append(starts[1:], size), np.arange(len(starts))
         guessed = np.append(False, ~reading.fresh[starts[1:]])
         before: Array = np.zeros((len(lanes), self._width), dtype=np.float32)
-        before[0] = _flat(self._state)[0]
+        before[0] = self._state.flatten()[0]
         if guessed.any():
             scratch, later = reading._replace(nats=np.zeros(size)), starts[guessed]
             before[guessed] = self._read(scratch, later - RUN_UP, later, before[guessed])
@@ -146,16 +119,17 @@ class SurprisalMeter:
             moved = np.zeros_like(before)
             moved[wrong] = wanted[wrong] - before[wrong]
             before[wrong] = wanted[wrong]
-        self._state = _shaped(after[-1:], self._state)
+        self._state = self._state.unflatten(after[-1:])
 
     def _read(self, reading: _Reading, starts: Places, ends: Places, states: Array) -> Array:
         """Reads some lanes from a state each, longest first, and gives back the states after them."""
         begins = _together(starts, ends, reading.fresh)
         order = np.argsort(begins - ends, kind="stable")
         starts, begins, lengths = starts[order], begins[order], (ends - begins)[order]
-        state, after, offset, left = _shaped(states[order], self._state), np.empty_like(states), 0, len(order)
+        state, after = self._state.unflatten(states[order]), np.empty_like(states)
+        offset, left = 0, len(order)
         while left:
-            room = MOST_LOGITS // (left * self._reader.vocabulary_size)
+            room = MOST_LOGITS // (left * self._reader.vocab_size)
             stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
             places = begins[:left] + np.arange(offset, stop)[:, None]  # (T, B)
             nats, state = self._reader.read(
@@ -169,15 +143,20 @@ class SurprisalMeter:
             offset = stop
             while left and lengths[left - 1] == offset:
                 left -= 1
-                after[order[left]] = _flat(part_of(state, slice(left, left + 1)))
-            state = part_of(state, slice(0, left))
+                after[order[left]] = state.select(slice(left, left + 1)).flatten()[0]
+            state = state.select(slice(0, left))
         return after
+
+
+def lanes_of(size: int) -> int:
+    """Return in how many lanes a piece of a text is read."""
+    return max(1, min(LANES, size // LANE_LENGTH))
 
 
 def _lanes(fresh: Marks) -> Places:
     """Where lanes begin in a piece: evenly, and where the state does, if that is near; these may be short."""
     size = len(fresh)
-    count = max(1, min(LANES, size // LANE_LENGTH))
+    count = lanes_of(size)
     starts = np.arange(count, dtype=np.int64) * size // count
     if not fresh.any():
         return starts
@@ -200,22 +179,6 @@ def _together(starts: Places, ends: Places, fresh: Marks) -> Places:
     steps = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # the longest first
     longer = steps[np.searchsorted(-steps, -lengths, side="right") - 1]
     return np.where(fresh[starts] & (longer <= ends), ends - longer, starts)
-
-
-def part_of(state: State, streams: slice) -> State:
-    """The state of some of the streams."""
-    return tuple(tuple(part[streams] for part in layer) for layer in state)
-
-
-def _flat(state: State) -> Array:
-    """The state of B streams as (B, all numbers of it)."""
-    return np.concatenate([part for layer in state for part in layer], axis=1)
-
-
-def _shaped(flat: Array, like: State) -> State:
-    """The inverse of `_flat`, for a state of this form."""
-    parts = iter(np.split(flat, np.cumsum([part.shape[1] for layer in like for part in layer])[:-1], axis=1))
-    return tuple(tuple(next(parts) for _ in layer) for layer in like)
 
 
 def _lasting(begun: Array, ended: Array) -> Array:

@@ -15,7 +15,10 @@ from charrnn.generation.prompt_state import PromptState
 from charrnn.generation.sampler import NEVER, Numbers, Sampler, log_softmax
 from charrnn.generation.stopping import Stopping
 from charrnn.generation.utf8 import Utf8
-from charrnn.rnn.numpy_rnn import Ids, Network, Runner, State, joined, rows_of
+from charrnn.rnn.backend import Decoder, Runner
+from charrnn.rnn.choices import Choices
+from charrnn.rnn.numpy_rnn import Ids
+from charrnn.rnn.state import State
 
 
 class Choice(NamedTuple):
@@ -76,7 +79,7 @@ class Batch:
 
     def __init__(
         self,
-        network: Network,
+        network: Decoder,
         vocabulary: Vocabulary,
         config: SampleConfig,
         primed: PromptState,
@@ -101,7 +104,7 @@ class Batch:
         )  # (B,), of the characters of several bytes, where they are to be whole
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
         self.streams: list[Stream] = []
-        self._state: State = rows_of(primed.state, np.empty(0, dtype=np.intp))  # of the streams that have advanced
+        self._state = primed.state.select(slice(0, 0))  # of the streams that have advanced
         self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
         self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
 
@@ -159,7 +162,8 @@ class Batch:
         """Adds the rows of streams that have not advanced yet."""
         if not new:
             return
-        self._state = joined([self._state, rows_of(self._primed.state, np.zeros(len(new), dtype=np.intp))])
+        added = self._primed.state.select(np.zeros(len(new), dtype=np.intp))
+        self._state = State.join([self._state, added])
         self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
         if self._utf8 is not None:
             state = np.zeros(1, dtype=np.intp)
@@ -184,9 +188,8 @@ class Batch:
     ) -> tuple[Ids, Numbers, list[list[tuple[tuple[str, float], ...]]]]:
         """The characters (steps, B) that were read next, how surprising they were, and the likeliest ones."""
         if isinstance(self._network, Runner) and self._sampler.plain and not self._best and not self._utf8:
-            chosen, nats, self._state = self._network.run(
-                self._next, self._state, given, uniforms, temperatures, self._sampler.never, measure=self._measure
-            )
+            choices = Choices(given, uniforms, temperatures, self._sampler.never)
+            chosen, nats, self._state = self._network.run(self._next, self._state, choices, measure=self._measure)
             self._next = chosen[-1]
             return chosen, nats, []
         chosen, nats, best = np.empty_like(given), np.zeros(given.shape), []
@@ -226,7 +229,7 @@ class Batch:
         if len(rows) == len(self.streams):
             return
         self.streams = [self.streams[b] for b in rows]
-        self._state, self._next, self._recent = rows_of(self._state, rows), self._next[rows], self._recent[rows]
+        self._state, self._next, self._recent = self._state.select(rows), self._next[rows], self._recent[rows]
         if self._utf8 is not None:
             self._begun = self._begun[rows]
 

@@ -14,7 +14,7 @@ from charrnn.errors import CharrnnError
 from charrnn.generation.batch import Batch, Choice
 from charrnn.generation.prompt_state import PromptState, unprimed
 from charrnn.generation.stopping import Reason
-from charrnn.rnn.numpy_rnn import Network
+from charrnn.rnn.backend import Decoder
 
 WIDTH = 256  # samples written side by side
 STEPS = 16  # characters of each of many before any is looked at: those beyond its end are wasted
@@ -73,7 +73,7 @@ class Listed:
 
 
 def write(
-    network: Network,
+    network: Decoder,
     vocabulary: Vocabulary,
     config: SampleConfig,
     prompt: str = "",
@@ -108,7 +108,7 @@ def write(
 
 
 def generate_batch(
-    network: Network,
+    network: Decoder,
     vocabulary: Vocabulary,
     config: SampleConfig,
     requests: Requests,

@@ -23,7 +23,10 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.io import atomic_io, container
 from charrnn.io.container import STATE
-from charrnn.rnn.numpy_rnn import Ids, Network, Runner, State
+from charrnn.rnn.backend import Decoder, Runner
+from charrnn.rnn.choices import Choices
+from charrnn.rnn.numpy_rnn import Ids
+from charrnn.rnn.state import State
 
 PIECE = 4096  # characters that are read between two heartbeats
 
@@ -40,14 +43,14 @@ class PromptState:
     model: str = ""  # the digest of the model that read it, where more than one may be at hand
 
 
-def unprimed(network: Network, vocabulary: Vocabulary) -> PromptState:
+def unprimed(network: Decoder, vocabulary: Vocabulary) -> PromptState:
     """A network that has read nothing, or nothing but that a document starts."""
     start = [] if vocabulary.boundary is None else [vocabulary.boundary]
     return PromptState(network.zero_state(1), np.array(start, dtype=np.intp))
 
 
 def read(
-    network: Network,
+    network: Decoder,
     primed: PromptState,
     ids: NDArray[np.unsignedinteger],
     heartbeat: Callable[[int], object] = lambda count: None,
@@ -69,11 +72,10 @@ def read(
     return replace(primed, state=state, recent=recent)
 
 
-def _after(network: Network, state: State, ids: Ids) -> State:
+def _after(network: Decoder, state: State, ids: Ids) -> State:
     if isinstance(network, Runner):
-        unused = np.zeros((len(ids), 1))
-        all_known = np.append(ids[1:], 0)[:, None]  # what follows the last one is read by somebody else
-        return network.run(ids[:1], state, all_known, unused, unused, np.zeros(0, dtype=bool), measure=False)[2]
+        following = np.append(ids[1:], 0)[:, None]  # what follows the last one is read by somebody else
+        return network.run(ids[:1], state, Choices.known(following), measure=False)[2]
     for one in ids:
         _, state = network.step(np.array([one]), state)
     return state
@@ -90,7 +92,7 @@ def save(path: Path, model: Checkpoint, primed: PromptState) -> None:
     atomic_io.write_atomic(path, container.to_bytes(STATE, header, _arrays(primed.state)))
 
 
-def load(path: Path, model: Checkpoint, network: Network) -> PromptState:
+def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
     """Reads a state that `save` wrote, and verifies every byte of it.
 
     Raises:
@@ -100,19 +102,17 @@ def load(path: Path, model: Checkpoint, network: Network) -> PromptState:
     if header.get("model") != checkpoint.digest(model):
         _refuse(path, "is the state of another model", "name the one that it was saved with")
     blank = network.zero_state(1)
-    shapes = {name: its.shape for name, its in _arrays(blank).items()}
+    shapes = {name: part.shape for name, part in _arrays(blank).items()}
     sound = {name: its.shape for name, its in arrays.items() if its.dtype == np.float32 and np.isfinite(its).all()}
     recent = model.vocabulary.ids_of(str(header.get("recent", ""))).astype(np.intp)
     if sound != shapes or recent.min(initial=0) < 0:
         _refuse(path, "does not describe a state of its model", "save it again with --save-state")
-    state = tuple(
-        tuple(arrays[f"state.{n}.{part}"][None] for part in range(len(layer))) for n, layer in enumerate(blank)
-    )
+    state = blank.from_named(arrays).map(lambda part: part[None])
     return PromptState(state, recent, str(header["model"]))
 
 
 def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
-    return {f"state.{n}.{part}": its[0] for n, layer in enumerate(state) for part, its in enumerate(layer)}
+    return {name: part[0] for name, part in state.named()}
 
 
 def check_free(path: Path) -> None:

@@ -1,54 +1,253 @@
-"""Which of the two computes: NumPy, which is there at once, or compiled code, which is many times as fast.
+"""Which backend computes the network: NumPy, which is there at once, compiled code, or torch.
 
-Both write the same text to the last character, so that nobody needs to know.
+They compute the same function (``cells.py``). NumPy and the compiled decoder in int8 agree to the last bit, all
+others to rounding. So the choice is a matter of speed alone, and this is the only place that makes it.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
-from charrnn.config import ModelConfig, SamplePrecision
-from charrnn.rnn.numpy_rnn import Array, Network, NumPyRNN
+import numpy as np
+from numpy.typing import NDArray
 
-LOADING = 0.1  # seconds that it takes to load what compiled code needs
-COMPILING = 3.0  # and to compile it, once on a machine
-_PER_CHARACTER, _PER_PARAMETER = 2e-4, 4e-10  # seconds that NumPy takes, in a laptop's order of magnitude
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import Device, Engine, SamplePrecision
+from charrnn.errors import SettingError
+from charrnn.rnn.choices import Choices
+from charrnn.rnn.numpy_rnn import Ids, NumPyRNN
+from charrnn.rnn.quantize import Array
+from charrnn.rnn.state import State
+
+NATIVE_MARGIN = 1.15  # how much faster torch's layers must be to be preferred to the compiled kernels
 
 
-class Engines:
-    """The network of a model, by whichever is expected to be done sooner.
+class Decoder(Protocol):
+    """A network that reads one character of each stream and returns the logits of the next."""
+
+    def zero_state(self, batch: int) -> State:
+        """Return the state of B streams before their first character."""
+
+    def step(self, ids: Ids, state: State) -> tuple[Array, State]:
+        """Read characters (B,): the logits of the next (B, V), and the state after them."""
+
+
+@runtime_checkable
+class Runner(Decoder, Protocol):
+    """A network that takes any number of steps by itself."""
+
+    def run(
+        self, ids: Ids, state: State, choices: Choices, *, measure: bool
+    ) -> tuple[Ids, NDArray[np.float64], State]:
+        """Take T steps, reading what is given and choosing the rest; see `CompiledRNN.run`."""
+
+
+class Reader(Protocol):
+    """A network that measures the surprisal of many streams side by side.
+
+    Attributes:
+        vocab_size: V.
+        boundary: the id before which a stream is reset, or None.
+    """
+
+    vocab_size: int
+    boundary: int | None
+
+    def zero_state(self, batch: int) -> State:
+        """Return the state of B streams before their first character."""
+
+    def read(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
+    ) -> tuple[NDArray[np.floating], State]:
+        """Read T characters of B streams.
+
+        Args:
+            inputs: ids (T, B).
+            targets: what comes after each of them.
+            reset: (T, B), which streams are reset before which step.
+            state: before them.
+
+        Returns:
+            The surprisal of each target in nats (T, B), and the state after the last step.
+        """
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What backends cost, in seconds. The defaults are of a laptop's order of magnitude; only their ratios matter."""
+
+    load_compiled: float = 0.05  # to load the compiler's library and the code
+    compile: float = 1.5  # once on a machine
+    load_torch: float = 2.0  # and the training kernels
+    numpy_char: float = 2e-4  # NumPy in int8: a character of a stream alone,
+    numpy_char_parameter: float = 4e-10  # and for each parameter
+    numpy_step: float = 6e-5  # NumPy in fp32: a step,
+    numpy_stream: float = 5e-6  # for each stream of it,
+    numpy_stream_parameter: float = 3e-11  # and for each parameter
+
+    def decoding(self, characters: float, parameters: int) -> float:
+        """Return the seconds in which NumPy reads and chooses characters one by one."""
+        return characters * (self.numpy_char + parameters * self.numpy_char_parameter)
+
+    def reading(self, steps: int, streams: int, parameters: int) -> float:
+        """Return the seconds in which NumPy reads T steps of B streams."""
+        return steps * (self.numpy_step + streams * (self.numpy_stream + parameters * self.numpy_stream_parameter))
+
+
+TYPICAL = Costs()
+
+
+class Timing(Protocol):
+    """How fast one way to train turned out to be."""
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds of an optimizer step."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computed the layers."""
+
+
+_Timing = TypeVar("_Timing", bound=Timing)
+
+
+class Decoders:
+    """The networks of a model that generate; each is made when it is first needed.
 
     Args:
-        config: its shape.
-        tensors: its weights, as a model file holds them.
-        compiling: called before the compilation of code that is not on disk yet, which takes seconds.
+        model: the model.
+        on_compile: called before the compilation of code that isn't on disk yet.
+        costs: of the backends.
     """
 
     def __init__(
-        self, config: ModelConfig, tensors: Mapping[str, Array], compiling: Callable[[], None] = lambda: None
+        self, model: Checkpoint, on_compile: Callable[[], None] = lambda: None, costs: Costs = TYPICAL
     ) -> None:
-        self._config, self._tensors, self._compiling = config, tensors, compiling
-        self._steppers: dict[SamplePrecision, Network] = {}
-        self._compiled: Network | None = None
-        self._none_here = False
+        self._model, self._on_compile, self._costs = model, on_compile, costs
+        self._numpy: dict[SamplePrecision, Decoder] = {}
+        self._compiled: Decoder | None = None
+        self._cannot_compile = False
 
-    def network(self, precision: SamplePrecision, characters: float) -> Network:
-        """One that is about to read and write so many characters; the same one again where it may be."""
-        seconds = characters * (_PER_CHARACTER + self._config.parameters(0) * _PER_PARAMETER)
+    def choose(self, precision: SamplePrecision, characters: float) -> Decoder:
+        """Return the network that will be done first with so many characters; if possible one that is there."""
+        seconds = self._costs.decoding(characters, self._model.model.parameters(0))
         if precision == "int8":
-            if self._compiled is None and seconds > LOADING and not self._none_here:
+            if self._compiled is None and seconds > self._costs.load_compiled and not self._cannot_compile:
                 self._compiled = self._load(seconds)
             if self._compiled is not None:
                 return self._compiled
-        if precision not in self._steppers:
-            self._steppers[precision] = NumPyRNN(self._config, self._tensors, precision)
-        return self._steppers[precision]
+        if precision not in self._numpy:
+            self._numpy[precision] = NumPyRNN(self._model.model, self._model.tensors, precision)
+        return self._numpy[precision]
 
-    def _load(self, seconds: float) -> Network | None:
-        """The compiled one, unless it would have to be compiled and NumPy is done before that."""
+    def _load(self, seconds: float) -> Decoder | None:
+        """Return the compiled network, unless it would have to be compiled and NumPy would be done before that."""
         try:
-            from charrnn.rnn.compiled_rnn import Compiled, is_compiled
+            from charrnn.rnn.compiled_rnn import CompiledRNN
+            from charrnn.rnn.kernels.decode import is_compiled
 
-            if seconds > COMPILING or is_compiled(self._config.cell):
-                return Compiled(self._config, self._tensors, self._compiling)
-        except ImportError:  # no Numba here, or one that cannot compile for this processor
-            self._none_here = True
+            if seconds > self._costs.compile or is_compiled(self._model.model.cell):
+                return CompiledRNN(self._model.model, self._model.tensors, self._on_compile)
+        except ImportError:  # no llvmlite, or it cannot compile for this processor
+            self._cannot_compile = True
         return None
+
+
+class SwitchingReader:
+    """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
+
+    Args:
+        model: the model.
+        load_torch: returns the network in torch.
+        expected: characters that will be read, as far as known.
+        lanes: streams in which they will be read, about.
+        costs: of the backends.
+    """
+
+    def __init__(
+        self,
+        model: Checkpoint,
+        load_torch: Callable[[], Reader],
+        expected: int = 0,
+        lanes: int = 1,
+        costs: Costs = TYPICAL,
+    ) -> None:
+        self.vocab_size, self.boundary = len(model.vocabulary), model.vocabulary.boundary
+        self._parameters, self._costs = model.model.parameters(self.vocab_size), costs
+        self._numpy = NumPyRNN(model.model, model.tensors, "fp32")
+        self._load_torch, self._spent = load_torch, 0.0
+        self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // lanes, lanes)) else None
+
+    def zero_state(self, batch: int) -> State:
+        """Return the state of B streams before their first character."""
+        return self._numpy.zero_state(batch)
+
+    def read(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
+    ) -> tuple[NDArray[np.floating], State]:
+        """Read T characters of B streams; see `Reader.read`."""
+        self._spent += self._seconds(*inputs.shape)
+        if self._torch is None and self._is_worth_torch(self._spent):
+            self._torch = self._load_torch()
+        reader: Reader | NumPyRNN = self._torch or self._numpy
+        return reader.read(inputs, targets, reset, state)
+
+    def _seconds(self, steps: int, streams: int) -> float:
+        return self._costs.reading(steps, streams, self._parameters)
+
+    def _is_worth_torch(self, seconds: float) -> bool:
+        return seconds > self._costs.load_torch
+
+
+def choose_reader(
+    model: Checkpoint, expected: int = 0, *, lanes: int = 1, device: Device = "auto", threads: int = 0
+) -> Reader:
+    """Return the network of a model that will be done first with so many characters in so many streams.
+
+    Args:
+        model: the model.
+        expected: characters that will be read, as far as known.
+        lanes: streams in which they will be read, about.
+        device: "auto" and "cpu" start with NumPy; any other is used from the first character on.
+        threads: of torch; 0 takes one for each core.
+    """
+
+    def load_torch() -> Reader:
+        from charrnn.rnn.torch_reader import torch_reader
+
+        return torch_reader(model, resolve_device(device), threads or usable_cores())
+
+    return SwitchingReader(model, load_torch, expected, lanes) if device in ("auto", "cpu") else load_torch()
+
+
+def fastest(timings: Iterable[_Timing]) -> _Timing:
+    """Return the way to train that promises to be the fastest.
+
+    Torch's layers must win by a margin, for what a measurement of a moment doesn't see: they slow down where streams
+    are reset within a chunk, and more than the kernels do where other programs are busy.
+    """
+    margins = {"stock": NATIVE_MARGIN}
+    return min(timings, key=lambda timing: timing.seconds_per_step * margins.get(timing.engine, 1))
+
+
+def resolve_device(device: Device) -> Device:
+    """Return the device that is meant: "auto" takes a CUDA GPU if there is one.
+
+    Raises:
+        SettingError: torch doesn't find it here.
+    """
+    import torch
+
+    if device == "auto":  # never mps: its recurrent gradients have been silently wrong (pytorch#190056)
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        raise SettingError("device", f"torch finds no {device} here", "give cpu")
+    return device
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

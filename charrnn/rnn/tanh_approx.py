@@ -1,17 +1,22 @@
-"""The hyperbolic tangent by sums, products and one quotient, so that whoever computes it gets the same bits.
+"""The hyperbolic tangent as a rational function, so that every backend computes the same bits.
 
-For numbers and for NumPy's arrays, and for compilers to compile. Knows nothing of the rest of the package.
+It is written with sums, products, one quotient and two NumPy ufuncs, and so takes NumPy arrays and scalars as well as
+the vectors of ``kernels/simd.py``. NumPy and compiled code round each of these operations in the same way.
 """
 
 from typing import Any
 
 import numpy as np
 
-FURTHEST = np.float32(7.9053111)  # from 0; beyond it the hyperbolic tangent is 1 in float32
+LIMIT = np.float32(7.9053111)  # beyond it the hyperbolic tangent is 1 in float32
 
 
-def quotient(x: Any) -> Any:
-    """Tanh of float32 no further from 0: the polynomials that Eigen uses, off by a few units in the last place."""
+def tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent in float32, off by a few units in the last place. NaN stays NaN.
+
+    The coefficients are those of Eigen's ``ptanh``, a rational minimax approximation of degrees 13 and 6.
+    """
+    x = np.minimum(np.maximum(x, -LIMIT), LIMIT)
     s = x * x
     p = s * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
     p = s * p + np.float32(-8.60467152213735e-11)

@@ -1,12 +1,11 @@
-"""What this machine is and how fast it trains: measured, not looked up.
+"""How fast this machine trains a network: measured, not looked up.
 
-A short race of a few real optimizer steps decides between fp32 and bf16, our kernels and torch's layers, all cores
-and fewer, and tells how long a step takes.
+A few optimizer steps of each way to train decide between float32 and bfloat16, the compiled kernels and torch's
+layers, all cores and fewer, and tell how long a step takes.
 """
 
 import ctypes
 import math
-import os
 import statistics
 import time
 from contextlib import suppress
@@ -15,131 +14,120 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from charrnn.config import Device, Engine, ModelConfig, Precision, TrainConfig
+from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
 from charrnn.data.corpus import Corpus
-from charrnn.errors import SettingError, is_out_of_memory
+from charrnn.errors import is_out_of_memory
 from charrnn.overrides import Overrides
+from charrnn.rnn.backend import fastest, resolve_device, usable_cores
+from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.training.cuda_graphs import Captured
 from charrnn.training.plan import Plan, StepTiming, make_plan
-from charrnn.training.train_step import TrainStep, autocast
+from charrnn.training.train_step import WARM_UP, TrainStep
 
-RACE_SECONDS = 0.25  # how long one contestant runs
-RACE_STEPS = 3  # and at least how many steps, those to warm up not counted
-HANDICAP = 1.15  # of torch's layers, which our kernels need not quite beat
+TRIAL_SECONDS = 0.25  # how long one way to train is tried
+TRIAL_STEPS = 3  # and at least how many steps, those to warm up not counted
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 
 
 class Autotuner:
-    """The device that trains.
+    """Finds the fastest way to train a network on this machine.
 
     Args:
-        config: the wishes as to device, threads, precision and engine.
-        document: symbols of a document in the mean, where the text consists of documents.
+        config: what the user asked for as to device, threads, precision and engine.
+        document: mean symbols of a document, where the text consists of documents.
 
     Raises:
         SettingError: a device that this machine doesn't have.
     """
 
     def __init__(self, config: TrainConfig, document: float | None = None) -> None:
-        self._document = document
-        self.device = set_up_torch(config)
-        self.threads = config.threads or _cores()
-        raced = not config.threads and self.device == "cpu"
-        self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if raced else []
-        self._wishes = config
+        self.device = resolve_device(config.device)
+        self.threads = config.threads or usable_cores()
+        tries_threads = not config.threads and self.device == "cpu"
+        self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if tries_threads else []
+        self._config, self._document = config, document
 
-    def pace(self, model: ModelConfig, train: TrainConfig, vocabulary_size: int) -> StepTiming:
-        """Races precisions and engines, then numbers of threads, for a moment each, on this very network.
+    def measure_step(self, model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
+        """Try precisions and engines, then numbers of threads, for a moment each, on this very network.
 
         Fewer threads than cores win with small networks, and where other programs are busy.
         """
-        finished: list[tuple[float, Precision, Engine, int]] = []
+        timings: list[StepTiming] = []
         notes: list[str] = []
 
-        def race(precision: Precision, engine: Engine, threads: int) -> None:
-            torch.set_num_threads(threads)
+        def attempt(precision: Precision, engine: Engine, threads: int) -> None:
             settled = replace(train, device=self.device, precision=precision, engine=engine, threads=threads)
-            limit = 2 * min(finished)[0] if finished else math.inf
-            finished.append((self._race(model, settled, vocabulary_size, limit, notes), precision, engine, threads))
+            limit = 2 * min(timing.seconds_per_step for timing in timings) if timings else math.inf
+            seconds = self._try(model, settled, vocab_size, limit)
+            timings.append(StepTiming(seconds, precision, engine, threads))
 
-        def attempt(precision: Precision) -> None:
+        def attempt_engines(precision: Precision) -> None:
             for engine in self._engines():
                 try:
-                    race(precision, engine, self.threads)
+                    attempt(precision, engine, self.threads)
                 except (RuntimeError, ImportError, OSError) as error:  # no such kernel here (pytorch#88136)
                     if is_out_of_memory(error) or (precision, engine) == ("fp32", "stock"):
                         raise
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
                     if engine == "fused":
                         notes.append(f"our kernels cannot run here ({reason}), so torch's layers train")
-                    elif not finished:
+                    elif not timings:
                         notes.append(f"this machine cannot train in bf16 ({reason}), so fp32 it is")
 
         precisions = self._precisions()
         for precision in precisions:
-            attempt(precision)
-        if not finished and "fp32" not in precisions:
-            attempt("fp32")
-        if not finished:
-            race("fp32", "stock", self.threads)
-        _, precision, engine, _ = min(finished, key=_price)
+            attempt_engines(precision)
+        if not timings and "fp32" not in precisions:
+            attempt_engines("fp32")
+        if not timings:
+            attempt("fp32", "stock", self.threads)
+        best = fastest(timings)
         for threads in self._fewer:
-            race(precision, engine, threads)
-        seconds, precision, engine, threads = min(finished, key=_price)
-        torch.set_num_threads(threads)
-        return StepTiming(seconds, precision, engine, threads, "; ".join(dict.fromkeys(notes)))
+            attempt(best.precision, best.engine, threads)
+        return replace(fastest(timings), note="; ".join(dict.fromkeys(notes)))
 
     def _precisions(self) -> tuple[Precision, ...]:
-        """Those that are worth a race."""
-        if self._wishes.precision != "auto":
-            return (self._wishes.precision,)
+        """Return those that are worth a trial."""
+        if self._config.precision != "auto":
+            return (self._config.precision,)
         return cpu_precisions() if self.device == "cpu" else ("fp32", "bf16")
 
     def _engines(self) -> tuple[Engine, ...]:
         if self.device != "cpu":
             return ("stock",)
-        return ("fused", "stock") if self._wishes.engine == "auto" else (self._wishes.engine,)
+        return ("fused", "stock") if self._config.engine == "auto" else (self._config.engine,)
 
-    def _race(
-        self, model: ModelConfig, train: TrainConfig, vocabulary_size: int, limit: float, notes: list[str]
-    ) -> float:
-        """Seconds per step, of fewer where they take longer than ``limit``; adds to the notes what went wrong."""
-        network = CharRNN(model, vocabulary_size, None if self._document is None else 0)
+    def _try(self, model: ModelConfig, train: TrainConfig, vocab_size: int, limit: float) -> float:
+        """Return the seconds of a step; after fewer steps where they take longer than ``limit``."""
+        network = CharRNN(model, vocab_size, None if self._document is None else 0)
         network.initialize(seed=0)
-        learner = TrainStep(network, train)
-        with autocast(self.device, train.precision):  # compiles kernels that were never used, which is no lap
+        train_step = TrainStep(network, train)
+        with autocast(self.device, train.precision):  # compiles kernels that were never used, outside the timing
             first = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             network(first, network.zero_state(1))[0].sum().backward()
         random, size = np.random.default_rng(0), (train.seq_length, train.batch_size)
-        ids = random.integers(vocabulary_size, size=size)
+        ids = random.integers(vocab_size, size=size)
         if self._document is not None:
             ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
-        laps: list[float] = []
-        while len(laps) < learner.warm_up + RACE_STEPS or sum(laps[learner.warm_up :]) < RACE_SECONDS:
+        seconds: list[float] = []
+        while len(seconds) < WARM_UP + TRIAL_STEPS or sum(seconds[WARM_UP:]) < TRIAL_SECONDS:
             started = time.perf_counter()
-            _, state = learner.step(len(laps), ids, ids, state, learning_rate=1e-4)
-            laps.append(time.perf_counter() - started)
-            if laps[0] > max(10 * limit, 4 * RACE_SECONDS):  # hopeless, such as all cores where one of them is busy
-                return laps[0]
-            counted = laps[learner.warm_up :]
-            if counted and (counted[-1] > limit or sum(counted) > 4 * RACE_SECONDS):
+            _, state = train_step.step(len(seconds), ids, ids, state, learning_rate=1e-4)
+            seconds.append(time.perf_counter() - started)
+            if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # hopeless, such as all cores where one is busy
+                return seconds[0]
+            counted = seconds[WARM_UP:]
+            if counted and (counted[-1] > limit or sum(counted) > 4 * TRIAL_SECONDS):
                 break
-        if Captured.refusal:
-            notes.append(f"the step cannot be a CUDA graph here ({Captured.refusal}), so Python slows it down")
-        return statistics.median(laps[learner.warm_up :])
+        return statistics.median(seconds[WARM_UP:])
 
 
-def _price(finished: tuple[float, Precision, Engine, int]) -> float:
-    """Seconds of a step, and a little for what a race of a moment does not see.
-
-    Torch's layers divide each operation among the cores and wait for the slowest: another program that wants a core
-    for a while slows them four to sixty times, and ours two to three times. And a run that always takes the same
-    engine can be repeated to the bit.
-    """
-    seconds, _, engine, _ = finished
-    return seconds * (HANDICAP if engine == "stock" else 1)
+def set_up_torch(threads: int) -> None:
+    """Set what holds for the whole process while it trains."""
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.set_num_threads(threads)
+    keep_memory()
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
@@ -179,33 +167,7 @@ def plan_here(corpus: Corpus, overrides: Overrides) -> Plan:
         SettingError: a device that this machine doesn't have.
     """
     document = corpus.characters / corpus.documents if corpus.documents else None
-    machine = Autotuner(overrides.apply(TrainConfig()), document)
-    overrides = replace(overrides, device=machine.device)
-    return make_plan(len(corpus.stored), len(corpus.vocabulary), overrides, machine.pace)
-
-
-def set_up_torch(config: TrainConfig) -> Device:
-    """Set torch's threads, precision and memory for a run, and return its device.
-
-    Raises:
-        SettingError: a device that this machine doesn't have.
-    """
-    device = _device(config.device)
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-    torch.set_num_threads(config.threads or _cores())
-    keep_memory()
-    return device
-
-
-def _device(wish: Device) -> Device:
-    if wish == "auto":  # never mps: its recurrent gradients have been silently wrong (pytorch#190056)
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(wish, True):
-        raise SettingError("device", f"torch finds no {wish} here", "give cpu")
-    return wish
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    tuner = Autotuner(overrides.apply(TrainConfig()), document)
+    set_up_torch(tuner.threads)
+    overrides = replace(overrides, device=tuner.device)
+    return make_plan(len(corpus.stored), len(corpus.vocabulary), overrides, tuner.measure_step)

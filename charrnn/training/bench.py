@@ -2,7 +2,8 @@
 
 Training is timed by the race that precedes every run (``autotune.py``), sampling by the loop that ``charrnn
 sample`` runs (``generation/generate.py``). Beside them stands what the same machine gives in one
-large matrix product, which is where the time of a well-built training goes. Knows nothing about corpora, tables or terminals.
+large matrix product, which is where the time of a well-built training goes. Knows nothing
+about corpora, tables or terminals.
 """
 
 import math
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import torch
 
+from charrnn.checkpoint import Checkpoint
 from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import write
-from charrnn.rnn.backend import Engines
+from charrnn.rnn.backend import Decoders
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner
 
@@ -83,7 +85,7 @@ class Bench:
     def speed(self, model: ModelConfig) -> Speed:
         """Measures one network; a few seconds."""
         size, config = len(VOCABULARY), self._config
-        pace = self._machine.pace(model, config, size)
+        pace = self._machine.measure_step(model, config, size)
         parameters = model.parameters(size)
         training = config.batch_size * config.seq_length / pace.seconds_per_step
         gflops = FLOPS * parameters * training / 1e9
@@ -142,7 +144,8 @@ def _sampling(model: ModelConfig) -> float:
     """Characters per second of one stream, written to nowhere."""
     network = CharRNN(model, len(VOCABULARY))
     network.initialize(seed=0)
-    engine = Engines(model, network.tensors()).network("int8", math.inf)
+    contents = Checkpoint(model, VOCABULARY, network.tensors(), {})
+    engine = Decoders(contents).choose("int8", math.inf)
     pieces = write(engine, VOCABULARY, SampleConfig(length=0, seed=0))
     written = 0
     while written < SAMPLING_WARM_UP:

@@ -20,11 +20,11 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.dataloader import Streams
 from charrnn.errors import TrainingError
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.evaluation.torch_reader import TorchReader
+from charrnn.rnn.torch_reader import TorchReader
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.plan import Plan, schedule
-from charrnn.training.train_step import TrainStep, autocast
+from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.version import __version__
 
@@ -96,8 +96,7 @@ class Trainer:
         if self._copied is None or self._copied[0] != self._now.step:
             tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
             tensors |= self._learner.averages()
-            for index, layer in enumerate(self._state):
-                tensors |= {f"state.{index}.{part}": its.cpu().numpy().copy() for part, its in enumerate(layer)}
+            tensors |= {name: part.cpu().numpy().copy() for name, part in self._state.named()}
             self._copied = self._now.step, tensors
         return TrainerState(replace(self._now, seconds=self._seconds()), self._copied[1])
 
@@ -179,12 +178,8 @@ class Trainer:
         self._now = snapshot.progress
         self._network.load_tensors(snapshot.part("weights"))
         self._learner.restore(snapshot.tensors, snapshot.progress.step)
-        self._state = tuple(
-            tuple(
-                torch.tensor(snapshot.tensors[f"state.{index}.{part}"], device=device) for part in range(len(layer))
-            )
-            for index, layer in enumerate(self._state)
-        )
+        saved = self._state.from_named(snapshot.tensors)
+        self._state = saved.map(lambda part: torch.tensor(part, device=device))
         self._copied = snapshot.progress.step, snapshot.tensors
 
     def _evaluate(self) -> Event:
@@ -224,11 +219,12 @@ class Trainer:
             return None
         network = self._new_network().to(self._config.device)
         network.load_tensors(tensors)
-        network.fused = roughly and self._network.fused
+        network.native = roughly and self._network.native
         if not roughly:
-            return carried_nats(TorchReader(network), self._validation, heartbeat=self._look)
-        with autocast(self._config.device, self._config.precision):
-            return carried_nats(TorchReader(network), self._validation, math.inf, self._look)
+            reader = TorchReader(network, self._config.threads)
+            return carried_nats(reader, self._validation, heartbeat=self._look)
+        reader = TorchReader(network, self._config.threads, self._config.precision)
+        return carried_nats(reader, self._validation, math.inf, self._look)
 
     def _new_network(self) -> CharRNN:
         vocabulary = self.corpus.vocabulary

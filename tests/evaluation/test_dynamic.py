@@ -8,7 +8,7 @@ from charrnn.data.reading import of
 from charrnn.evaluation import dynamic
 from charrnn.evaluation.dynamic import CHUNK, learning_surprisals
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.evaluation.torch_reader import torch_reader
+from charrnn.rnn.torch_reader import torch_reader
 from tests.conftest import make_checkpoint
 
 TEXT = "the lazy dog jumps over the quick brown fox\n" * 60

@@ -9,7 +9,7 @@ import torch
 from charrnn.config import Cell, ModelConfig
 from charrnn.evaluation import metrics, surprisal
 from charrnn.evaluation.metrics import carried_nats, figure, reset_nats
-from charrnn.evaluation.torch_reader import TorchReader
+from charrnn.rnn.torch_reader import TorchReader
 from charrnn.rnn.torch_rnn import CharRNN
 
 V = 7

@@ -1,20 +1,20 @@
 """The meter: however a text is cut and read, each symbol is as surprising as in a single stream."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell, ModelConfig
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
-from charrnn.evaluation import numpy_reader
 from charrnn.evaluation import surprisal as module
-from charrnn.evaluation.numpy_reader import LOADING, Thrifty
-from charrnn.evaluation.surprisal import Reader, SurprisalMeter
-from charrnn.evaluation.torch_reader import TorchReader, torch_reader
+from charrnn.evaluation.surprisal import SurprisalMeter
+from charrnn.rnn.backend import TYPICAL, Reader, SwitchingReader
+from charrnn.rnn.torch_reader import TorchReader, torch_reader
 from charrnn.rnn.torch_rnn import CharRNN
 
 V = 6
@@ -29,19 +29,17 @@ def build(cell: Cell, *, boundary: bool) -> CharRNN:
 def read_by(engine: str, network: CharRNN) -> Reader:
     symbols = "abcdef" if network.boundary is None else BOUNDARY + "abcde"
     contents = Checkpoint(network.config, Vocabulary(symbols), network.tensors(), {})
-    network.fused = engine == "fused"
+    network.native = engine == "fused"
     if engine in ("stock", "fused"):
         return TorchReader(network)
-    reader = Thrifty(contents, lambda: torch_reader(contents))
-    if engine == "both":
-        reader._spent = LOADING - 0.001  # some ten steps
-    return reader
+    costs = replace(TYPICAL, load_torch=0.001) if engine == "both" else TYPICAL  # some ten steps
+    return SwitchingReader(contents, lambda: torch_reader(contents), costs=costs)
 
 
 def one_by_one(network: CharRNN, ids: list[int], marks: list[bool]) -> list[float]:
     """The definition: one symbol after the other, the state zero before those with a mark and before boundaries."""
     nats, state, logits = [], network.zero_state(1), None
-    network.fused = False
+    network.native = False
     with torch.no_grad():
         for symbol, mark in zip(ids, marks, strict=True):
             nats.append(0.0 if logits is None else -float(logits.log_softmax(-1)[0, 0, symbol]))
@@ -114,17 +112,16 @@ def test_after_the_symbol_with_which_it_begins_the_first_one_is_predicted_too() 
 
 
 def test_in_bf16_all_threads_compute_in_bf16() -> None:
-    ids = np.random.default_rng(0).integers(V, size=400)
-    reader = read_by("fused", build("lstm", boundary=False))
-    exact = SurprisalMeter(reader, np.inf).read(ids)
-    with torch.autocast("cpu", torch.bfloat16):
-        rough: NDArray[np.float64] = SurprisalMeter(reader, np.inf).read(ids)
+    ids, network = np.random.default_rng(0).integers(V, size=400), build("lstm", boundary=False)
+    network.native = True
+    exact = SurprisalMeter(TorchReader(network), np.inf).read(ids)
+    rough = SurprisalMeter(TorchReader(network, threads=2, precision="bf16"), np.inf).read(ids)
     difference = np.abs(rough - exact).reshape(-1, 20).max(axis=1)
     assert (difference > 1e-5).all()
     assert difference.max() < 0.1
 
 
-def test_torch_is_loaded_where_there_is_much_to_read_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_loaded_where_there_is_much_to_read_and_not_before() -> None:
     network = build("lstm", boundary=False)
     contents, loaded = Checkpoint(network.config, Vocabulary("abcdef"), network.tensors(), {}), []
 
@@ -132,13 +129,13 @@ def test_torch_is_loaded_where_there_is_much_to_read_and_not_before(monkeypatch:
         loaded.append(True)
         return torch_reader(contents)
 
-    monkeypatch.setattr(numpy_reader, "LOADING", 0.02)
+    costs = replace(TYPICAL, load_torch=0.02)
     ids = np.zeros(100, dtype=np.int64)
-    SurprisalMeter(Thrifty(contents, fast, expected=100)).read(ids)
+    SurprisalMeter(SwitchingReader(contents, fast, expected=100, costs=costs)).read(ids)
     assert not loaded
-    SurprisalMeter(Thrifty(contents, fast, expected=10**5)).read(ids)
+    SurprisalMeter(SwitchingReader(contents, fast, expected=10**5, costs=costs)).read(ids)
     assert len(loaded) == 1
-    meter = SurprisalMeter(Thrifty(contents, fast))
+    meter = SurprisalMeter(SwitchingReader(contents, fast, costs=costs))
     for _ in range(20):
         meter.read(ids)
     assert len(loaded) == 2

@@ -16,8 +16,9 @@ from charrnn.generation import generate as module
 from charrnn.generation.batch import start
 from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
 from charrnn.generation.sampler import log_softmax
-from charrnn.rnn.compiled_rnn import Compiled
-from charrnn.rnn.numpy_rnn import Network, NumPyRNN
+from charrnn.rnn.backend import Decoder
+from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.numpy_rnn import NumPyRNN
 
 
 def written(tiny: Checkpoint, prompt: str = "fox", **settings: Any) -> str:
@@ -249,16 +250,16 @@ def test_more_alternatives_than_characters_are_all_of_them(tiny: Checkpoint) -> 
 
 
 def test_compiled_code_tells_the_same(tiny: Checkpoint) -> None:
-    def told(network: Network) -> list[Sample]:
+    def told(network: Decoder) -> list[Sample]:
         requests = Listed(Request(number, "fox") for number in range(3))
         config = SampleConfig(length=30, seed=1, logprobs=2)
         return list(generate_batch(network, tiny.vocabulary, config, requests))
 
-    assert told(Compiled(tiny.model, tiny.tensors)) == told(NumPyRNN(tiny.model, tiny.tensors))
+    assert told(CompiledRNN(tiny.model, tiny.tensors)) == told(NumPyRNN(tiny.model, tiny.tensors))
 
 
-@pytest.mark.parametrize("kind", [Compiled, NumPyRNN])
-def test_a_falling_temperature_never_falls_below_its_end(tiny: Checkpoint, kind: type[Network]) -> None:
+@pytest.mark.parametrize("kind", [CompiledRNN, NumPyRNN])
+def test_a_falling_temperature_never_falls_below_its_end(tiny: Checkpoint, kind: type[Decoder]) -> None:
     prompts, config = ["f", "fox jumps over " * 5, "", "dog"], SampleConfig(length=20, temperature=(1.0, 0.0), seed=1)
 
     def texts(asked: Sequence[str], first: int = 0) -> list[str]:

@@ -15,21 +15,22 @@ from charrnn.errors import FileError, ModelFileError
 from charrnn.generation import prompt_state as module
 from charrnn.generation.generate import Listed, Request, generate_batch, write
 from charrnn.generation.prompt_state import PromptState, check_free, load, read, save, unprimed
-from charrnn.rnn.compiled_rnn import Compiled
-from charrnn.rnn.numpy_rnn import Network, NumPyRNN
+from charrnn.rnn.backend import Decoder
+from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.numpy_rnn import NumPyRNN
 from tests.conftest import TEXT, make_checkpoint
 
 texts = st.text(alphabet=sorted(set(TEXT)), max_size=30)
 
 
-def primed_by(network: Network, tiny: Checkpoint, *parts: str) -> PromptState:
+def primed_by(network: Decoder, tiny: Checkpoint, *parts: str) -> PromptState:
     primed = unprimed(network, tiny.vocabulary)
     for part in parts:
         primed = read(network, primed, tiny.vocabulary.encode(part))
     return primed
 
 
-def written(network: Network, tiny: Checkpoint, prompt: str, primed: PromptState | None, **settings: Any) -> str:
+def written(network: Decoder, tiny: Checkpoint, prompt: str, primed: PromptState | None, **settings: Any) -> str:
     config = SampleConfig(length=40, seed=1, **settings)
     return "".join(piece.text for piece in write(network, tiny.vocabulary, config, prompt, primed))
 
@@ -47,10 +48,9 @@ def test_compiled_code_reads_what_numpy_reads(tiny: Checkpoint, monkeypatch: pyt
     monkeypatch.setattr(module, "PIECE", 10)
     by_numpy, compiled = (
         primed_by(network, tiny, TEXT)
-        for network in (NumPyRNN(tiny.model, tiny.tensors), Compiled(tiny.model, tiny.tensors))
+        for network in (NumPyRNN(tiny.model, tiny.tensors), CompiledRNN(tiny.model, tiny.tensors))
     )
-    for one, other in zip(by_numpy.state[0], compiled.state[0], strict=True):
-        assert np.array_equal(one, other)
+    assert np.array_equal(by_numpy.state.flatten(), compiled.state.flatten())
 
 
 def test_every_character_of_a_long_text_is_told_of(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from charrnn.config import ModelConfig
-from charrnn.rnn.numpy_rnn import NumPyRNN, joined, rows_of
+from charrnn.rnn.numpy_rnn import NumPyRNN
+from charrnn.rnn.state import State
 from charrnn.rnn.torch_rnn import CharRNN
 
 V, CHARACTERS = 40, 200
@@ -30,9 +31,8 @@ def test_logits_are_those_of_the_torch_network(cell: str, layers: int, embedding
     for t in range(CHARACTERS):
         logits, state = stepper.step(ids[[t]], state)
         np.testing.assert_allclose(logits[0], expected[t, 0].numpy(), atol=1e-5)
-    for ours, theirs in zip(state, after, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
+    for (_, ours), (_, theirs) in zip(state.named(), after.named(), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -50,9 +50,8 @@ def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
             alone, states[b] = stepper.step(row[[b]], states[b])
             np.testing.assert_allclose(logits[b], alone[0], atol=1e-5)
     rows = np.array([3, 0])
-    for ours, theirs in zip(rows_of(together, rows), joined([states[3], states[0]]), strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
+    picked, joined = together.select(rows), State.join([states[3], states[0]])
+    np.testing.assert_allclose(picked.flatten(), joined.flatten(), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -62,13 +61,11 @@ def test_a_step_leaves_the_state_it_was_given(cell: str) -> None:
     network.initialize(seed=0)
     stepper = NumPyRNN(config, network.tensors(), "fp32")
     _, state = stepper.step(np.array([3]), stepper.zero_state(1))
-    copy = [[part.copy() for part in layer] for layer in state]
+    copy = state.map(np.copy)
     first, _ = stepper.step(np.array([5]), state)
     again, _ = stepper.step(np.array([5]), state)
     np.testing.assert_array_equal(first, again)
-    for layer, kept in zip(state, copy, strict=True):
-        for part, expected in zip(layer, kept, strict=True):
-            np.testing.assert_array_equal(part, expected)
+    np.testing.assert_array_equal(state.flatten(), copy.flatten())
 
 
 def test_the_weights_it_was_built_from_stay_as_they_were() -> None:

@@ -1,107 +1,101 @@
-"""Autotuner code is kept on disk, and nothing that happens to it there does harm."""
+"""Compiled code is kept on disk, and nothing that happens to it there does harm."""
 
-import ast
-import ctypes
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from llvmlite import ir
 
 from charrnn.rnn import compiled_rnn
-from charrnn.rnn.backend import Engines
-from charrnn.rnn.compiled_rnn import Compiled
-from charrnn.rnn.kernels import object_cache
-from charrnn.rnn.kernels.object_cache import MachineCode, Source
+from charrnn.rnn.backend import Decoders
+from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.kernels import decode, object_cache
+from charrnn.rnn.kernels.jit import Kernel, load_kernels
+from charrnn.rnn.kernels.object_cache import Target
+from charrnn.rnn.kernels.simd import I64, Function, Parameters
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from tests.conftest import environment, make_checkpoint
 
-ANSWER = """
-define i32 @other() {
-  ret i32 7
-}
-define i32 @function() {
-  ret i32 42
-}
-"""
+PARAMETERS: dict[str, Parameters] = {"answer": {"result": I64, "number": int}}
 
 
-class Compiler:
-    """Counts how often it is asked."""
+class Build:
+    """Writes a kernel that answers 42 plus a number, and counts how often it is asked."""
 
-    def __init__(self, module: str = ANSWER) -> None:
-        self.asked, self._module = 0, module
+    def __init__(self) -> None:
+        self.asked = 0
 
-    def __call__(self) -> Source:
+    def __call__(self, target: Target) -> ir.Module:
         self.asked += 1
-        return Source(self._module, "function", "", "")
+        module = ir.Module("answer")
+        f = Function(module, "answer", PARAMETERS["answer"])
+        f["result"].store(f["number"] + 42)
+        f.finish()
+        return module
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where machine code is kept."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    """Where compiled code is kept."""
+    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path / "kept"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     return tmp_path / "kept"
 
 
-def answer(compiler: Compiler, *sources: Path) -> int:
-    code = MachineCode("answer", sources, compiler)
-    return int(ctypes.CFUNCTYPE(ctypes.c_int)(code.address)())
+def answer(build: Build, target: Target | None = None) -> int:
+    result = np.zeros(1, dtype=np.int64)
+    load_kernels("answer", PARAMETERS, build, target)["answer"](result=result, number=0)
+    return int(result[0])
 
 
-def test_it_is_made_once_and_found_from_then_on(folder: Path) -> None:
-    compiler = Compiler()
-    assert [answer(compiler) for _ in range(3)] == [42] * 3
-    assert compiler.asked == 1
+def test_it_is_compiled_once_and_found_from_then_on(folder: Path) -> None:
+    build = Build()
+    assert [answer(build) for _ in range(3)] == [42] * 3
+    assert build.asked == 1
     assert [file.name.split("-")[0] for file in folder.iterdir()] == ["answer"]
 
 
-def test_it_is_made_again_when_its_source_changes(tmp_path: Path) -> None:
-    compiler, source = Compiler(), tmp_path / "source.py"
-    for text in ("one", "one", "other"):
-        source.write_text(text, encoding="utf-8")
-        answer(compiler, source)
-    assert compiler.asked == 2
+def test_it_is_compiled_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build()
+    monkeypatch.setattr(object_cache, "_HERE", tmp_path / "kernels")
+    (tmp_path / "kernels").mkdir()
+    for name in ("kernels/simd.py", "cells.py", "tanh_approx.py"):
+        asked = build.asked
+        for text in ("one", "one", "other"):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            object_cache._sources.cache_clear()
+            answer(build)
+        assert build.asked >= asked + 1
+    object_cache._sources.cache_clear()
 
 
-@pytest.mark.parametrize("setting", ["NUMBA_CPU_NAME", "NUMBA_OPT"])
-def test_it_is_made_again_for_other_settings_of_the_compiler(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = Compiler()
-    answer(compiler)
-    monkeypatch.setenv(setting, "1")
-    answer(compiler)
-    assert compiler.asked == 2
-
-
-def test_it_is_made_again_for_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = Compiler()
-    answer(compiler)
-    monkeypatch.setattr(object_cache.binding, "get_host_cpu_name", lambda: "another")
-    answer(compiler)
-    assert compiler.asked == 2
+def test_it_is_compiled_again_for_another_processor() -> None:
+    build = Build()
+    assert answer(build) == answer(build, Target(Target.host().cpu, "")) == 42
+    assert build.asked == 2
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "bit", "text"])
-def test_a_damaged_file_is_replaced(damage: str, folder: Path) -> None:
-    compiler = Compiler()
-    answer(compiler)
+def test_a_damaged_file_is_never_run_but_replaced(damage: str, folder: Path) -> None:
+    build = Build()
+    answer(build)
     (file,) = folder.iterdir()
     data = file.read_bytes()
     flipped = data[:200] + bytes([data[200] ^ 1]) + data[201:]
     file.write_bytes({"empty": b"", "short": data[:-1], "bit": flipped, "text": b"no machine code"}[damage])
-    assert answer(compiler) == 42
-    assert compiler.asked == 2
+    assert answer(build) == 42
+    assert build.asked == 2
     assert file.read_bytes() == data
 
 
-def test_where_nothing_can_be_kept_it_is_made_each_time(folder: Path, tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_it_is_compiled_each_time(folder: Path) -> None:
     folder.write_bytes(b"no folder")
-    (tmp_path / "own").write_bytes(b"no folder either")
-    compiler = Compiler()
-    assert answer(compiler) == answer(compiler) == 42
-    assert compiler.asked == 2
+    build = Build()
+    assert answer(build) == answer(build) == 42
+    assert build.asked == 2
 
 
 def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
@@ -110,96 +104,91 @@ def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
     (tmp_path / "file").touch()
     folders = [tmp_path / "file", tmp_path / "folder"]
     monkeypatch.setattr(object_cache, "_folders", lambda: folders)
-    compiler = Compiler()
-    assert answer(compiler) == answer(compiler) == 42
-    assert compiler.asked == 1
+    build = Build()
+    assert answer(build) == answer(build) == 42
+    assert build.asked == 1
     assert len(list(folders[1].iterdir())) == 1
 
 
-def test_the_users_own_folder_comes_second_and_never_lies_wherever_we_are(
+def test_the_users_own_folder_comes_second_and_is_never_relative_to_where_we_are(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "own" / "charrnn"
-    assert object_cache._folders() == [folder, own]
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
-    beside = Path(object_cache.__file__).parent / "__pycache__"
+    assert object_cache._folders() == [folder]
+    monkeypatch.delenv(object_cache.FOLDER_VARIABLE)
+    beside, own = Path(object_cache.__file__).parent / "__pycache__", tmp_path / "own" / "charrnn"
     assert object_cache._folders() == [beside, own]
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
     assert object_cache._folders() == [beside]
 
 
-def test_code_that_calls_what_later_processes_lack_is_refused() -> None:
-    module = """
-    declare i32 @PyGILState_Check()
-    define i32 @function() {
-      %one = call i32 @PyGILState_Check()
-      ret i32 %one
-    }
-    """
-    with pytest.raises(ImportError, match="answer needs PyGILState_Check"):
-        answer(Compiler(module))
+def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(target: Target) -> None:
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr(Target, "machine", fail)
+    with pytest.raises(ImportError, match="no such processor"):
+        answer(Build())
 
 
-def test_what_llvm_does_not_take_cannot_be_imported() -> None:
-    with pytest.raises(ImportError, match="expected top-level entity"):
-        answer(Compiler("no module"))
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"result": np.zeros(1, dtype=np.int32), "number": 0},
+        {"result": np.zeros((2, 2), dtype=np.int64).T[::2], "number": 0},
+        {"result": np.zeros(1, dtype=np.int64)},
+        {"result": np.zeros(1, dtype=np.int64), "number": 0, "more": 1},
+    ],
+    ids=["another type", "not contiguous", "missing", "unknown"],
+)
+def test_a_kernel_refuses_arguments_that_it_would_misread(arguments: dict[str, object]) -> None:
+    kernel = load_kernels("answer", PARAMETERS, Build())["answer"]
+    with pytest.raises(TypeError):
+        kernel(**arguments)
 
 
-def test_all_that_the_kernel_is_made_of_counts() -> None:
-    """But for what does not tell what is computed."""
-    package = Path(compiled_rnn.__file__).parents[1]
-    counted = {path.relative_to(package).with_suffix("") for path in compiled_rnn._SOURCES}
-    assert all(path.is_file() for path in compiled_rnn._SOURCES)
-    for path in ("sampling/kernel", "sampling/blocks", "sampling/choice", "sampling/lanes", "vectors"):
-        tree = ast.parse((package / f"{path}.py").read_text(encoding="utf-8"))
-        names = {
-            name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("charrnn")
-            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
-        }
-        files = {Path(*name.split(".")[1:]) for name in names}
-        assert {file for file in files if (package / file).with_suffix(".py").is_file()} <= counted
+def fresh_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process has loaded, as a later process would."""
+    monkeypatch.setattr(compiled_rnn, "decoding_kernel", decode.decoding_kernel.__wrapped__)
 
 
-def test_who_is_told_of_a_compilation_is_told_once_and_the_next_process_needs_no_numba(
+def test_who_waits_for_a_compilation_is_told_once_and_not_by_the_next_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made, told = make_checkpoint(cell="rnn"), []
-    monkeypatch.setattr(compiled_rnn, "_kernels", {})
+    fresh_kernels(monkeypatch)
     for _ in range(2):
-        network = Engines(made.model, made.tensors, lambda: told.append(1)).network("int8", 1e9)
-        assert isinstance(network, Compiled)
-    assert told == [1]
-    monkeypatch.setattr(compiled_rnn, "_kernels", {})  # as a later process finds it
-    Engines(made.model, made.tensors, lambda: told.append(2)).network("int8", 1e9)
+        network = Decoders(made, lambda: told.append(1)).choose("int8", 1e9)
+        assert isinstance(network, CompiledRNN)
     assert told == [1]
     check = (
-        "import sys; from charrnn.rnn.compiled_rnn import Kernel\n"
-        "Kernel('rnn', lambda: print('compiles')); print('numba' in sys.modules)"
+        "from charrnn.rnn.backend import Decoders; from tests.conftest import make_checkpoint\n"
+        "Decoders(make_checkpoint(cell='rnn'), lambda: print('compiles')).choose('int8', 1e9); print('done')"
     )
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, env=environment(), check=True)
-    assert result.stdout.split() == [b"False"]
+    assert result.stdout.split() == [b"done"]
 
 
-def test_where_numba_is_missing_nobody_is_told_and_numpy_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_checkpoint(cell="rnn")
-    monkeypatch.setattr(compiled_rnn, "_kernels", {})
-    for name in [name for name in sys.modules if name.startswith("charrnn.rnn.kernels.decode")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr(sys.modules["charrnn.sampling"], "kernel", raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    network = Engines(made.model, made.tensors, lambda: pytest.fail("told")).network("int8", 1e9)
-    assert not isinstance(network, Compiled)
+def test_where_llvmlite_is_missing_nobody_is_told_and_numpy_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "charrnn.rnn.compiled_rnn", None)
+    network = Decoders(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    assert not isinstance(network, CompiledRNN)
 
 
-def test_nothing_is_compiled_for_what_numpy_writes_sooner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_compiled_for_what_numpy_does_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     made, told = make_checkpoint(cell="rnn"), []
-    monkeypatch.setattr(compiled_rnn, "_kernels", {})
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    engines = Engines(made.model, made.tensors, lambda: told.append(1))
-    assert isinstance(engines.network("int8", 2000), NumPyRNN)
+    fresh_kernels(monkeypatch)
+    decoders = Decoders(made, lambda: told.append(1))
+    assert isinstance(decoders.choose("int8", 2000), NumPyRNN)
     assert told == []
-    assert isinstance(engines.network("int8", 1e6), Compiled)
+    assert isinstance(decoders.choose("int8", 1e6), CompiledRNN)
     assert told == [1]
-    assert isinstance(Engines(made.model, made.tensors).network("int8", 2000), Compiled)  # it lies there by now
+    assert isinstance(Decoders(made).choose("int8", 2000), CompiledRNN)  # it is on disk by now
+
+
+def test_a_kernel_keeps_its_code_alive(folder: Path) -> None:
+    kernel: Kernel = load_kernels("answer", PARAMETERS, Build())["answer"]
+    for _ in range(3):
+        load_kernels("answer", PARAMETERS, Build())
+    result = np.zeros(1, dtype=np.int64)
+    kernel(result=result, number=1)
+    assert result[0] == 43

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from charrnn.config import ModelConfig
-from charrnn.rnn.torch_rnn import CharRNN, State, detach
+from charrnn.rnn.state import State
+from charrnn.rnn.torch_rnn import CharRNN, detach
 
 V, T, B = 11, 12, 3
 SHAPES = [
@@ -29,9 +30,8 @@ def some_ids(time: int = T, batch: int = B) -> torch.Tensor:
 
 
 def assert_same(one: State, other: State) -> None:
-    for left, right in zip(one, other, strict=True):
-        for a, b in zip(left, right, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    for (_, left), (_, right) in zip(one.named(), other.named(), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
@@ -39,9 +39,9 @@ def test_shapes_are_those_of_the_legend(config: ModelConfig) -> None:
     network = build(config)
     logits, state = network(some_ids(), network.zero_state(B))
     assert logits.shape == (T, B, V)
-    assert len(state) == config.layers
-    assert {part.shape for layer in state for part in layer} == {(B, config.hidden)}
-    assert {len(layer) for layer in state} == {2 if config.cell == "lstm" else 1}
+    assert len(state.layers) == config.layers
+    assert {part.shape for layer in state.layers for part in layer} == {(B, config.hidden)}
+    assert {len(layer) for layer in state.layers} == {2 if config.cell == "lstm" else 1}
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
@@ -124,8 +124,8 @@ def test_the_cells_follow_the_equations_of_their_docstring(cell: str) -> None:
     else:
         expected = np.tanh(inputs[0] + echoes[0])
     state = tuple(torch.tensor(part[None], dtype=torch.float32) for part in ((h, c) if cell == "lstm" else (h,)))
-    _, after = network(torch.tensor([[7]]), (state,))
-    np.testing.assert_allclose(after[0][0][0].detach().numpy(), expected, atol=1e-6)
+    _, after = network(torch.tensor([[7]]), State((state,)))
+    np.testing.assert_allclose(after.layers[0][0][0].detach().numpy(), expected, atol=1e-6)
 
 
 def test_dropout_silences_the_share_it_is_told_and_keeps_the_mean() -> None:
@@ -163,8 +163,8 @@ def test_dropout_repeats_with_its_generator() -> None:
 def test_gradients_end_at_a_detached_state() -> None:
     network = build(SHAPES[0])
     _, state = network(some_ids(), network.zero_state(B))
-    assert all(part.requires_grad for layer in state for part in layer)
-    assert not any(part.requires_grad for layer in detach(state) for part in layer)
+    assert all(part.requires_grad for _, part in state.named())
+    assert not any(part.requires_grad for _, part in detach(state).named())
     assert_same(detach(state), state)
 
 
@@ -172,7 +172,7 @@ def test_the_state_passed_in_is_left_as_it_was() -> None:
     network = build(SHAPES[0])
     state = network.zero_state(B)
     network(some_ids(), state)
-    assert all(float(part.abs().sum()) == 0 for layer in state for part in layer)
+    assert all(float(part.abs().sum()) == 0 for _, part in state.named())
 
 
 def test_an_untrained_network_is_about_as_good_as_a_guess() -> None:

@@ -21,7 +21,7 @@ MODEL, TRAIN = ModelConfig(hidden=8, layers=1), TrainConfig(batch_size=2, seq_le
 
 @pytest.fixture(autouse=True)
 def _short_races(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RACE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "TRIAL_SECONDS", 0.0)
 
 
 def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
@@ -33,8 +33,8 @@ def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
             raise result
         return float(result[train.threads] if isinstance(result, dict) else result)
 
-    monkeypatch.setattr(Autotuner, "_race", fixed)
-    monkeypatch.setattr(module, "_cores", lambda: 4)
+    monkeypatch.setattr(Autotuner, "_try", fixed)
+    monkeypatch.setattr(module, "usable_cores", lambda: 4)
     monkeypatch.setattr(
         module, "cpu_precisions", lambda: sorted({name.partition("_")[0] for name in outcome}, reverse=True)
     )
@@ -43,7 +43,7 @@ def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
 @pytest.mark.parametrize(("fp32", "bf16", "winner"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32")])
 def test_the_faster_precision_wins(monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, winner: str) -> None:
     race(monkeypatch, fp32=fp32, bf16=bf16)
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert (pace.precision, pace.seconds_per_step, pace.note) == (winner, 1.0, "")
 
 
@@ -54,7 +54,7 @@ def test_the_faster_engine_wins_unless_ours_is_nearly_as_fast(
     monkeypatch: pytest.MonkeyPatch, fused: float, stock: float, winner: str
 ) -> None:
     race(monkeypatch, fp32_fused=fused, fp32_stock=stock)
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     seconds = {"fused": fused, "stock": stock}[winner]
     assert (pace.engine, pace.seconds_per_step, pace.note) == (winner, seconds, "")
 
@@ -62,25 +62,25 @@ def test_the_faster_engine_wins_unless_ours_is_nearly_as_fast(
 @pytest.mark.parametrize("engine", ["fused", "stock"])
 def test_a_chosen_engine_is_not_raced(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     race(monkeypatch, fp32=1.0, **{f"fp32_{engine}": 5.0})
-    assert Autotuner(TrainConfig(device="cpu", engine=engine)).pace(MODEL, TRAIN, 5).engine == engine
+    assert Autotuner(TrainConfig(device="cpu", engine=engine)).measure_step(MODEL, TRAIN, 5).engine == engine
 
 
 def test_a_processor_without_bf16_trains_in_fp32_and_wastes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=1.0)
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert (pace.precision, pace.note) == ("fp32", "")
 
 
 def test_bf16_that_torch_has_no_layer_for_is_left_to_our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=2.0, bf16_fused=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert (pace.precision, pace.engine, pace.note) == ("bf16", "fused", "")
 
 
 def test_bf16_that_fails_where_it_looked_best_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, bf16=RuntimeError("no"), fp32=1.0)
     monkeypatch.setattr(module, "cpu_precisions", lambda: ("bf16",))
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert pace.precision == "fp32"
     assert "cannot train in bf16 (no)" in pace.note
 
@@ -99,7 +99,7 @@ def test_a_precision_that_cannot_win_is_not_raced(monkeypatch: pytest.MonkeyPatc
 
 def test_bf16_that_was_asked_for_and_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
-    pace = Autotuner(TrainConfig(device="cpu", precision="bf16", engine="stock")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu", precision="bf16", engine="stock")).measure_step(MODEL, TRAIN, 5)
     assert pace.precision == "fp32"
     assert "cannot train in bf16 (could not create a primitive descriptor)" in pace.note
 
@@ -108,22 +108,22 @@ def test_bf16_that_was_asked_for_and_cannot_be_had_is_told(monkeypatch: pytest.M
 def test_kernels_that_cannot_be_compiled_leave_the_training_to_torch_and_are_told_once(
     monkeypatch: pytest.MonkeyPatch, wish: Any
 ) -> None:
-    race(monkeypatch, fp32=1.0, bf16=2.0, fp32_fused=ImportError("No module named 'numba'"),
-         bf16_fused=ImportError("No module named 'numba'"))  # fmt: skip
-    pace = Autotuner(TrainConfig(device="cpu", engine=wish)).pace(MODEL, TRAIN, 5)
+    race(monkeypatch, fp32=1.0, bf16=2.0, fp32_fused=ImportError("No module named 'llvmlite'"),
+         bf16_fused=ImportError("No module named 'llvmlite'"))  # fmt: skip
+    pace = Autotuner(TrainConfig(device="cpu", engine=wish)).measure_step(MODEL, TRAIN, 5)
     assert pace.engine == "stock"
-    assert pace.note.count("our kernels cannot run here (No module named 'numba')") == 1
+    assert pace.note.count("our kernels cannot run here (No module named 'llvmlite')") == 1
 
 
 def test_a_shortage_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=1.0, fp32_fused=MemoryError())
     with pytest.raises(MemoryError):
-        Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+        Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
 
 
 def test_a_chosen_precision_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=5.0)
-    assert Autotuner(TrainConfig(device="cpu", precision="fp32")).pace(MODEL, TRAIN, 5).precision == "fp32"
+    assert Autotuner(TrainConfig(device="cpu", precision="fp32")).measure_step(MODEL, TRAIN, 5).precision == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -133,18 +133,17 @@ def test_the_fastest_number_of_threads_wins(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], winner: int
 ) -> None:
     race(monkeypatch, fp32=seconds, bf16=9.0)
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert (pace.threads, pace.precision) == (winner, "fp32")
-    assert torch.get_num_threads() == winner
 
 
 def test_a_chosen_number_of_threads_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32={3: 1.0}, bf16={3: 2.0})
-    assert Autotuner(TrainConfig(device="cpu", threads=3)).pace(MODEL, TRAIN, 5).threads == 3
+    assert Autotuner(TrainConfig(device="cpu", threads=3)).measure_step(MODEL, TRAIN, 5).threads == 3
 
 
 def test_a_real_race_gives_a_real_pace() -> None:
-    pace = Autotuner(TrainConfig(device="cpu")).pace(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert 0 < pace.seconds_per_step < 10
 
 
@@ -160,10 +159,10 @@ def test_auto_never_takes_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Autotuner(TrainConfig()).device == "cpu"
 
 
-def test_threads_are_those_asked_for() -> None:
+def test_torch_is_set_up_for_the_threads_asked_for() -> None:
     before = torch.get_num_threads()
     try:
-        Autotuner(TrainConfig(device="cpu", threads=1))
+        module.set_up_torch(1)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -185,26 +184,19 @@ def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch
 
     monkeypatch.setattr(module.CharRNN, "read", compiled_at_first)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
-    assert Autotuner(train)._race(MODEL, train, 5, limit=0.001, notes=[]) < 1
+    assert Autotuner(train)._try(MODEL, train, 5, limit=0.001) < 1
 
 
-def test_a_step_that_cannot_be_captured_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.Captured, "refusal", "no memory for it")
-    pace = Autotuner(TrainConfig(device="cpu", threads=2)).pace(MODEL, TRAIN, 5)
-    assert pace.note == "the step cannot be a CUDA graph here (no memory for it), so Python slows it down"
-
-
-def test_the_steps_in_which_a_step_is_captured_are_no_laps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_to_warm_up_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     step = module.TrainStep.step
 
     def slow_at_first(self: Any, number: int, *arguments: Any, **more: Any) -> Any:
-        time.sleep(0.3 if number < 3 else 0)
+        time.sleep(0.3 if number < module.WARM_UP else 0)
         return step(self, number, *arguments, **more)
 
     monkeypatch.setattr(module.TrainStep, "step", slow_at_first)
-    monkeypatch.setattr(module.TrainStep, "warm_up", 3)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
-    assert Autotuner(train)._race(MODEL, train, 5, limit=0.1, notes=[]) < 0.1
+    assert Autotuner(train)._try(MODEL, train, 5, limit=0.1) < 0.1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")

@@ -1,8 +1,9 @@
-"""One optimizer step: shards together are the whole batch."""
+"""One optimizer step: groups of streams together are the whole batch, in any number of threads."""
 
 import copy
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ import torch
 from charrnn.config import Engine, ModelConfig, TrainConfig
 from charrnn.data.dataloader import IGNORED
 from charrnn.rnn import recurrence
-from charrnn.rnn.torch_rnn import CharRNN, State
+from charrnn.rnn.state import State
+from charrnn.rnn.stream_groups import GROUP
+from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import train_step as module
 from charrnn.training.train_step import TrainStep
 
-V, T, B = 11, 6, 5
+V, T, B = 11, 6, 2 * GROUP + 3  # three groups
 
 
-def learner(dropout: float = 0.0, seed: int = 0, **train: object) -> TrainStep:
+def learner(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
     network = CharRNN(ModelConfig(hidden=12, dropout=dropout), V)
     network.initialize(seed=3)
     settled = {"device": "cpu", "precision": "fp32", "engine": "fused", "threads": 1, "batch_size": B, **train}
@@ -42,22 +45,31 @@ def assert_near(one: object, other: object) -> None:
     torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("engine", ["fused", "stock"])
 @pytest.mark.parametrize("threads", [2, 3, 9])
 @pytest.mark.parametrize("padded", [0, 1, 3])
-@pytest.mark.parametrize("large", [False, True])  # whether the shards lay out the weights, too
-def test_shards_side_by_side_learn_what_the_batch_learns(
-    threads: int, padded: int, large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_LARGE", 0 if large else 10**9)
-    for one, other in zip(
-        learn(learner(), padded=padded), learn(learner(threads=threads), padded=padded), strict=True
-    ):
-        assert_near(one, other)
+def test_any_number_of_threads_learns_the_same_to_the_bit(engine: Engine, threads: int, padded: int) -> None:
+    settings: dict[str, object] = {"engine": engine, "dropout": 0.4}
+    one = learn(learner(**settings), padded=padded)
+    other = learn(learner(threads=threads, **settings), padded=padded)
+    assert one[0] == other[0]
+    assert all(torch.equal(*pair) for pair in zip(one[2], other[2], strict=True))
+    for (_, left), (_, right) in zip(one[1].named(), other[1].named(), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("padded", [0, 3])
+def test_groups_learn_what_the_whole_batch_learns(padded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = learn(learner(), padded=padded)
+    monkeypatch.setattr(module, "groups_of", lambda batch: [slice(0, batch)])
+    whole = learn(learner(), padded=padded)
+    assert_near([groups[0], groups[2]], [whole[0], whole[2]])
 
 
 @pytest.mark.parametrize("engine", ["fused", "stock"])
 def test_either_engine_learns_the_same(engine: Engine) -> None:
-    assert_near(learn(learner(engine=engine)), learn(learner()))
+    one, other = learn(learner(engine=engine)), learn(learner())
+    assert_near([one[0], one[2]], [other[0], other[2]])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -67,24 +79,25 @@ def test_a_step_is_repeated_to_the_bit(threads: int) -> None:
     assert all(torch.equal(*pair) for pair in zip(one[2], same[2], strict=True))
 
 
-def test_dropout_differs_between_steps_seeds_and_shards() -> None:
+def test_dropout_differs_between_steps_seeds_and_groups() -> None:
     assert learn(learner(dropout=0.4, seed=0))[0] != learn(learner(dropout=0.4, seed=1))[0]
-    made = learner(dropout=0.4, threads=2, batch_size=4)
-    ids = np.tile(np.arange(T)[:, None] % V, (1, 4))
-    state = made.network.zero_state(4)
+    made = learner(dropout=0.4)
+    ids = np.tile(np.arange(T)[:, None] % V, (1, B))
+    state = made.network.zero_state(B)
     kept = copy.deepcopy(made.network.state_dict())
     first, after = made.step(0, ids, ids, state, 1e-9)
     made.network.load_state_dict(kept)
     second, _ = made.step(1, ids, ids, state, 1e-9)
     assert first != second
-    assert not torch.equal(after[1][0][0], after[1][0][2])  # the same text in another shard, silenced elsewhere
+    hidden = after.layers[1][0]
+    assert not torch.equal(hidden[0], hidden[GROUP])  # the same text in another group, with other units dropped
 
 
-def test_the_shards_share_weights_that_are_laid_out_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    lay, calls = recurrence.lay, []
-    monkeypatch.setattr(recurrence, "lay", lambda *arguments: calls.append(1) or lay(*arguments))
+def test_the_groups_share_weights_that_are_packed_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, calls = recurrence.pack, []
+    monkeypatch.setattr(recurrence, "pack", lambda *arguments: calls.append(1) or pack(*arguments))
     learn(learner(threads=3), steps=2)
-    assert len(calls) == 2 * 2 * 2  # steps, layers, forward and backward
+    assert len(calls) == 2 * 2  # steps, layers
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -92,7 +105,7 @@ def test_a_learner_that_is_done_gives_its_memory_back_at_once(threads: int) -> N
     made = learner(threads=threads)
     learn(made)
     network = weakref.ref(made.network)
-    gc.disable()  # the collector comes when it likes, and a race leaves many learners behind
+    gc.disable()  # the collector comes when it likes, and autotuning leaves many of them behind
     try:
         del made
         assert network() is None
@@ -115,15 +128,15 @@ def test_a_loss_that_is_no_number_changes_nothing(threads: int) -> None:
     made = learner(threads=threads)
     before = [parameter.detach().clone() for parameter in made.network.parameters()]
     state = made.network.zero_state(B)
-    poisoned = tuple(tuple(part.clone() for part in layer) for layer in state)
-    poisoned[0][0][-1, 0] = float("nan")  # in one stream of the last shard
+    poisoned = state.map(torch.clone)
+    poisoned.layers[0][0][-1, 0] = float("nan")  # in one stream of the last group
     nats, after = made.step(0, np.zeros((T, B), np.int64), np.zeros((T, B), np.int64), poisoned, 0.01)
     assert not np.isfinite(nats)
     assert after is poisoned
     assert all(torch.equal(*pair) for pair in zip(before, made.network.parameters(), strict=True))
 
 
-def test_an_error_in_a_shard_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_group_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     made = learner(threads=2)
     with pytest.raises(IndexError):
         made.step(0, np.full((T, B), V), np.zeros((T, B), np.int64), made.network.zero_state(B), 0.01)

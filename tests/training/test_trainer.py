@@ -15,8 +15,8 @@ from charrnn.data.dataloader import IGNORED
 from charrnn.data.reading import of
 from charrnn.errors import TrainingError
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.evaluation.torch_reader import TorchReader
 from charrnn.overrides import Overrides
+from charrnn.rnn.torch_reader import TorchReader
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import trainer as module
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step

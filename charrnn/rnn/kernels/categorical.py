@@ -1,122 +1,85 @@
-"""From logits to the next id, and to how surprising it was, for the sampling kernel: what ``sampler.py`` does.
+"""From logits to the next id, and to its surprisal, as ``generation/sampler.py`` computes them without filters.
 
-Logits lie in rows of ``wide`` numbers, those behind the last character's being -inf. Two rows of bars are there to be
-added: zeros, and -inf where nothing is to be chosen. Arrays come as pointers, for those that are passed on would be
-counted by Numba's runtime, which isn't there when the code is called.
+Logits lie in rows of W numbers, W a multiple of LANES; those behind the last character are -inf. A row of penalties
+is added to them: zeros, and -inf where an id is forbidden.
 
-Importing this module raises ImportError where Numba is missing.
+Importing this module raises ImportError where llvmlite is missing.
 """
 
-import math
-from typing import Any
-
-import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
 
-from charrnn.rnn.kernels import simd
-from charrnn.rnn.kernels.jit import exact
-from charrnn.rnn.kernels.packing import LANES
-from charrnn.rnn.kernels.simd import LONG, Arguments, Lanes, store, vector
-
-_LOWEST = -708.0  # float64 holds its exponential with all digits; those of lower numbers count as 0
-_LOG2E, _LN2, _LN2_REST = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10  # ln 2 = _LN2 + _LN2_REST
-_TERMS = 14  # of the series of the exponential; the others are less than float64 can tell
+from charrnn.rnn.kernels.simd import DOUBLE, LANES, LONG, Function, Index, Memory, Number, exp
 
 
-@exact
 def choose(
-    logits_: Any, stream: int, bars_: Any, wide: int, uniform: float, temperature: float, weights_: Any
-) -> int:
-    """As `Sampler.choose` does without a penalty and filters; leaves its sums in weights (wide,)."""
-    logits, bars = carray(logits_, (stream + 1, wide))[stream], carray(bars_, (2, wide))[1]
-    weights = carray(weights_, (wide,))
-    best = _largest(logits, bars)
-    if temperature == 0:
-        for v in range(wide):
-            if logits[v] + bars[v] == best:
-                return v
-    for v in range(0, wide, LANES):
-        _exponentials(logits, bars, best, temperature, v, weights)
-    total = 0.0
-    for v in range(wide):
-        total += weights[v]
-        weights[v] = total
-    wanted = uniform * total
-    low, high = 0, wide - 1
-    while low < high:  # the first whose sum is above what is wanted; of the last ones that are equal, the first
-        middle = (low + high) // 2
-        if weights[middle] > wanted or weights[middle] == total:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    f: Function, logits: Memory, penalties: Memory, width: Index, uniform: Number, temperature: Number, sums: Memory
+) -> Index:
+    """Write the choice of an id, and return it.
+
+    Args:
+        f: where the code goes.
+        logits: (W,).
+        penalties: (W,).
+        width: W.
+        uniform: a random number from 0 to below 1, in float64.
+        temperature: in float64; 0 takes the likeliest id, the first of equals.
+        sums: (W,), filled with the cumulative sums of unnormalized probabilities, in float64.
+    """
+    best = _largest(f, logits, penalties, width)
+    chosen = f.variable(f.index(0))
+    with f.builder.if_else(temperature.compare("==", 0)) as (greedy, random):
+        with greedy, f.range(width) as back:
+            place = width - back - 1
+            score = logits.at(place).number() + penalties.at(place).number()
+            with f.when(score.compare("==", best)):
+                chosen.set(place)
+        with random:
+            with f.range(0, width, LANES) as place:
+                sums.at(place).store_vector(_exponentials(logits.at(place), penalties.at(place), best, temperature))
+            total = f.variable(_zero(f))
+            with f.range(width) as place:
+                total.set(total.get() + sums.at(place).number())
+                sums.at(place).store(total.get())
+            wanted = uniform * total.get()
+            with f.range(width) as place:  # counts the sums up to what is wanted; those that equal the last are above
+                below = sums.at(place).number()
+                passed = f.builder.and_(below.compare("<=", wanted), below.compare("!=", total.get()))
+                chosen.set(chosen.get() + Index(f, f.builder.zext(passed, LONG)))
+    result: Index = chosen.get()
+    return result
 
 
-@exact
-def surprise(logits_: Any, stream: int, bars_: Any, wide: int, index: int, weights_: Any) -> tuple[float, float]:
-    """How far a logit lies below the largest, and the sum of all exponentials: its logarithm is to be added."""
-    logits, bars = carray(logits_, (stream + 1, wide))[stream], carray(bars_, (2, wide))[0]
-    weights = carray(weights_, (wide,))
-    top = _largest(logits, bars)
-    for v in range(0, wide, LANES):
-        _exponentials(logits, bars, top, 1.0, v, weights)
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0  # four sums, for each addition has to wait for the last
-    for v in range(0, wide, 4):
-        a, b, c, d = a + weights[v], b + weights[v + 1], c + weights[v + 2], d + weights[v + 3]
-    return np.float64(top) - np.float64(logits[index]), a + b + (c + d)
+def surprisal(f: Function, logits: Memory, penalties: Memory, width: Index, index: Index) -> tuple[Number, Number]:
+    """Write how far the logit of an id lies below the largest, and the sum of all exponentials, and return both.
+
+    The surprisal in nats is the first plus the logarithm of the second.
+    """
+    top = _largest(f, logits, penalties, width)
+    one = _zero(f) + 1.0
+
+    def add(place: Index, totals: list[ir.Value]) -> list[ir.Value]:
+        return [(Number(f, totals[0]) + _exponentials(logits.at(place), penalties.at(place), top, one)).value]
+
+    (total,) = f.fold(width, LANES, [_zero(f).spread().value], add)
+    return top.to(DOUBLE) - logits.at(index).number().to(DOUBLE), Number(f, total).total()
 
 
-@intrinsic
-def _largest(typing_context: Any, logits: Any, bars: Any) -> Any:
-    """The largest of logits + bars."""
+def _largest(f: Function, logits: Memory, penalties: Memory, width: Index) -> Number:
+    def score(place: Index) -> Number:
+        return logits.at(place).vector() + penalties.at(place).vector()
 
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        given = Arguments(context, builder, signature, arguments)
+    def raise_(place: Index, tops: list[ir.Value]) -> list[ir.Value]:
+        return [score(place).at_least(Number(f, tops[0])).value]
 
-        def score(start: Any) -> Lanes:
-            return given.lanes(0, start) + given.lanes(1, start)
-
-        def raised(start: Any, tops: list[Any]) -> list[Any]:
-            return [score(start).at_least(Lanes(builder, tops[0])).value]
-
-        (tops,) = simd.loop(builder, given.width(0), LANES, [score(LONG(0)).value], raised)
-        top = Lanes(builder, tops)
-        for apart in (8, 4, 2, 1):
-            top = top.at_least(top.turned(apart))
-        return builder.extract_element(top.value, simd.INTEGER(0))
-
-    return types.float32(logits, bars), code
+    (top,) = f.fold(width, LANES, [score(f.index(0)).value], raise_)
+    return Number(f, top).largest()
 
 
-@intrinsic
-def _exponentials(
-    typing_context: Any, logits: Any, bars: Any, top: Any, temperature: Any, start: Any, weights: Any
-) -> Any:
-    """Writes those of (logits + bars - top) / temperature, LANES of them."""
-
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        given = Arguments(context, builder, signature, arguments)
-        top, temperature = (Lanes(builder, simd.everywhere(builder, given[n])) for n in (2, 3))
-        score = given.lanes(0, given[4]) + given.lanes(1, given[4])
-        weight = _exponential(builder, (score.widened() - top.widened()) / temperature)
-        store(builder, weight.value, given.place(5, given[4]))
-        return context.get_dummy_value()
-
-    return types.void(logits, bars, top, temperature, start, weights), code
+def _exponentials(logits: Memory, penalties: Memory, top: Number, temperature: Number) -> Number:
+    """Return exp((logit + penalty - top) / temperature), LANES of them, in float64."""
+    score = logits.vector() + penalties.vector()
+    return exp((score.to(DOUBLE) - top.to(DOUBLE).spread()) / temperature.spread())
 
 
-def _exponential(builder: ir.IRBuilder, x: Lanes) -> Lanes:
-    """Of numbers up to 0: a power of two, and the series for the rest."""
-    near = x.at_least(_LOWEST)
-    twos = (near * _LOG2E - 0.5).whole()  # towards zero, that is, to the nearest of near * _LOG2E
-    number = Lanes(builder, builder.sitofp(twos, vector(simd.DOUBLE)))
-    rest = near - number * _LN2 - number * _LN2_REST
-    series = rest * (1 / math.factorial(_TERMS - 1)) + 1 / math.factorial(_TERMS - 2)
-    for n in reversed(range(_TERMS - 2)):
-        series = series * rest + 1 / math.factorial(n)
-    long = vector(LONG)
-    exponent = builder.add(builder.sext(twos, long), simd.spread(long, 1023))
-    power = Lanes(builder, builder.bitcast(builder.shl(exponent, simd.spread(long, 52)), vector(simd.DOUBLE)))
-    return (series * power).zero_below(_LOWEST, x)
+def _zero(f: Function) -> Number:
+    return Number(f, ir.Constant(DOUBLE, 0.0))

@@ -1,164 +1,162 @@
-"""The loop of ``writer.py`` compiled: the network in int8, the choice, and again, without leaving the machine code.
+"""The kernel that generates: the network in int8, the choice of the next id, and again, without leaving native code.
 
 A row of weights is 127 steps wide on either side, with a scale of its own; a hidden state, which lies between -1 and
-1, is rounded to 16 bits. Their products are summed in whole numbers, so that a stream gets the very same sums
-whatever others are computed beside it. All else is fp32, rounded as it is written, which is as NumPy does it: whoever
-computes, the text is the same.
+1, is rounded to 16 bits (``rnn/quantize.py``). Everything else is float32, rounded as it is written. ``numpy_rnn.py``
+does the same operations in the same order on the same equations, so both give the same bits.
 
-Importing this module raises ImportError where Numba is missing.
+Importing this module raises ImportError where llvmlite is missing.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
 
-from llvmlite import binding
-from numba import carray, cfunc, types
-from numba.core import config
-from numba.core.errors import NumbaError
+from llvmlite import ir
 
-from charrnn.config import GATES, Cell
-from charrnn.rnn.kernels.categorical import choose, surprise
-from charrnn.rnn.kernels.int8_gemv import STREAMS, advance, project
-from charrnn.rnn.kernels.jit import EXACT, FEATURES, exact
-from charrnn.rnn.kernels.object_cache import Source
-from charrnn.rnn.kernels.packing import LANES
+from charrnn.config import Cell
+from charrnn.rnn.cells import EQUATIONS
+from charrnn.rnn.kernels.categorical import choose, surprisal
+from charrnn.rnn.kernels.int8_gemv import Matrix, for_streams
+from charrnn.rnn.kernels.jit import Kernel, load_kernels
+from charrnn.rnn.kernels.object_cache import Target, is_cached
+from charrnn.rnn.kernels.simd import F32, F64, I8, I16, I64, LANES, SHORT, Function, Index, Memory, Parameters
+from charrnn.rnn.tanh_approx import tanh
 
-_OPTIONS = {name: value for name, value in EXACT.items() if name != "nogil"}  # whoever calls it holds no lock
-_FLOATS, _DOUBLES, _IDS = (types.CPointer(kind) for kind in (types.float32, types.float64, types.int64))
-_PANELS = types.CPointer(types.int8), _FLOATS, _FLOATS
-_SIGNATURE = types.void(
-    *(types.int64,) * 7, types.float32, _FLOATS, *_PANELS, *_PANELS, *_PANELS, _FLOATS,
-    _FLOATS, _FLOATS, types.CPointer(types.int16), _FLOATS, _IDS, _IDS,
-    _IDS, _DOUBLES, _DOUBLES, _FLOATS, _DOUBLES, _IDS, _DOUBLES, _DOUBLES,
-)  # fmt: skip
+_PARAMETERS: Parameters = {
+    "streams": int, "steps": int, "layers": int, "units": int, "width": int, "vocab_size": int, "measure": int,
+    "levels": float, "columns": F32,
+    "recurrent": I8, "recurrent_scales": F32, "recurrent_biases": F32,
+    "above": I8, "above_scales": F32, "above_biases": F32,
+    "output": I8, "output_scales": F32, "output_biases": F32,
+    "penalties": F32, "hidden": F32, "carried": F32, "codes": I16, "arriving": F32, "reading": I64,
+    "given": I64, "uniforms": F64, "temperatures": F64, "logits": F32, "sums": F64, "chosen": I64, "gaps": F64,
+    "totals": F64,
+}  # fmt: skip
 
 
-def source(cell: Cell) -> Source:
-    """The function ``run`` in it, for networks of such cells; the places of a result and of an error come first.
+@cache
+def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
+    """Return the kernel that reads and chooses characters of S streams, for networks of a cell.
+
+    Its arguments:
+        streams, steps, layers: S, T, L.
+        units: H, padded to a multiple of LANES.
+        width: W, which is V padded likewise.
+        vocab_size: V.
+        measure: whether to fill ``gaps`` and ``totals``.
+        levels: the integer that stands for a hidden state of 1.
+        columns: (V, G * H), what each character adds to the gates of layer 0, in the order of the panels.
+        recurrent, recurrent_scales, recurrent_biases: the recurrent weights of the L layers (``packing.py``).
+        above, above_scales, above_biases: the input weights of the layers from 1 on.
+        output, output_scales, output_biases: the output layer.
+        penalties: (2, W), added to logits: for `surprisal`, and for `choose`.
+        hidden: (L, S, H), replaced by the hidden state afterwards.
+        carried: (L, S, H), likewise the cell state; unused but for an LSTM.
+        codes: (2, L, S, H), the hidden state in integers, and room for the next.
+        arriving: (S, G * LANES), workspace.
+        reading: (S,), the ids that are read first; overwritten.
+        given: (T, S), ids to be read after each step; where they are negative, an id is chosen.
+        uniforms: (T, S), random numbers for the choices.
+        temperatures: (T, S).
+        logits: (S, W), filled with those after the last step.
+        sums: (W,), workspace.
+        chosen: (T, S), filled with the ids that are read after each step.
+        gaps, totals: (T, S), filled with the `surprisal` of the ids that were chosen.
 
     Raises:
-        ImportError: Numba cannot compile it.
+        ImportError: nothing can be compiled here.
     """
-    gates = GATES[cell]
-    advance_all, project_all, score_all = _advance_all(cell), _project_all(gates), _project_all(1)
-
-    def run(
-        streams: int, steps: int, layers: int, size: int, wide: int, vocabulary: int, measure: int, levels: Any,
-        columns_: Any, recurrent_: Any, scales_: Any, biases_: Any, above_: Any, above_scales_: Any,
-        above_biases_: Any, output_: Any, output_scales_: Any, output_biases_: Any, bars_: Any,
-        hidden_: Any, carry_: Any, rounded_: Any, arriving_: Any, own_: Any, reading_: Any,
-        given_: Any, uniforms_: Any, temperatures_: Any, logits_: Any, weights_: Any, chosen_: Any, nats_: Any,
-        totals_: Any,
-    ) -> None:  # fmt: skip
-        """Reads and chooses characters of S streams.
-
-        Its arguments:
-            streams, steps, layers: S, T and L.
-            size: H, padded as all below.
-            wide: W, which is V, padded.
-            vocabulary: V.
-            measure: whether to fill nats and totals.
-            levels: the whole number that stands for a hidden state of 1.
-            columns_: (V, G*H), what each character adds to the gates of layer 0, in the order of the panels.
-            recurrent_, scales_, biases_: `Panels` of the L layers.
-            above_, above_scales_, above_biases_: those of the input weights of the layers from 1 on, likewise.
-            output_, output_scales_, output_biases_: those of the output layer.
-            bars_: (2, W), see `charrnn.rnn.kernels.categorical`.
-            hidden_: (L, S, H), replaced by what it is afterwards.
-            carry_: (L, S, H), likewise; unused but for an LSTM.
-            rounded_: (2, L, S, H), hidden in whole numbers, and room for the next.
-            arriving_: (S, G*LANES), room for what arrives from below.
-            own_: (S,), each stream's number.
-            reading_: (S,), the ids that are read first.
-            given_: (T, S), ids to be read after each; where they are negative, what is chosen is.
-            uniforms_: (T, S), random numbers for the choices.
-            temperatures_: (T, S).
-            logits_: (S, W), filled with those after the last step.
-            weights_: (W,), room for a choice.
-            chosen_: (T, S), filled with the ids that are read after each.
-            nats_, totals_: (T, S), filled with the `surprise` of those that were chosen.
-        """
-        rows, panel_rows = gates * size, gates * LANES
-        columns, arriving = carray(columns_, (vocabulary, rows)), carray(arriving_, (streams, panel_rows))
-        own, reading = carray(own_, (streams,)), carray(reading_, (streams,))
-        recurrent, above = carray(recurrent_, (layers, rows * size)), carray(above_, (layers, rows * size))
-        scales, biases = carray(scales_, (layers, rows)), carray(biases_, (layers, rows))
-        above_scales, above_biases = carray(above_scales_, (layers, rows)), carray(above_biases_, (layers, rows))
-        output, logits = carray(output_, (wide * size,)), carray(logits_, (streams, wide))
-        output_scales, output_biases = carray(output_scales_, (wide,)), carray(output_biases_, (wide,))
-        hidden, carry = carray(hidden_, (layers, streams, size)), carray(carry_, (layers, streams, size))
-        rounded = carray(rounded_, (2, layers, streams, size))
-        given, chosen = carray(given_, (steps, streams)), carray(chosen_, (steps, streams))
-        uniforms, temperatures = carray(uniforms_, (steps, streams)), carray(temperatures_, (steps, streams))
-        nats, totals = carray(nats_, (steps, streams)), carray(totals_, (steps, streams))
-        for t in range(steps):
-            before, after = rounded[t % 2], rounded[1 - t % 2]
-            for panel in range(size // LANES):
-                advance_all(
-                    recurrent[0], scales[0], biases[0], before[0], panel,
-                    columns, reading, panel * panel_rows, levels, hidden[0], carry[0], after[0],
-                )  # fmt: skip
-            for n in range(1, layers):
-                below = n - 1
-                for panel in range(size // LANES):  # once for all streams each, while the weights are in the cache
-                    project_all(
-                        above[below], above_scales[below], above_biases[below], after[below], panel, arriving, 0
-                    )
-                    advance_all(
-                        recurrent[n], scales[n], biases[n], before[n], panel,
-                        arriving, own, 0, levels, hidden[n], carry[n], after[n],
-                    )  # fmt: skip
-            for panel in range(wide // LANES):
-                score_all(output, output_scales, output_biases, after[layers - 1], panel, logits, panel * LANES)
-            for s in range(streams):
-                reading[s] = given[t, s]
-                if given[t, s] < 0:
-                    chose = choose(logits_, s, bars_, wide, uniforms[t, s], temperatures[t, s], weights_)
-                    reading[s] = min(chose, vocabulary - 1)  # a row that there is, even if logits are no numbers
-                    if measure:
-                        nats[t, s], totals[t, s] = surprise(logits_, s, bars_, wide, reading[s], weights_)
-                chosen[t, s] = reading[s]
-
-    try:
-        made = cfunc(_SIGNATURE, **_OPTIONS)(run)
-    except (NumbaError, OSError, RuntimeError, ValueError) as error:  # or LLVM does not know this processor
-        raise ImportError(str(error)) from error
-    name, processor = made.native_name.removeprefix("cfunc."), config.CPU_NAME or binding.get_host_cpu_name()
-    return Source(made.inspect_llvm(), name, processor, ",".join(FEATURES))
+    functions = {"decode": _PARAMETERS}
+    return load_kernels(f"decode_{cell}", functions, lambda to: _build(cell, to), target)["decode"]
 
 
-def _project_all(gates: int) -> Callable[..., None]:
-    some, one = project(gates, STREAMS), project(gates, 1)
-
-    @exact
-    def project_all(
-        weights: Any, scales: Any, biases: Any, states: Any, panel: int, numbers: Any, column: int
-    ) -> None:
-        """`project`, for all streams."""
-        streams = len(states)
-        together = streams // STREAMS * STREAMS
-        for s in range(0, together, STREAMS):
-            some(weights, scales, biases, states, panel, s, numbers, column)
-        for s in range(together, streams):
-            one(weights, scales, biases, states, panel, s, numbers, column)
-
-    return project_all
+def is_compiled(cell: Cell) -> bool:
+    """Return whether the kernel lies on disk."""
+    return is_cached(f"decode_{cell}", Target.host())
 
 
-def _advance_all(cell: Cell) -> Callable[..., None]:
-    some, one = advance(cell, STREAMS), advance(cell, 1)
+def _build(cell: Cell, target: Target) -> ir.Module:
+    module = ir.Module(f"decode_{cell}")
+    f = Function(module, "decode", _PARAMETERS)
+    streams, layers, units, width = f["streams"], f["layers"], f["units"], f["width"]
+    equations, numbers = EQUATIONS[cell], f["streams"] * f["units"]  # of a layer's state
+    gate_lanes = equations.gates * LANES
+    recurrent, above, output = (
+        Matrix(f[name], f[f"{name}_scales"], f[f"{name}_biases"], gates)
+        for name, gates in (("recurrent", equations.gates), ("above", equations.gates), ("output", 1))
+    )
 
-    @exact
-    def advance_all(
-        weights: Any, scales: Any, biases: Any, states: Any, panel: int, signal: Any, rows: Any, column: int,
-        levels: Any, hidden: Any, carry: Any, after: Any,
-    ) -> None:  # fmt: skip
-        """`advance`, for all streams."""
-        streams = len(states)
-        together = streams // STREAMS * STREAMS
-        for s in range(0, together, STREAMS):
-            some(weights, scales, biases, states, panel, s, signal, rows, column, levels, hidden, carry, after)
-        for s in range(together, streams):
-            one(weights, scales, biases, states, panel, s, signal, rows, column, levels, hidden, carry, after)
+    def advance(layer: Index, panel: Index, before: Memory, after: Memory, inputs: Callable[[Index], Memory]) -> None:
+        """Take a step in one panel of a layer; ``inputs`` gives the input products of a stream."""
+        matrix, place = recurrent.at(layer * (units // LANES) + panel, units), layer * numbers + panel * LANES
 
-    return advance_all
+        def some(stream: Index, count: int) -> None:
+            states = [before.at((stream + n) * units) for n in range(count)]
+            for n, echo in enumerate(matrix.multiply(f, target, states, units)):
+                arriving = [inputs(stream + n).at(gate * LANES).vector() for gate in range(equations.gates)]
+                own = place + (stream + n) * units
+                state = [memory.at(own) for memory in (f["hidden"], f["carried"])][: equations.parts]
+                pre = equations.pre(tuple(arriving), tuple(echo))
+                _, new = equations.step(pre, tuple(part.vector() for part in state), tanh)
+                for memory, part in zip(state, new, strict=True):
+                    memory.store_vector(part)
+                code = (new[0] * f["levels"].to(F32.type).spread() + 0.5).floor()
+                after.at(panel * LANES + (stream + n) * units).store(
+                    f.builder.trunc(code, ir.VectorType(SHORT, LANES))
+                )
+
+        for_streams(f, streams, some)
+
+    def project(matrix: Matrix, states: Memory, result: Memory, pitch: Index) -> None:
+        """Multiply states with one panel, for rows of a result that lie ``pitch`` numbers apart."""
+
+        def some(stream: Index, count: int) -> None:
+            own = [states.at((stream + n) * units) for n in range(count)]
+            for n, gates in enumerate(matrix.multiply(f, target, own, units)):
+                for gate, number in enumerate(gates):
+                    result.at((stream + n) * pitch + gate * LANES).store_vector(number)
+
+        for_streams(f, streams, some)
+
+    with f.range(f["steps"]) as step:
+        codes, flip = f["codes"], layers * numbers
+        before, after = codes.at(step % 2 * flip), codes.at((step + 1) % 2 * flip)
+        with f.range(units // LANES) as panel:
+            columns, pitch = f["columns"].at(panel * gate_lanes), units * equations.gates
+            advance(
+                f.index(0), panel, before, after,
+                lambda stream: columns.at(f["reading"].at(stream).index() * pitch),
+            )  # fmt: skip
+        with f.range(1, layers) as layer:
+            below, here = after.at((layer - 1) * numbers), layer * numbers
+            with f.range(units // LANES) as panel:  # for all streams, while the weights are in the cache
+                matrix = above.at((layer - 1) * (units // LANES) + panel, units)
+                project(matrix, below, f["arriving"], f.index(gate_lanes))
+                arriving = f["arriving"]
+                advance(
+                    layer, panel, before.at(here), after.at(here), lambda stream: arriving.at(stream * gate_lanes)
+                )
+        top = after.at((layers - 1) * numbers)
+        with f.range(width // LANES) as panel:
+            project(output.at(panel, units), top, f["logits"].at(panel * LANES), width)
+        with f.range(streams) as stream:
+            _choose_next(f, step, stream)
+    f.finish()
+    return module
+
+
+def _choose_next(f: Function, step: Index, stream: Index) -> None:
+    """Write what a stream reads next: what is given, or an id that is chosen."""
+    width, place = f["width"], step * f["streams"] + stream
+    logits, penalties = f["logits"].at(stream * width), f["penalties"]
+    reading, given = f["reading"].at(stream), f["given"].at(place).index()
+    reading.store(given)
+    with f.when(given.compare("<", 0)):
+        uniform, temperature = f["uniforms"].at(place).number(), f["temperatures"].at(place).number()
+        index = choose(f, logits, penalties.at(width), width, uniform, temperature, f["sums"])
+        index = index.at_most(f["vocab_size"] - 1)  # there is such a row even if logits are NaN
+        reading.store(index)
+        with f.when(f["measure"].compare("!=", 0)):
+            gap, total = surprisal(f, logits, penalties, width, index)
+            f["gaps"].at(place).store(gap)
+            f["totals"].at(place).store(total)
+    f["chosen"].at(place).store(reading.index())

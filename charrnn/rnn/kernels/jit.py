@@ -1,141 +1,73 @@
-"""What compiled code computes with: numbers of the processor's vectors, their rounding and their nonlinearities.
+"""Compiled functions as Python calls them: by keyword, with arrays and numbers, without the interpreter's lock.
 
-float32, or float64 for tests. bfloat16 arrives as the uint16 of its bits, since NumPy has no such type.
-
-Importing this module raises ImportError where Numba is missing.
+Importing this module raises ImportError where llvmlite is missing.
 """
 
-import hashlib
-import math
+import ctypes
+import struct
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.core import config
-from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic, overload
 
-from charrnn.rnn.tanh_approx import FURTHEST, quotient
+from charrnn.rnn.kernels.object_cache import Target, load
+from charrnn.rnn.kernels.simd import Element, Parameters
 
-FEATURES = (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
-# Sums may be fused and re-ordered; NaN and infinity stay what they are, for a diverging run must be seen to diverge.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "error_model": "numpy",  # x / 0 is infinite and raises nothing: a test for it would forbid vectors
-    "fastmath": {"contract", "arcp", "nsz", "reassoc"},
-}
-EXACT: dict[str, Any] = {**_OPTIONS, "fastmath": False}
-ONE = np.float32(1)  # a plain 1 would widen float32 to float64
+_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # it gives up the lock while the function runs
 
 
-def kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiles a function for callers outside; the machine code is kept on disk."""
-    before, file = config.CACHE_DIR, Path(function.__code__.co_filename)
-    config.CACHE_DIR = str(Path(before or file.with_name("__pycache__"), _version(file)))
-    try:
-        return cast(Callable[..., None], njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
-    except RuntimeError:  # nowhere to keep it: compiled again each time
-        return cast(Callable[..., None], njit(**_OPTIONS)(function))
-    finally:
-        config.CACHE_DIR = before
+class Kernel:
+    """A compiled function.
+
+    Args:
+        address: where it begins.
+        parameters: those of its `Function`.
+        owner: what keeps the code in memory.
+    """
+
+    def __init__(self, address: int, parameters: Parameters, owner: object) -> None:
+        self._function, self._parameters, self._owner = _PROTOTYPE(address), parameters, owner
+        kinds = "".join("d" if kind is float else "q" for kind in parameters.values())
+        self._pack = struct.Struct(f"={kinds}").pack
+
+    def __call__(self, **arguments: Any) -> None:
+        """Run the function.
+
+        Args:
+            arguments: one for each parameter; arrays are contiguous and of the parameter's type.
+
+        Raises:
+            TypeError: an argument is missing, unknown or of another type; nothing was run.
+        """
+        if arguments.keys() != self._parameters.keys():
+            raise TypeError(f"expected the arguments {', '.join(self._parameters)}")
+        values = [
+            _address(name, arguments[name], kind) if isinstance(kind, Element) else arguments[name]
+            for name, kind in self._parameters.items()
+        ]
+        self._function(self._pack(*values))
 
 
-def _version(file: Path) -> str:
-    """Names what a kernel is made of beside its own file, with which alone Numba would compile it anew."""
-    own = Path(__file__)
-    parts = [
-        part for part in (own, own.parent.with_name("tanh_approx.py"), file.with_name("tiles.py")) if part.exists()
-    ]
-    return "kernels-" + hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:12]
+def load_kernels(
+    name: str, functions: Mapping[str, Parameters], build: Callable[[Target], ir.Module], target: Target | None = None
+) -> dict[str, Kernel]:
+    """Return the functions of a module, compiled for a processor or loaded from disk.
+
+    Args:
+        name: of the module.
+        functions: their parameters, by their names.
+        build: writes the module.
+        target: the processor; this machine's unless given.
+
+    Raises:
+        ImportError: LLVM cannot compile for it.
+    """
+    processor = target or Target.host()
+    code = load(name, lambda: build(processor), processor)
+    return {function: Kernel(code.address(function), its, code) for function, its in functions.items()}
 
 
-def inlined(function: Callable[..., Any], options: Mapping[str, Any] = _OPTIONS) -> Callable[..., Any]:
-    """Compiles a function for kernels to call."""
-    return cast(Callable[..., Any], njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function))
-
-
-def exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same with every sum and product rounded as it is written, as NumPy does."""
-    return inlined(function, EXACT)
-
-
-@intrinsic
-def _float_of(typing_context: Any, bits: Any) -> Any:
-    """The float32 that has these 32 bits."""
-
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), code
-
-
-@intrinsic
-def _bits_of(typing_context: Any, number: Any) -> Any:
-    """The 32 bits of a float32."""
-
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), code
-
-
-def wide(number: Any) -> Any:
-    """The number to compute with: bfloat16 as float32, all others as they are."""
-    raise NotImplementedError  # compiled code only
-
-
-@overload(wide, strict=False)
-def _(number: Any) -> Any:
-    if isinstance(number, types.Integer):
-        return lambda number: _float_of(np.uint32(number) << np.uint32(16))
-    return lambda number: number
-
-
-@inlined
-def _nearest(number: Any) -> Any:
-    """The 16 bits of the bfloat16 that is nearest to a float32, ties to even."""
-    bits = _bits_of(number)
-    return np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-
-
-def narrow(number: Any, row: Any) -> Any:
-    """The number as the row holds it: in bfloat16 the nearest one, ties to even."""
-    raise NotImplementedError  # compiled code only
-
-
-@overload(narrow, strict=False)
-def _(number: Any, row: Any) -> Any:
-    def bfloat16(number: Any, row: Any) -> Any:
-        return np.uint16(_nearest(np.float32(number)))
-
-    return bfloat16 if isinstance(row.dtype, types.Integer) else lambda number, row: number
-
-
-_quotient = inlined(quotient)
-
-
-def tanh(x: Any) -> Any:
-    """The hyperbolic tangent."""
-    raise NotImplementedError  # compiled code only
-
-
-@overload(tanh, strict=False, jit_options=_OPTIONS)
-def _(x: Any) -> Any:
-    if x == types.float64:
-        return lambda x: math.tanh(x)
-
-    def clamped(x: Any) -> Any:
-        x = x if not x > FURTHEST else FURTHEST  # in this form NaN passes
-        x = x if not x < -FURTHEST else -FURTHEST
-        return _quotient(x)
-
-    return clamped
-
-
-@inlined
-def sigmoid(x: Any) -> Any:
-    """The logistic function."""
-    return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
+def _address(name: str, array: Any, element: Element) -> int:
+    if array.dtype != element.dtype or not array.flags.c_contiguous:
+        raise TypeError(f"{name}: expected a contiguous array of {element.dtype}, got {array.dtype}")
+    return int(array.__array_interface__["data"][0])

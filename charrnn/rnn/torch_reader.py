@@ -1,0 +1,80 @@
+"""How surprising characters are to the network, computed by torch: many streams on all cores, or on a GPU."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from charrnn.checkpoint import Checkpoint
+from charrnn.config import Precision
+from charrnn.rnn.state import State
+from charrnn.rnn.stream_groups import ThreadTeam, groups_of
+from charrnn.rnn.torch_rnn import CharRNN
+
+
+class TorchReader:
+    """The network in torch; see `charrnn.rnn.backend.Reader`.
+
+    Args:
+        network: on any device, with any backend.
+        threads: on a CPU, how many compute side by side.
+        precision: of the matrix products, "fp32" or "bf16".
+    """
+
+    def __init__(self, network: CharRNN, threads: int = 1, precision: Precision = "fp32") -> None:
+        self._network, self._device = network, network.output.weight.device
+        self.vocab_size, self.boundary = network.vocab_size, network.boundary
+        self._precision = precision
+        self._team = ThreadTeam(threads) if self._device.type == "cpu" else None
+
+    def zero_state(self, batch: int) -> State:
+        """Return the state of B streams before their first character."""
+        return _in_numpy(self._network.zero_state(batch))
+
+    def read(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
+    ) -> tuple[NDArray[np.floating], State]:
+        """Read T characters of B streams; see `charrnn.rnn.backend.Reader.read`."""
+
+        def step(streams: slice) -> tuple[NDArray[np.floating], State]:
+            before = state.select(streams).map(self._tensor)
+            with torch.no_grad(), autocast(self._device.type, self._precision):
+                logits, after = self._network(self._tensor(inputs[:, streams]), before, reset=reset[:, streams])
+            wanted = self._tensor(targets[:, streams])
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
+            return loss.view(wanted.shape).cpu().numpy(), _in_numpy(after)
+
+        if self._team is None:
+            return step(slice(None))
+        parts = self._team.run([partial(step, streams) for streams in groups_of(inputs.shape[1])])
+        return np.concatenate([nats for nats, _ in parts], axis=1), State.join([after for _, after in parts])
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def torch_reader(model: Checkpoint, device: str = "cpu", threads: int = 1) -> TorchReader:
+    """Return a model's network with the backend that reads fastest: on a CPU the compiled kernels."""
+    vocabulary = model.vocabulary
+    network = CharRNN(model.model, len(vocabulary), vocabulary.boundary).to(device)
+    network.load_tensors(model.tensors)
+    network.native = device == "cpu"
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 1, dtype=torch.long, device=device), network.zero_state(1))
+    except ImportError:  # nothing can be compiled here
+        network.native = False
+    return TorchReader(network, threads)
+
+
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """Return a context with matrix products in bfloat16 if asked for; weights, losses and sums stay float32."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _in_numpy(state: State) -> State:
+    return state.map(lambda part: part.detach().float().cpu().numpy())
