@@ -26,6 +26,7 @@ from charrnn.cli.signals import Signals
 from charrnn.cli.train_progress import watch
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import read
+from charrnn.overrides import Overrides
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import plan_here
 from charrnn.training.checkpointing import Checkpointer
@@ -86,13 +87,15 @@ def bare_loop(plan: Plan) -> Callable[[], object]:
 
 def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:
     """One row of the table."""
-    given = {"layers": 2, "hidden": hidden, "dropout": 0.0, "steps": 100 * steps * rounds, "device": "cpu"}
-    plan = plan_here(corpus, {**given, "evaluations": 1})
+    overrides = Overrides(
+        layers=2, hidden=hidden, dropout=0.0, steps=100 * steps * rounds, device="cpu", evaluations=1
+    )
+    plan = plan_here(corpus, overrides)
     trainer = InTurn(corpus, plan, steps, rounds)
     with redirect_stderr(io.StringIO()):
         console = Console()
         console.lively = True
-        run = Run.of(plan, given, corpus)
+        run = Run.of(plan, overrides, corpus)
         watch(trainer, run, Checkpointer(path, save_every=60), Signals(), console)
     laps, train = trainer.laps, plan.train
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]

@@ -16,6 +16,7 @@ from side_by_side import describe_machine, table
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import read
 from charrnn.io import atomic_io
+from charrnn.overrides import Overrides
 from charrnn.training.autotune import plan_here
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import Run
@@ -26,9 +27,9 @@ HEADER = ("network", "seconds", "evaluations", "saves", "MB of a state", "ms per
 
 def measure(corpus: Corpus, folder: Path, hidden: int, seconds: float, save_every: float) -> list[str | float]:
     """Trains for so long; one row of the table."""
-    given = {"hidden": hidden, "minutes": seconds / 60, "device": "cpu", "evaluations": 25, "patience": 0}
-    plan = plan_here(corpus, given)
-    run = Run.of(plan, given, corpus)
+    overrides = Overrides(hidden=hidden, minutes=seconds / 60, device="cpu", evaluations=25, patience=0)
+    plan = plan_here(corpus, overrides)
+    run = Run.of(plan, overrides, corpus)
     trainer, keeper = Trainer(corpus, plan), Checkpointer(folder / f"{hidden}.safetensors", save_every)
     laps, evaluations, started = [], 0, time.perf_counter()
     for event in trainer.run():

@@ -6,26 +6,28 @@
     text = model.sample(prompt="ROMEO:", temperature=0.8, length=200)
     model.save("romeo.safetensors")
 
-The same pieces as behind the command line, without files and terminals. Settings are the fields of `ModelConfig`,
-`TrainConfig` and `SampleConfig`.
+The same pieces as behind the command line, without files and terminals. The keywords that set something are the
+fields of `SampleConfig`, and in `train` those of `ReadConfig`, `ModelConfig` and `TrainConfig`.
 """
 
 import codecs
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.config import ReadConfig, SampleConfig, SamplePrecision
+from charrnn.config import SampleConfig, SamplePrecision
 from charrnn.errors import SettingError
 from charrnn.generation import prompt_state as states
 from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
 from charrnn.generation.prompt_state import PromptState
+from charrnn.keywords import SampleKeywords, TrainKeywords, spell_out
+from charrnn.overrides import Overrides
 from charrnn.rnn.backend import Decoders, choose_reader
 from charrnn.units import bits
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from charrnn.training.events import Event
 
     Listener = Callable[[Event], None]
+
+_sampling = spell_out(SampleKeywords, SampleConfig)
+_training = spell_out(TrainKeywords, Overrides)
 
 
 @dataclass(frozen=True)
@@ -63,24 +68,41 @@ class Model:
         self.contents = contents
         self._decoders = Decoders(contents)
 
-    def sample(self, prompt: str = "", *, primed: PromptState | None = None, **settings: Any) -> str:
+    @_sampling
+    def sample(
+        self,
+        prompt: str = "",
+        *,
+        length: int | None = None,
+        primed: PromptState | None = None,
+        **settings: Unpack[SampleKeywords],
+    ) -> str:
         """New text that continues the prompt, without the prompt; `stream` says more."""
-        _refuse_endless(settings)
-        return "".join(self.stream(prompt, primed=primed, **settings))
+        _refuse_endless(length)
+        return "".join(self.stream(prompt, length=length, primed=primed, **settings))
 
-    def stream(self, prompt: str = "", *, primed: PromptState | None = None, **settings: Any) -> Iterator[str]:
+    @_sampling
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        length: int | None = None,
+        primed: PromptState | None = None,
+        **settings: Unpack[SampleKeywords],
+    ) -> Iterator[str]:
         """Yields new text as it is made, a character at a time; needs no torch.
 
         Args:
             prompt: what to continue.
+            length: new characters, 0 without end; None is 1000, or twice the longest document.
             primed: what was read before the prompt; see `prime`.
-            settings: fields of `SampleConfig`, such as length, temperature, top_p, seed and stop.
+            settings: fields of `SampleConfig`, such as temperature, top_p, seed and stop.
 
         Raises:
             SettingError: a setting out of range.
             UnknownCharacterError: the prompt holds characters that the model never saw.
         """
-        config = self._config(settings)
+        config = self._config(length, settings)
         self._check_own(primed)
         vocabulary = self.contents.vocabulary
         if config.unknown == "skip":
@@ -126,14 +148,22 @@ class Model:
         """
         return states.load(Path(path), self.contents, self._decoders.choose("int8", 0))
 
+    @_sampling
     def samples(
-        self, prompts: Iterable[str] = ("",), count: int = 1, *, primed: PromptState | None = None, **settings: Any
+        self,
+        prompts: Iterable[str] = ("",),
+        count: int = 1,
+        *,
+        length: int | None = None,
+        primed: PromptState | None = None,
+        **settings: Unpack[SampleKeywords],
     ) -> Iterator[Sample]:
         """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
 
         Args:
             prompts: what to continue; they may be endless, and are taken a few hundred ahead.
             count: how many samples of each.
+            length: as of `stream`.
             primed: what was read before each prompt; see `prime`.
             settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
 
@@ -145,12 +175,12 @@ class Model:
         Raises:
             SettingError: a setting out of range.
         """
-        _refuse_endless(settings)
+        _refuse_endless(length)
         if isinstance(prompts, str):
             raise SettingError("prompts", "cannot be a string", "give a list of them")
         if count < 1:
             raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
-        config = self._config(settings)
+        config = self._config(length, settings)
         self._check_own(primed)
         vocabulary = self.contents.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
@@ -199,8 +229,8 @@ class Model:
     def _digest(self) -> str:
         return checkpoint.digest(self.contents)
 
-    def _config(self, settings: Mapping[str, Any]) -> SampleConfig:
-        return SampleConfig(**{"length": self.contents.usual_length, **settings})
+    def _config(self, length: int | None, settings: SampleKeywords) -> SampleConfig:
+        return SampleConfig(length=self.contents.usual_length if length is None else length, **settings)
 
     def _check_own(self, primed: PromptState | None) -> None:
         """Makes sure that it was this model that read the text: to others its state means nothing."""
@@ -226,8 +256,8 @@ def _characters(symbols: Iterable[str]) -> Iterator[str]:
     yield from decoder.decode(b"", True)
 
 
-def _refuse_endless(settings: Mapping[str, Any]) -> None:
-    if settings.get("length") == 0:
+def _refuse_endless(length: int | None) -> None:
+    if length == 0:
         raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
 
 
@@ -240,9 +270,17 @@ def load(name: str | Path) -> Model:
     return Model(checkpoint.load(checkpoint.find(str(name))))
 
 
-def sample(model: Model, prompt: str = "", **settings: Any) -> str:
+@_sampling
+def sample(
+    model: Model,
+    prompt: str = "",
+    *,
+    length: int | None = None,
+    primed: PromptState | None = None,
+    **settings: Unpack[SampleKeywords],
+) -> str:
     """New text in the style of a model; see `Model.sample`."""
-    return model.sample(prompt, **settings)
+    return model.sample(prompt, length=length, primed=primed, **settings)
 
 
 def score(model: Model, text: str) -> Score:
@@ -250,15 +288,18 @@ def score(model: Model, text: str) -> Score:
     return model.score(text)
 
 
-def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **settings: Any) -> Model:
+@_training
+def train(
+    text: str, *, name: str = "text", listen: "Listener | None" = None, **settings: Unpack[TrainKeywords]
+) -> Model:
     """Trains a model on a text and gives back the best one; nothing is written.
 
     Args:
         text: the corpus itself, two characters or more.
         name: what the record calls it.
         listen: is told of every step and evaluation; see the events of ``training/events.py``.
-        settings: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`; those of the latter two that are left out
-            are planned from the text and the machine. Bytes are those of the text's UTF-8; line ends are
+        settings: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`; those of the latter two that are left out,
+            or None, are planned from the text and the machine. Bytes are those of the text's UTF-8; line ends are
             kept unless ``newlines`` is "unix".
 
     Raises:
@@ -266,13 +307,14 @@ def train(text: str, *, name: str = "text", listen: "Listener | None" = None, **
         CorpusError: a text with nothing to predict.
         TrainingError: the loss became infinite or no number.
     """
-    from charrnn.data.reading import of
+    overrides = Overrides(**settings)  # checked before torch is loaded
+
+    from charrnn.data.reading import AS_IT_STANDS, of
     from charrnn.training.autotune import plan_here
     from charrnn.training.trainer import Trainer
 
-    ways = {field: settings.pop(field) for field in ReadConfig.__dataclass_fields__ if field in settings}
-    corpus = of(text, ReadConfig(**{"newlines": "keep", **ways}), name)
-    trainer = Trainer(corpus, plan_here(corpus, settings))
+    corpus = of(text, overrides.apply(AS_IT_STANDS), name)
+    trainer = Trainer(corpus, plan_here(corpus, overrides))
     for event in trainer.run():
         if listen is not None:
             listen(event)

@@ -1,17 +1,18 @@
-"""Every setting: its meaning, its default and the check of its value.
+"""Every setting: its default, its check, its option and its help text.
 
-Frozen dataclasses that are written into the model file as they stand. Building one checks it, so a wrong
-value is refused before a file is touched or torch is imported. Knows nothing about the shell: an error names the
-field, and ``cli/options.py`` knows what the field is called there.
+Frozen dataclasses that are written into the model file as they stand. Creating one checks it, so a wrong value is
+refused before a file is touched or torch is imported. An error names the field; ``cli/options.py`` knows the option.
 """
+# ruff: noqa: RUF009 - setting() makes a field
 
-import codecs
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Never, get_args
+from typing import Literal
 
 from charrnn.charset import brackets
+from charrnn.checks import OneOf, Range, Whole, check_encoding, check_stop, check_temperature, parse_temperature
 from charrnn.errors import SettingError
+from charrnn.settings import Option, check, setting
 
 Cell = Literal["lstm", "gru", "rnn"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -23,75 +24,58 @@ Newlines = Literal["unix", "keep"]
 Normalize = Literal["none", "nfc", "nfkc"]
 Documents = Literal["none", "lines", "files", "separated"]
 SamplePrecision = Literal["int8", "fp32"]
+Temperature = float | tuple[float, float]
 
+GLOB = "**/*.txt"  # the files of a folder that are read
 MOST_THREADS = 1024  # more crash the libraries below
 MOST_RECENT = 10_000  # characters, of which each sample holds as many
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 
 
-def _refuse(field: str, value: object, need: str) -> Never:
-    raise SettingError(field, f"cannot be {value}", f"give {need}")
+def check_documents(documents: Documents | None, separator: str | None) -> None:
+    """Raise SettingError unless there is a separator just where documents are separated."""
+    if (documents == "separated") != bool(separator):
+        raise SettingError("documents", "cannot be separated by nothing", "give a separator, such as a word")
 
 
-def _whole(field: str, value: object, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        _refuse(field, value, f"a whole number, {at_least} or more")
-    if value >= 2**63:
-        _refuse(field, value, "a whole number below 2**63")
-
-
-def _number(field: str, value: object, low: float, high: float, need: str, *, open_low: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-    if not number or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]
-        _refuse(field, value, need)
-
-
-def _choice(field: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        _refuse(field, value, "one of " + ", ".join(get_args(choices)))
+def check_bytes(
+    unit: Unit | None, encoding: str | None, normalize: Normalize | None = None, min_count: int | None = None
+) -> None:
+    """Raise SettingError if a setting of characters is given where bytes are read; None is not given."""
+    characters = {"encoding": encoding, "normalize": normalize, "min_count": min_count}
+    for name, value in characters.items():
+        if unit == "byte" and value not in (None, getattr(ReadConfig, name)):
+            raise SettingError(name, "is for characters, and bytes are read as they are", "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """What a text is to the model: how bytes become characters, what counts as one, and what as a document.
+    """How a text is read: what bytes become characters, what counts as one, and what is a document.
 
     Raises:
-        SettingError: a value that there is none of, or two that exclude each other.
+        SettingError: a wrong value, or two that exclude each other.
     """
 
-    unit: Unit = "char"  # what is predicted: a character (Unicode code point), or a byte whatever it stands for
-    encoding: str | None = None  # None is UTF-8, or UTF-16 or 32 where a byte order mark says so
-    newlines: Newlines = "unix"  # CR and CRLF become LF; bytes are always kept
-    normalize: Normalize = "none"  # Unicode normalization form
-    min_count: int = 1  # rarer characters become one unknown symbol, which is never written
-    documents: Documents = "none"  # of which the text consists; each starts with a fresh state and has an end
-    separator: str = ""  # what stands between separated ones
+    # a character is a Unicode code point; a byte stands for itself
+    unit: Unit = setting("char", OneOf(Unit), Option("What is predicted."))
+    # None is UTF-8, or UTF-16 or 32 where a byte order mark says so
+    encoding: str | None = setting(
+        None, check_encoding, Option("Of the text, such as cp1251.", "NAME", shown="utf-8")
+    )
+    # bytes are kept in any case
+    newlines: Newlines = setting("unix", OneOf(Newlines), Option("CR and CRLF become LF, or stay."))
+    normalize: Normalize = setting("none", OneOf(Normalize), Option("Unicode's forms."))
+    # the unknown character is never written
+    min_count: int = setting(1, Whole(1), Option("Rarer characters become one unknown one.", "N"))
+    # each starts with a zero state and has an end
+    documents: Documents = setting("none", OneOf(Documents))
+    separator: str = setting("")  # between separated documents
 
     def __post_init__(self) -> None:
-        _choice("unit", self.unit, Unit)
-        _choice("newlines", self.newlines, Newlines)
-        _choice("normalize", self.normalize, Normalize)
-        _whole("min_count", self.min_count, 1)
-        _choice("documents", self.documents, Documents)
-        if (self.documents == "separated") != bool(self.separator):
-            raise SettingError("documents", "cannot be separated by nothing", "give a separator, such as a word")
-        if self.encoding is not None:
-            _encoding(self.encoding)
-        if self.unit == "byte":
-            for field in ("encoding", "normalize", "min_count"):
-                if getattr(self, field) != getattr(ReadConfig, field):
-                    raise SettingError(field, "is for characters, and bytes are read as they are", "leave it out")
-
-
-def _encoding(name: str) -> None:
-    try:
-        known = codecs.lookup(name)
-    except (LookupError, ValueError):
-        known = None
-    # what Python calls a codec may as well be a compressor; some others don't take a text piece by piece
-    if known is None or not known._is_text_encoding or known.incrementaldecoder is None or known.name == "undefined":
-        _refuse("encoding", name, "a text encoding such as utf-8, cp1251 or shift_jis")
+        check(self)
+        check_documents(self.documents, self.separator)
+        check_bytes(self.unit, self.encoding, self.normalize, self.min_count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +86,20 @@ class ModelConfig:
         SettingError: a value out of range.
     """
 
-    cell: Cell = "lstm"
-    layers: int = 2  # L, stacked: layer l reads the hidden state of layer l-1
-    hidden: int = 256  # H, units of each layer
-    embedding: int = 0  # E, size of the learned vector of a character; 0 feeds it one-hot
-    dropout: float = 0.0  # share of activations silenced between layers and before the output, in training
+    cell: Cell = setting("lstm", OneOf(Cell), Option("Type of recurrent cell."))
+    # L; layer l reads the hidden state of layer l-1
+    layers: int = setting(2, Whole(1), Option("Layers of cells, stacked.", "N"))
+    hidden: int = setting(256, Whole(1), Option("Units of a layer.", "N", shown="planned"))  # H
+    embedding: int = setting(0, Whole(0), Option("Size of a character's vector; 0 is one-hot.", "N", shown="planned"))
+    # between layers and before the output
+    dropout: float = setting(
+        0.0,
+        Range(0, 0.95, "a share from 0 to 0.95"),
+        Option("Share of activations silenced in training.", "P", shown="planned"),
+    )
 
     def __post_init__(self) -> None:
-        _choice("cell", self.cell, Cell)
-        _whole("layers", self.layers, 1)
-        _whole("hidden", self.hidden, 1)
-        _whole("embedding", self.embedding, 0)
-        _number("dropout", self.dropout, 0, 0.95, "a share from 0 to 0.95")
+        check(self)
 
     def tensor_shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of this network, for a vocabulary of V characters.
@@ -140,57 +126,62 @@ class ModelConfig:
         return sum(math.prod(shape) for shape in self.tensor_shapes(vocabulary_size).values())
 
 
+def check_budget(epochs: float | None, steps: int | None) -> None:
+    """Raise SettingError if both are given."""
+    if epochs is not None and steps is not None:
+        raise SettingError("steps", "given together with epochs", "give one of them")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained. Of a budget in steps or epochs and one in minutes, what is spent first ends the run.
+    """How a network is trained. Training ends when the first of its budgets is spent.
 
     Raises:
         SettingError: a value out of range, or both epochs and steps.
     """
 
-    seq_length: int = 64  # T, time steps of a chunk: how far back a gradient flows
-    batch_size: int = 32  # B, contiguous streams read side by side
-    learning_rate: float = 6e-3  # the schedule's peak
-    warmup: float = 0.02  # share of the budget in which the learning rate rises to its peak
-    weight_decay: float = 0.01  # AdamW's, decoupled from the gradient
-    clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
-    validation: float = 0.1  # share of the text, at its end, that is only ever used to measure
-    epochs: float | None = None  # budget in passes over the training text
-    steps: int | None = None  # budget in optimizer steps
-    minutes: float | None = None  # budget by the clock, evaluations included
-    evaluations: int = 20  # how many times the validation text is measured, spread evenly
-    patience: int = 5  # evaluations without a better one after which the run ends early; 0 never ends it
-    seed: int = 0  # of the first weights and of dropout
-    device: Device = "auto"
-    precision: Precision = "auto"  # of the matrix products; weights and sums stay fp32
-    engine: Engine = "auto"  # fused: our kernels, one thread for each part of the streams; stock: torch's layers
-    threads: int = 0  # CPU threads; 0 takes as many as are fastest
+    # evaluations included
+    minutes: float | None = setting(
+        None, Range(0, 1e7, "a number above 0", above=True), Option("Train this long at most.", "X", shown="about 5")
+    )
+    epochs: float | None = setting(
+        None, Range(0, 1e9, "a number above 0", above=True), Option("Or: read the text this many times.", "X")
+    )
+    steps: int | None = setting(None, Whole(1), Option("Or: take this many steps.", "N"))
+    batch_size: int = setting(32, Whole(1), Option("Streams read side by side.", "B", shown="planned"))
+    seq_length: int = setting(64, Whole(1), Option("Characters a gradient reaches back.", "T", shown="planned"))
+    learning_rate: float = setting(
+        6e-3,
+        Range(0, 10, "a number above 0, at most 10", above=True),
+        Option("Peak learning rate.", "X", flags=("--lr",), shown="planned"),
+    )
+    # share of the budget in which the learning rate rises to its peak
+    warmup: float = setting(0.02, Range(0, 1, "a share from 0 to 1"))
+    # of AdamW, decoupled from the gradient
+    weight_decay: float = setting(0.01, Range(0, 1, "a number from 0 to 1"))
+    clip: float = setting(
+        1.0, Range(0, math.inf, "a finite number, 0 or more"), Option("Largest norm of the gradient; 0: any.", "X")
+    )
+    # never trained on
+    validation: float = setting(
+        0.1,
+        Range(0, 0.9, "a share from 0 to 0.9"),
+        Option("Share to measure on: the end of the text, or documents.", "P", shown="{default}, at most 500,000"),
+    )
+    evaluations: int = setting(20, Whole(1))  # of the validation text, spread evenly
+    patience: int = setting(5, Whole(0), Option("Evaluations without a better one that end it; 0: never.", "N"))
+    seed: int = setting(0, Whole(0), Option("Of the first weights and of dropout.", "N"))
+    # weights and sums stay fp32
+    precision: Precision = setting("auto", OneOf(Precision), Option("Of the matrix products.", shown="the faster"))
+    # fused: our kernels, one thread for each part of the streams; stock: torch's layers
+    engine: Engine = setting("auto", OneOf(Engine), Option("Our kernels, or torch's.", shown="the faster"))
+    device: Device = setting("auto", OneOf(Device), Option("What computes."))
+    # 0 is as many as are fastest
+    threads: int = setting(0, Whole(0, MOST_THREADS), Option("CPU threads.", "N", shown="the fastest"))
 
     def __post_init__(self) -> None:
-        _whole("seq_length", self.seq_length, 1)
-        _whole("batch_size", self.batch_size, 1)
-        _number("learning_rate", self.learning_rate, 0, 10, "a number above 0, at most 10", open_low=True)
-        _number("warmup", self.warmup, 0, 1, "a share from 0 to 1")
-        _number("weight_decay", self.weight_decay, 0, 1, "a number from 0 to 1")
-        _number("clip", self.clip, 0, math.inf, "a finite number, 0 or more")
-        _number("validation", self.validation, 0, 0.9, "a share from 0 to 0.9")
-        if self.epochs is not None:
-            _number("epochs", self.epochs, 0, 1e9, "a number above 0", open_low=True)
-        if self.steps is not None:
-            _whole("steps", self.steps, 1)
-        if self.minutes is not None:
-            _number("minutes", self.minutes, 0, 1e7, "a number above 0", open_low=True)
-        _whole("evaluations", self.evaluations, 1)
-        _whole("patience", self.patience, 0)
-        _whole("seed", self.seed, 0)
-        _choice("device", self.device, Device)
-        _choice("precision", self.precision, Precision)
-        _choice("engine", self.engine, Engine)
-        _whole("threads", self.threads, 0)
-        if self.threads > MOST_THREADS:
-            _refuse("threads", self.threads, f"at most {MOST_THREADS}")
-        if self.epochs is not None and self.steps is not None:
-            raise SettingError("steps", "given together with epochs", "give one of them")
+        check(self)
+        check_budget(self.epochs, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,53 +192,61 @@ class SampleConfig:
         SettingError: a value out of range.
     """
 
-    length: int = 1000  # new characters, the prompt not counted; 0 never stops
-    temperature: float | tuple[float, float] = 1.0  # divides the logits: below 1 plays safe, above 1 takes risks, 0
-    # is greedy; of two, the first new character gets the one, the last the other, and those between what lies between
-    top_k: int = 0  # keep the K likeliest characters; 0 keeps all
-    top_p: float = 1.0  # keep the likeliest characters that together reach this probability
-    min_p: float = 0.0  # drop characters less likely than this share of the likeliest
-    repeat_penalty: float = 1.0  # the probability of each recent character is raised to this power
-    repeat_window: int = 64  # characters that are recent, those of the prompt included
-    allow: str = ""  # write only these characters, given as inside a regular expression's brackets; "" allows all
-    forbid: str = ""  # never write these, given likewise
-    seed: int | None = None  # None: a fresh one each time
-    stop: str | tuple[str, ...] | None = None  # end before any of these strings would be written
-    keep_stop: bool = False  # end after it instead
-    lines: int = 0  # end with the end of so many lines; 0 doesn't count them
-    logprobs: int | None = None  # tell of each character how likely it was, and of so many that were likelier
-    utf8: bool = False  # of a model of bytes, write whole characters only
-    unknown: Unknown = "error"  # what to do with prompt characters that the model never saw
-    precision: SamplePrecision = "int8"  # of the weights in matrix products; sums and states stay fp32
+    # divides the logits; of two, the first new character gets the first, the last one the second
+    temperature: Temperature = setting(
+        1.0,
+        check_temperature,
+        Option(
+            "Below 1 plays safe, above 1 takes risks, 0 is greedy; 0.6:1.1 goes from one to the other.",
+            "X",
+            flags=("-t", "--temp"),
+            type=str,
+            parse=parse_temperature,
+        ),
+    )
+    # the prompt is not counted
+    length: int = setting(1000, Whole(0), Option("New characters; 0 never stops.", "N", flags=("-n", "--length")))
+    lines: int = setting(0, Whole(0), Option("End a sample after so many lines.", "N", shown=""))
+    stop: str | tuple[str, ...] | None = setting(
+        None,
+        check_stop,
+        Option("End before this would be written; may be repeated.", "STRING", type=list[str], parse=tuple),
+    )
+    keep_stop: bool = setting(False, option=Option("End after it instead."))
+    top_k: int = setting(0, Whole(0), Option("Choose among the K likeliest characters.", "K", shown=""))
+    top_p: float = setting(
+        1.0,
+        Range(0, 1, "a probability above 0, at most 1", above=True),
+        Option("Choose among the likeliest that reach this probability together.", "P", shown=""),
+    )
+    min_p: float = setting(
+        0.0,
+        Range(0, 1, "a probability from 0 to 1"),
+        Option("Leave out what is less likely than P times the likeliest.", "P", shown=""),
+    )
+    repeat_penalty: float = setting(
+        1.0,
+        Range(0, 100, "a number above 0, at most 100", above=True),
+        Option("Raise the probability of recent characters to this power.", "X", shown=""),
+    )
+    # characters of the prompt are recent, too
+    repeat_window: int = setting(64, Whole(1, MOST_RECENT), Option("How many are recent.", "N"))
+    # written as inside the brackets of a regular expression; "" allows all
+    allow: str = setting("", brackets, Option(r"Write only these, such as 'a-z \n'.", "CHARS"))
+    forbid: str = setting("", brackets, Option("Never write these.", "CHARS"))
+    logprobs: int | None = setting(
+        None, Whole(0), Option("With --json: each character's, and of the K likeliest.", "K")
+    )
+    seed: int | None = setting(None, Whole(0), Option("The same seed, the same text.", "N", shown="a fresh one"))
+    unknown: Unknown = setting("error", OneOf(Unknown), Option("Characters the model never saw."))
+    # of the matrix products; sums and states stay fp32
+    precision: SamplePrecision = setting("int8", OneOf(SamplePrecision), Option("Of the weights."))
+    utf8: bool = setting(False, option=Option("Of a model of bytes: whole characters only."))
 
     def __post_init__(self) -> None:
-        _whole("length", self.length, 0)
-        if isinstance(self.temperature, tuple) and len(self.temperature) != 2:
-            _refuse("temperature", self.temperature, "one, or two between which to go")
-        for temperature in self.temperatures:
-            _number("temperature", temperature, 0, math.inf, "a finite number, 0 (greedy) or more")
+        check(self)
         if self.temperatures[0] != self.temperatures[1] and not self.length:
             raise SettingError("temperature", "cannot be a range of an endless sample", "give a length")
-        _whole("top_k", self.top_k, 0)
-        _number("top_p", self.top_p, 0, 1, "a probability above 0, at most 1", open_low=True)
-        _number("min_p", self.min_p, 0, 1, "a probability from 0 to 1")
-        _number("repeat_penalty", self.repeat_penalty, 0, 100, "a number above 0, at most 100", open_low=True)
-        _whole("repeat_window", self.repeat_window, 1)
-        if self.repeat_window > MOST_RECENT:
-            _refuse("repeat_window", self.repeat_window, f"at most {MOST_RECENT}")
-        for name in ("allow", "forbid"):
-            brackets(name, getattr(self, name))
-        _whole("lines", self.lines, 0)
-        if self.seed is not None:
-            _whole("seed", self.seed, 0)
-        if not isinstance(self.stop, str | tuple | None) or not all(isinstance(stop, str) for stop in self.stops):
-            _refuse("stop", self.stop, "a string, or several")
-        if "" in self.stops:  # what a shell makes of "$(printf '\\n')"
-            raise SettingError("stop", "cannot be empty", "give a string, or leave it out")
-        if self.logprobs is not None:
-            _whole("logprobs", self.logprobs, 0)
-        _choice("unknown", self.unknown, Unknown)
-        _choice("precision", self.precision, SamplePrecision)
 
     @property
     def temperatures(self) -> tuple[float, float]:
@@ -261,14 +260,16 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepConfig:
-    """How a run is kept on disk; nothing of it changes what is learned.
+class SaveConfig:
+    """When a run is saved, besides at each evaluation; changes nothing of what is learned.
 
     Raises:
         SettingError: a value out of range.
     """
 
-    save_every: float = 60.0  # seconds from one save to the next at most, beside those at evaluations
+    save_every: float = setting(
+        60.0, Range(0, math.inf, "seconds, more than 0", above=True), Option("Save at least this often.", "SECONDS")
+    )
 
     def __post_init__(self) -> None:
-        _number("save_every", self.save_every, 0, math.inf, "seconds, more than 0", open_low=True)
+        check(self)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from charrnn.charset import brackets
-from charrnn.config import ModelConfig, SampleConfig, TrainConfig
+from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, TrainConfig
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 
 WRONG = [
     (ModelConfig, "cell", "transformer"),
@@ -50,7 +51,12 @@ WRONG = [
     (SampleConfig, "min_p", -0.1),
     (SampleConfig, "seed", -1),
     (SampleConfig, "unknown", "guess"),
+    (ReadConfig, "unit", "word"),
+    (ReadConfig, "encoding", "rot13"),
+    (ReadConfig, "min_count", 0),
+    (SaveConfig, "save_every", 0),
 ]
+OVERRIDES = [(field, value) for config, field, value in WRONG if config in (ReadConfig, ModelConfig, TrainConfig)]
 
 
 @pytest.mark.parametrize(("config", "field", "value"), WRONG)
@@ -59,7 +65,34 @@ def test_a_wrong_value_names_its_field_itself_and_what_would_do(config: type, fi
         config(**{field: value})
 
 
-@pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig])
+@pytest.mark.parametrize(("field", "value"), OVERRIDES)
+def test_a_wrong_override_is_refused_in_the_same_words(field: str, value: object) -> None:
+    with pytest.raises(SettingError, match=f"{field}: cannot be {value}; give "):
+        Overrides(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"epochs": 1.0, "steps": 9}, "steps: given together with epochs"),
+        ({"unit": "byte", "encoding": "utf-8"}, "encoding: is for characters"),
+        ({"documents": "separated"}, "documents: cannot be separated by nothing"),
+    ],
+)
+def test_overrides_that_exclude_each_other_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingError, match=complaint):
+        Overrides(**settings)
+
+
+def test_overrides_replace_what_was_chosen_and_nothing_else() -> None:
+    overrides = Overrides(hidden=64, dropout=0.0, min_count=2)
+    assert overrides.apply(ModelConfig(cell="gru", dropout=0.5)) == ModelConfig(cell="gru", hidden=64, dropout=0.0)
+    assert overrides.apply(TrainConfig(seed=3)) == TrainConfig(seed=3)
+    assert overrides.apply(ReadConfig()) == ReadConfig(min_count=2)
+    assert dict(overrides.chosen()) == {"hidden": 64, "dropout": 0.0, "min_count": 2}
+
+
+@pytest.mark.parametrize("config", [ReadConfig, ModelConfig, TrainConfig, SampleConfig, SaveConfig, Overrides])
 def test_every_default_is_a_good_value(config: type) -> None:
     config()
 

@@ -11,8 +11,10 @@ import charrnn
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
     {"errors", "units", "version"},
-    {"charset", "io"},
+    {"charset", "checks", "io"},
+    {"settings"},
     {"config"},
+    {"overrides", "keywords"},
     {"data"},
     {"checkpoint"},
     {"rnn"},
@@ -74,8 +76,16 @@ def test_only_the_console_talks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_a_module_says_what_it_is(path: Path) -> None:
+def test_a_module_says_what_it_does(path: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] not in {"data", "rnn"}], ids=str)
+def test_a_function_with_many_parameters_takes_an_object(path: Path) -> None:
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= 6, node.name
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -3,15 +3,18 @@
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charrnn.cli import corpus_options, options
+from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit, printable
+from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
+from charrnn.overrides import Overrides
 from charrnn.units import duration
 from charrnn.version import __version__
 
@@ -22,60 +25,49 @@ if TYPE_CHECKING:
 
 SIZES = (64, 128, 256, 512)  # hidden units of two layers
 LAYOUT = "{percentage:3.0f}% {bar} {desc}"
-BUDGETS: tuple[dict[str, Any], ...] = ({}, {"minutes": 1})  # those a text is planned for
+MINUTES = (None, 1.0)  # the budgets for which a text is planned
 COLUMNS = (  # two lines each
     ("", "size"), ("", "parameters"), ("training", "char/s"), ("", "fastest with"), ("GFLOP", "/s"), ("of", "limit"),
     ("sampling", "char/s"),
 )  # fmt: skip
 
 
-def bench(
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What ``charrnn bench`` is given."""
+
     corpus: Annotated[
         list[str] | None,
         typer.Argument(metavar="CORPUS", help="Also plan to train on this text.", show_default=False),
-    ] = None,
-    cell: Annotated[
-        str | None, typer.Option("--cell", metavar="lstm|gru|rnn", help="Kind of memory.  [default: lstm]")
-    ] = None,
+    ] = None
     hidden: Annotated[
         int | None,
         typer.Option(
             "--hidden", metavar="N", help=f"Units of a layer.  [default: {', '.join(map(str, SIZES))} in turn]"
         ),
-    ] = None,
-    lines: corpus_options.Lines = False,
-    files: corpus_options.Files = False,
-    documents: corpus_options.Documents = None,
-    glob: corpus_options.Glob = None,
-    encoding: corpus_options.Encoding = None,
-    unit: corpus_options.Unit = None,
-    min_count: corpus_options.MinCount = None,
-    json_: options.Json = False,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-) -> None:
+    ] = None
+    text: TextOptions
+    overrides: Annotated[Overrides, Only("cell", *options.READING, *options.COMPUTING)]
+    json_: options.Json = False
+    quiet: options.Quiet = False
+
+
+@command
+def bench(args: BenchOptions) -> None:
     """Measure how fast this machine trains and samples.
 
     It does so with networks of a few sizes. The limit is the machine's own rate of matrix products; a training counts
     as six operations per parameter and character. With a text, it also shows what ``charrnn train`` would do, with
     the same options and with a minute.
     """
-    wishes = options.given(cell=cell, hidden=hidden, device=device, threads=threads)
-    ways = corpus_options.asked(
-        lines=lines, files=files, documents=documents, encoding=encoding, unit=unit, min_count=min_count
-    )
-    ReadConfig(**ways)
-    shape = options.given(cell=cell)
-    models = [ModelConfig(hidden=size, **shape) for size in (SIZES if hidden is None else (hidden,))]
-    config = TrainConfig(**options.given(device=device, threads=threads))
+    overrides = args.text.added_to(args.overrides)
+    model, config = overrides.apply(ModelConfig()), overrides.apply(TrainConfig())
+    models = [replace(model, hidden=size) for size in (SIZES if args.hidden is None else (args.hidden,))]
 
-    console = Console(quiet=quiet)
-    text = (
-        corpus_options.read(corpus, corpus_options.files(corpus, glob), ReadConfig(**ways), console)
-        if corpus
-        else None
-    )
+    console, text = Console(quiet=args.quiet), None
+    if args.corpus:
+        source = corpus_options.find(args.corpus, args.text.glob)
+        text = corpus_options.read(source, overrides.apply(ReadConfig()), console)
 
     from charrnn.training.autotune import plan_here
     from charrnn.training.bench import Bench  # torch: more than a second
@@ -83,29 +75,34 @@ def bench(
     workbench = Bench(config)
     speeds: list[Speed] = []
     plans: dict[str, Plan] = {}
-    with console.bar(total=len(models) + (len(BUDGETS) if text else 0), layout=LAYOUT) as bar:
+    with console.bar(total=len(models) + (len(MINUTES) if text else 0), layout=LAYOUT) as bar:
         console.line(f"measuring: {workbench.host.processor}, {workbench.host.cores} cores")
         for model in models:
             bar.set_description_str(f"{model.layers} x {model.hidden} {model.cell.upper()}")
             speeds.append(workbench.speed(model))
             bar.update()
         if text is not None:
-            for budget in BUDGETS:
-                command = _command(corpus or (), {**wishes, **budget})
-                bar.set_description_str(command)
-                plans[command] = plan_here(text, {**wishes, **budget})
+            for minutes in MINUTES:
+                budgeted = replace(overrides, minutes=minutes)
+                line = _command(args.corpus or (), overrides) + (f" --minutes {minutes:g}" if minutes else "")
+                bar.set_description_str(line)
+                plans[line] = plan_here(text, budgeted)
                 bar.update()
     notes = [speed.note for speed in speeds] + [note for plan in plans.values() for note in plan.notes]
     for note in dict.fromkeys(filter(None, notes)):
         console.line(f"note: {note}")
-    if json_:
+    if args.json_:
         emit(json.dumps(_facts(workbench.host, config, speeds, text, plans)) + "\n")
         return
     emit("\n".join([*_heading(workbench.host, speeds), "", *_table(speeds), *_outlook(plans)]) + "\n")
 
 
-def _command(corpus: Sequence[str], wishes: dict[str, Any]) -> str:
-    words = [word for name, value in wishes.items() for word in (options.flag(name), str(value))]
+def _command(corpus: Sequence[str], overrides: Overrides) -> str:
+    """Return the command that trains with these settings."""
+    words = corpus_options.words(overrides.apply(ReadConfig()))
+    for name, value in overrides.chosen():
+        if not hasattr(ReadConfig, name):
+            words += [options.flag(name), str(value)]
     return "charrnn train " + shlex.join([*corpus, *words])
 
 
@@ -125,8 +122,8 @@ def _facts(
         "speeds": [asdict(speed) for speed in speeds],
         "corpus": text and {"name": text.name, "characters": text.characters, "distinct": len(text.vocabulary)},
         "plans": [
-            {"command": command, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
-            for command, plan in plans.items()
+            {"command": line, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
+            for line, plan in plans.items()
         ],
     }
 
@@ -161,7 +158,7 @@ def _row(speed: "Speed") -> tuple[str, ...]:
 
 def _outlook(plans: "dict[str, Plan]") -> list[str]:
     lines = []
-    for command, plan in plans.items():
-        lines += ["", printable(command)]
+    for line, plan in plans.items():
+        lines += ["", printable(line)]
         lines += [f"  {part}" for part in [*plan.summary.split("; "), f"{duration(plan.epoch_seconds)} an epoch"]]
     return lines

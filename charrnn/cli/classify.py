@@ -1,46 +1,54 @@
 """``charrnn classify``: which of some models finds a line least surprising."""
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.cli import corpus_options, options
+from charrnn.cli import options
+from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
+from charrnn.config import TrainConfig
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 from charrnn.units import bits
 
 if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
 
 
-def classify(
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """What ``charrnn classify`` is given."""
+
     models: Annotated[
         list[str],
         typer.Option("-m", "--model", metavar="MODEL", help="One for each class.", show_default=False),
-    ],
-    file: options.LinesFile = "-",
-    json_: options.Json = False,
-    encoding: corpus_options.Encoding = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-) -> None:
+    ]
+    file: options.LinesFile = "-"
+    json_: options.Json = False
+    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    quiet: options.Quiet = False
+
+
+@command
+def classify(args: ClassifyOptions) -> None:
     """Label each line with the model that it surprises least.
 
     What is printed is LABEL, a tab, and the line. A label is the name of its model. Train one on text of each class:
     languages, authors, sources of a log. With --json also the bits that the line costs each model, and by how many
     the second best is worse.
     """
-    if len(models) < 2:
+    if len(args.models) < 2:
         raise SettingError("model", "given once, so that every line would get the same label", "give two or more")
     from charrnn.cli import line_scoring
 
-    console, classes = Console(quiet=quiet), line_scoring.load(models)
-    lines = line_scoring.open_lines(file, encoding, classes.values())
-    scorers = line_scoring.scorers(classes, lines.size, device, threads)
+    console, classes = Console(quiet=args.quiet), line_scoring.load(args.models)
+    lines = line_scoring.open_lines(args.file, args.overrides.encoding, classes.values())
+    scorers = line_scoring.scorers(classes, lines.size, args.overrides.apply(TrainConfig()))
     for batch in line_scoring.scored(lines, scorers, console):
-        emit(b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=json_) for scores in batch))
+        emit(b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=args.json_) for scores in batch))
 
 
 def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:

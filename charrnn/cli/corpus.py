@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charrnn.cli import corpus_options, options
+from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
+from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ReadConfig, Unit
 from charrnn.errors import FileError, SettingError
+from charrnn.overrides import Overrides
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -101,47 +105,41 @@ def _download(entry: "Remote", console: Console) -> bytes:
     return b"".join(pieces)
 
 
-@app.command()
-def check(
-    text: Annotated[
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What ``charrnn corpus check`` is given."""
+
+    corpus: Annotated[
         list[str],
         typer.Argument(metavar="CORPUS", help="Files, directories, or - for stdin.", show_default=False),
-    ],
-    lines: corpus_options.Lines = False,
-    files: corpus_options.Files = False,
-    documents: corpus_options.Documents = None,
-    glob: corpus_options.Glob = None,
-    encoding: corpus_options.Encoding = None,
-    newlines: corpus_options.Newlines = None,
-    normalize: corpus_options.Normalize = None,
-    unit: corpus_options.Unit = None,
-    min_count: corpus_options.MinCount = None,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+    ]
+    text: TextOptions
+    overrides: Annotated[Overrides, Only(*options.READING)]
+    json_: options.Json = False
+    quiet: options.Quiet = False
+
+
+@app.command()
+@command
+def check(args: CheckOptions) -> None:
     """Say what a text is made of, and what `train` would make of it.
 
     Options as of `train`; the plan is that of an ordinary laptop. The Markov model is learned from nine tenths of the
     text and measured on the last one.
     """
-    config = ReadConfig(
-        **corpus_options.asked(
-            lines=lines, files=files, documents=documents, encoding=encoding, newlines=newlines, normalize=normalize,
-            unit=unit, min_count=min_count,
-        )
-    )  # fmt: skip
+    config = args.text.added_to(args.overrides).apply(ReadConfig())
 
     from charrnn.data.text_stats import TextStats
     from charrnn.training.plan import make_plan, typical_pace
 
-    survey, console = TextStats(), Console(quiet=quiet)
-    found = corpus_options.files(text, glob)
-    corpus = corpus_options.read(text, found, config, console, look=survey.see, collect=False)
+    survey, console = TextStats(), Console(quiet=args.quiet)
+    source = corpus_options.find(args.corpus, args.text.glob)
+    corpus = corpus_options.read(source, config, console, look=survey.see)
     survey.finish()
     symbols = sum(corpus.counts.values())
-    plan = make_plan(symbols, len(corpus.vocabulary), {"device": "cpu"}, typical_pace)
-    facts = _facts(corpus, survey, found)
-    if json_:
+    plan = make_plan(symbols, len(corpus.vocabulary), Overrides(device="cpu"), typical_pace)
+    facts = _facts(corpus, survey, source.files)
+    if args.json_:
         facts |= {"sha256": corpus.sha256, "plan": plan.summary, "notes": list(plan.notes)}
         emit(json.dumps(facts) + "\n")
         return

@@ -1,13 +1,16 @@
 """The text that a command reads: its options, a bar while it is read, and what was noticed on the way."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import Console
+from charrnn.config import GLOB
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 
 if TYPE_CHECKING:
     from charrnn.config import ReadConfig
@@ -17,51 +20,45 @@ if TYPE_CHECKING:
 
 LARGE = 20_000_000  # bytes, which take long enough for a bar
 
-Unit = Annotated[str | None, typer.Option("--unit", metavar="char|byte", help="What is predicted.  [default: char]")]
 Glob = Annotated[
-    str | None, typer.Option("--glob", metavar="PATTERN", help="Files of a directory.  [default: **/*.txt]")
-]
-Encoding = Annotated[
-    str | None, typer.Option("--encoding", metavar="NAME", help="Of the text, such as cp1251.  [default: utf-8]")
-]
-Newlines = Annotated[
-    str | None,
-    typer.Option("--newlines", metavar="unix|keep", help="CR and CRLF become LF, or stay.  [default: unix]"),
-]
-Normalize = Annotated[
-    str | None, typer.Option("--normalize", metavar="none|nfc|nfkc", help="Unicode's forms.  [default: none]")
-]
-MinCount = Annotated[
-    int | None,
-    typer.Option("--min-count", metavar="N", help="Rarer characters become one unknown one.  [default: 1]"),
-]
-Lines = Annotated[bool, typer.Option("--lines", help="Every line is a document.")]
-Files = Annotated[bool, typer.Option("--files", help="Every file is a document.")]
-Documents = Annotated[
-    str | None, typer.Option("--documents", metavar="SEPARATOR", help="This stands between documents.")
-]
-CacheFolder = Annotated[
-    str | None,
-    typer.Option("--cache", metavar="DIR", help="Keep ids here.  [default: of a large text, beside the model]"),
+    str | None, typer.Option("--glob", metavar="PATTERN", help=f"Files of a directory.  [default: {GLOB}]")
 ]
 
 
-def asked(*, lines: bool, files: bool, documents: str | None, **others: Any) -> dict[str, Any]:
-    """The fields of `ReadConfig` that the user gave, by the options above.
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Which files a text consists of, and what its documents are."""
 
-    Raises:
-        SettingError: two ways to tell documents apart.
-    """
-    given = [
-        name for name, value in (("lines", lines), ("files", files), ("documents", documents is not None)) if value
-    ]
-    if len(given) > 1:
-        raise SettingError(given[1], f"given together with --{given[0]}", "give one of them")
-    ways: Mapping[str, Any] = {}
-    if given:
-        kind = "separated" if documents is not None else given[0]
-        ways = {"documents": kind, "separator": documents or ""}
-    return {**options.given(**others), **ways}
+    lines: Annotated[bool, typer.Option("--lines", help="Every line is a document.")] = False
+    files: Annotated[bool, typer.Option("--files", help="Every file is a document.")] = False
+    separated_by: Annotated[
+        str | None, typer.Option("--documents", metavar="SEPARATOR", help="This stands between documents.")
+    ] = None
+    glob: Glob = None
+
+    def added_to(self, overrides: Overrides) -> Overrides:
+        """Return the overrides with the documents that were chosen.
+
+        Raises:
+            SettingError: two kinds of documents, or an empty separator.
+        """
+        kinds = {"lines": self.lines, "files": self.files, "documents": self.separated_by is not None}
+        chosen = [name for name, given in kinds.items() if given]
+        if len(chosen) > 1:
+            raise SettingError(chosen[1], f"given together with --{chosen[0]}", "give one of them")
+        if self.lines or self.files:
+            return replace(overrides, documents="lines" if self.lines else "files", separator="")
+        if self.separated_by is not None:
+            return replace(overrides, documents="separated", separator=self.separated_by)
+        return overrides
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that were found behind some paths."""
+
+    paths: Sequence[str]
+    files: "Sequence[File]"
 
 
 def words(config: "ReadConfig") -> list[str]:
@@ -75,8 +72,8 @@ def words(config: "ReadConfig") -> list[str]:
     return words
 
 
-def files(paths: Sequence[str], glob: str | None) -> "list[File]":
-    """The files behind some paths.
+def find(paths: Sequence[str], glob: str | None) -> Source:
+    """Find the files behind some paths.
 
     Raises:
         CorpusError: a folder without any.
@@ -84,35 +81,42 @@ def files(paths: Sequence[str], glob: str | None) -> "list[File]":
     """
     from charrnn.data import sources
 
-    return list(sources.find(paths, sources.GLOB if glob is None else glob))
+    return Source(paths, list(sources.find(paths, GLOB if glob is None else glob)))
 
 
 def read(
-    paths: Sequence[str],
-    files: "Sequence[File]",
+    source: Source,
     config: "ReadConfig",
     console: Console,
     cache: "Cache | None" = None,
     look: Callable[[str], object] | None = None,
     sift: Callable[[str], str] = str,
-    collect: bool = True,
 ) -> "Corpus":
-    """Reads a text, with a bar if that takes a while; see `charrnn.data.reading.read`.
+    """Read a text, with a bar if that takes a while; see `charrnn.data.reading.read`.
+
+    Args:
+        source: its files.
+        config: how it is read.
+        console: shows the bar.
+        cache: where the ids of a large text are kept.
+        look: is shown every piece of the text, whose ids are not kept then.
+        sift: leaves out what is not to be read.
 
     Raises:
         CharrnnError: it cannot be read.
     """
     from charrnn.data import reading
 
-    size = sum(identity[1] for file in files if (identity := file.identity))
+    size = sum(identity[1] for file in source.files if (identity := file.identity))
 
-    def note(text: str) -> None:
-        console.line(f"note: {text}")
+    def read_all(advance: Callable[[int], object]) -> "Corpus":
+        return reading.read(
+            source.paths, config, files=source.files, cache=cache, advance=advance, sift=sift,
+            note=lambda text: console.line(f"note: {text}"),
+            look=look or (lambda _: None), collect=look is None,
+        )  # fmt: skip
 
-    ways: dict[str, Any] = {"files": files, "cache": cache, "note": note, "sift": sift, "collect": collect}
-    if look is not None:
-        ways["look"] = look
-    if size < LARGE and "-" not in paths:
-        return reading.read(paths, config, **ways)
+    if size < LARGE and "-" not in source.paths:
+        return read_all(lambda _: None)
     with console.bar(total=size or None, unit="B") as bar:
-        return reading.read(paths, config, advance=bar.update, **ways)
+        return read_all(bar.update)

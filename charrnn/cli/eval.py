@@ -3,14 +3,19 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charrnn.checks import Whole
 from charrnn.cli import corpus_options, options
+from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
-from charrnn.config import SampleConfig, TrainConfig
+from charrnn.config import SampleConfig, TrainConfig, Unknown
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
+from charrnn.settings import Option, override, setting
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from charrnn.checkpoint import Checkpoint
+    from charrnn.data.corpus import Corpus
     from charrnn.data.token_view import Text
     from charrnn.evaluation.metrics import Figure
     from charrnn.rnn.backend import Reader
@@ -28,99 +34,105 @@ MOST = 4_000_000  # characters that simpler rulers learn from, and that they mea
 Facts = dict[str, Any]
 
 
-def evaluate(
-    model: options.Model,
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What ``charrnn eval`` is given."""
+
+    model: options.Model
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT", help="Files, directories, or - for stdin.", show_default=False)
-    ],
+    ]
     others: Annotated[
         list[str] | None,
         typer.Option("-m", "--model", metavar="MODEL", help="Measure this one, too.", show_default=False),
-    ] = None,
+    ] = None
     split: Annotated[
         bool, typer.Option("--split", help="TEXT is what MODEL was trained on: measure its parts apart.")
-    ] = False,
+    ] = False
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also by Markov models and compressors that know the training text.")
-    ] = False,
+    ] = False
     training: Annotated[
         str | None,
         typer.Option("--training", metavar="FILE", help="The training text for --baselines.", show_default=False),
-    ] = None,
-    reset: Annotated[
-        int | None,
-        typer.Option("--reset", metavar="N", help="Measure also with a fresh state every N characters."),
-    ] = None,
+    ] = None
+    reset: int | None = setting(None, Whole(1), Option("Measure also with a fresh state every N characters.", "N"))
     dynamic: Annotated[
         bool,
         typer.Option("--dynamic", help="Measure also (not on the train part) a network that goes on learning."),
-    ] = False,
-    unknown: options.Unknown = None,
-    json_: options.Json = False,
-    glob: corpus_options.Glob = None,
-    encoding: corpus_options.Encoding = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-) -> None:
+    ] = False
+    unknown: Unknown | None = override(SampleConfig)  # noqa: RUF009 - makes a field
+    json_: options.Json = False
+    glob: corpus_options.Glob = None
+    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    quiet: options.Quiet = False
+
+    @property
+    def models(self) -> list[str]:
+        """All models that are measured."""
+        return [self.model, *(self.others or ())]
+
+
+@command
+def evaluate(args: EvalOptions) -> None:
     """Measure how well a model predicts a text, in bits per character.
 
     The state is carried from the first character to the last. A text of n characters has n-1 predictions.
     The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
     "95 % within" is a confidence interval by block bootstrap: how much the figure owes to the choice of this text.
     """
-    TrainConfig(**options.given(device=device, threads=threads))  # refuses what cannot be
-    unknowns = SampleConfig(**options.given(unknown=unknown)).unknown
-    if reset is not None and reset < 1:
-        raise SettingError("reset", f"cannot be {reset}", "give a whole number, 1 or more")
-    names = [model, *(others or ())]
-    _check_sources(names, text, split=split, baselines=baselines, training=training)
+    _check_sources(args)
 
     from charrnn.cli import eval_setup
 
-    console = Console(quiet=quiet)
-    ways: dict[str, Any] = {"glob": glob, "encoding": encoding, "unknown": unknowns}
-    told: list[Facts] = []
+    console, config = Console(quiet=args.quiet), args.overrides.apply(TrainConfig())
+    unknown = args.unknown or SampleConfig.unknown
+
+    def read(paths: Sequence[str], contents: "Checkpoint") -> "Corpus":
+        return eval_setup.corpus(paths, contents, console, args.glob, args.overrides.encoding, unknown)
+
+    results: list[Facts] = []
     rulers: list[Facts] = []
-    loaded = [eval_setup.load(name) for name in names]
+    loaded = [eval_setup.load(name) for name in args.models]
     eval_setup.check_names([name for name, _ in loaded])
     for name, contents in loaded:
-        corpus = eval_setup.corpus(text, contents, console, **ways)
-        parts = eval_setup.split(corpus, name, contents) if split else {"": corpus.text()}
+        corpus = read(args.text, contents)
+        parts = eval_setup.split(corpus, name, contents) if args.split else {"": corpus.text()}
         for part, ids in parts.items():
-            reader = eval_setup.reader(contents, len(ids), device, threads)
+            reader = eval_setup.reader(contents, len(ids), config)
             unit = contents.vocabulary.unit
             facts = {"model": name, "unit": unit} | ({"part": part} if part else {})
-            facts |= _figures(reader, ids, reset, console)
-            if dynamic and part != "train":
-                facts |= _dynamic(contents, ids, device, console)
-            told.append(facts)
+            facts |= _figures(reader, ids, args.reset, console)
+            if args.dynamic and part != "train":
+                facts |= _dynamic(contents, ids, config, console)
+            results.append(facts)
         if contents.vocabulary.unit == "byte":
             console.line(f"note: {name} predicts bytes, so that its figures are of each byte")
-        if reset is not None and reset >= len(ids) - 1:
-            console.line(f"note: the text is shorter than {reset:,} characters, so that --reset makes no difference")
-        if baselines and not rulers:
-            known = parts.get("train") or eval_setup.corpus([str(training)], contents, console, **ways).text()
+        if args.reset is not None and args.reset >= len(ids) - 1:
+            console.line(
+                f"note: the text is shorter than {args.reset:,} characters, so that --reset makes no difference"
+            )
+        if args.baselines and not rulers:
+            known = parts.get("train") or read([str(args.training)], contents).text()
             rulers = list(_rulers(contents, known, ids, console))
-    told += rulers
-    if json_:
-        emit("".join(json.dumps(facts) + "\n" for facts in told))
+    results += rulers
+    if args.json_:
+        emit("".join(json.dumps(facts) + "\n" for facts in results))
     else:
-        rows = [row for facts in told for row in _rows(facts)]
-        emit(_sentences(rows) if len(told) == 1 else _table(rows))
+        rows = [row for facts in results for row in _rows(facts)]
+        emit(_sentences(rows) if len(results) == 1 else _table(rows))
 
 
-def _check_sources(
-    models: Sequence[str], text: Sequence[str], *, split: bool, baselines: bool, training: str | None
-) -> None:
-    if "-" in text and len(models) > 1:
+def _check_sources(args: EvalOptions) -> None:
+    text, training = args.text, args.training
+    if "-" in text and len(args.models) > 1:
         raise SettingError("model", "given twice, but stdin can be read only once", "write it to a file")
     if training is not None and "-" in (*text, training) and training in text:
         raise SettingError("training", "given as stdin, which is the text already", "write it to a file")
-    if baselines and not split and training is None:
+    if args.baselines and not args.split and training is None:
         raise SettingError("baselines", "have to know the training text", "add --split or --training FILE")
-    if training is not None and (split or not baselines):
-        reason = "given together with --split, which says it" if split else "given without --baselines"
+    if training is not None and (args.split or not args.baselines):
+        reason = "given together with --split, which says it" if args.split else "given without --baselines"
         raise SettingError("training", reason, "leave it out")
 
 
@@ -137,15 +149,15 @@ def _figures(reader: "Reader", ids: "Text", reset: int | None, console: Console)
     return facts
 
 
-def _dynamic(contents: "Checkpoint", ids: "Text", device: str | None, console: Console) -> Facts:
+def _dynamic(contents: "Checkpoint", ids: "Text", config: TrainConfig, console: Console) -> Facts:
     """What it says if it goes on learning."""
     from charrnn.evaluation.dynamic import learning_surprisals
     from charrnn.evaluation.metrics import figure
-    from charrnn.training.autotune import Autotuner
+    from charrnn.rnn.backend import resolve_device
 
-    where = Autotuner(TrainConfig(**options.given(device=device))).device
+    device = resolve_device(config.device)
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
-        found = figure(learning_surprisals(contents, ids, where, bar.update), len(ids) - 1)
+        found = figure(learning_surprisals(contents, ids, device, bar.update), len(ids) - 1)
     return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.cli import corpus_options, options
+from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import TrainConfig, Unknown
 from charrnn.data.corpus import Corpus
@@ -36,19 +36,17 @@ def check_names(names: Sequence[str]) -> None:
         raise SettingError("model", "given twice with the same name", "give one of the files another")
 
 
-def reader(contents: Checkpoint, expected: int, device: str | None, threads: int | None) -> Reader:
+def reader(contents: Checkpoint, expected: int, config: TrainConfig) -> Reader:
     """Return the network of a model.
 
     Args:
         contents: the model.
         expected: characters that it will read, as far as known.
-        device: as the user says.
-        threads: likewise.
+        config: device and threads.
 
     Raises:
         SettingError: there is no such device here.
     """
-    config = TrainConfig(**options.given(device=device, threads=threads))
     return choose_reader(contents, expected, lanes=lanes_of(expected), device=config.device, threads=config.threads)
 
 
@@ -76,7 +74,7 @@ def corpus(
         return kept
 
     config = replace(contents.reading, encoding=encoding)
-    found = corpus_options.read(paths, corpus_options.files(paths, glob), config, console, sift=sift)
+    found = corpus_options.read(corpus_options.find(paths, glob), config, console, sift=sift)
     if dropped:
         console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
     if folded := [symbol for symbol in found.counts if symbol not in vocabulary]:

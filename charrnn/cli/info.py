@@ -49,14 +49,14 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
     corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
     inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
     noun = "bytes" if loaded.reading.unit == "byte" else "characters"
-    own = _characters(loaded)
+    characters = _characters(loaded)
     documents = f" in {corpus['documents']:,} documents" if corpus.get("documents") else ""
     quality = "not measured" if nats is None else f"{bits(nats):.4f} bits per character ({nats:.4f} nats)"
     return [
         ("file", f"{path}, {size:,} bytes"),
         ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
         ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
-        ("vocabulary", f"{len(own):,} {noun}" + ("" if noun == "bytes" else f": {own}")),
+        ("vocabulary", f"{len(characters):,} {noun}" + ("" if noun == "bytes" else f": {characters}")),
         ("corpus", f"{corpus['name']}, {corpus['characters']:,} {noun}{documents}, sha256 {corpus['sha256']}"),
         ("validation", f"{quality}, {corpus['validation_characters']:,} {noun} held out"),
         ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['ended'] or 'not ended'}"),
@@ -88,7 +88,7 @@ def _again(record: Mapping[str, Any]) -> str:
 def _command(loaded: "Checkpoint") -> str:
     """The command with all the settings of this run."""
     settings = {**asdict(loaded.model), **loaded.training["settings"]}
-    chosen = [name for name in settings if settings[name] is not None and name not in options.WITHOUT_OPTION]
+    chosen = [name for name in settings if settings[name] is not None and options.has_option(name)]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
     words += corpus_options.words(loaded.reading)
     source = (

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from charrnn.checkpoint import Checkpoint
 from charrnn.cli import eval_setup
 from charrnn.cli.console import Console
-from charrnn.config import ReadConfig
+from charrnn.config import TrainConfig, check_bytes
 from charrnn.data.lines import Lines
 from charrnn.evaluation.line_scores import LineScore, Scorer
 
@@ -25,7 +25,7 @@ def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) ->
     """
     units = {contents.vocabulary.unit for contents in models}
     for unit in units:
-        ReadConfig(encoding=encoding, unit=unit)
+        check_bytes(unit, encoding)
     return Lines(file, LONGEST, encoding, raw=units == {"byte"})
 
 
@@ -42,22 +42,27 @@ def load(models: Sequence[str]) -> dict[str, Checkpoint]:
 
 
 def scorers(
-    models: Mapping[str, Checkpoint], expected: int | None, device: str | None, threads: int | None, **ways: bool
+    models: Mapping[str, Checkpoint],
+    expected: int | None,
+    config: TrainConfig,
+    *,
+    carry: bool = False,
+    each: bool = False,
 ) -> list[Scorer]:
-    """What scores lines by each of some models.
+    """Return what scores lines by each of some models.
 
     Args:
         models: by their names.
         expected: characters that each will read, about, as far as that is known.
-        device: as the user says.
-        threads: likewise.
-        ways: of `Scorer`.
+        config: device and threads.
+        carry: as of `Scorer`.
+        each: as of `Scorer`.
 
     Raises:
-        SettingError: there is no such device, or way.
+        SettingError: there is no such device, or the state cannot be carried.
     """
     return [
-        Scorer(contents, eval_setup.reader(contents, expected or 0, device, threads), **ways)
+        Scorer(contents, eval_setup.reader(contents, expected or 0, config), carry=carry, each=each)
         for contents in models.values()
     ]
 

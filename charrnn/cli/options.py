@@ -1,26 +1,18 @@
-"""The options that commands share: one name, one meaning, one help text each.
+"""The options that commands share, and the option that sets a field of ``config.py``."""
 
-Options of a setting default to None, which leaves the setting to its default in ``config.py`` or, in ``train``, to
-the plan. `flag` gives back the option that sets a field.
-"""
-
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-WITHOUT_OPTION = {"warmup", "weight_decay", "evaluations"}  # settings of a run that follow from the others
-_FLAGS = {"temperature": "--temp", "learning_rate": "--lr"}
+from charrnn.config import ModelConfig, ReadConfig, SampleConfig, TrainConfig
+from charrnn.overrides import Overrides
+from charrnn.settings import Setting, setting_of
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def flag(field: str) -> str:
-    """The option that sets a field of ``config.py``."""
-    return _FLAGS.get(field, "--" + field.replace("_", "-"))
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that the user gave."""
-    return {name: value for name, value in options.items() if value is not None}
-
+READING = ("unit", "encoding", "newlines", "normalize", "min_count")
+COMPUTING = ("device", "threads")
 
 NEWEST = "A path, or a name in ./checkpoints; the newest there if left out."
 
@@ -34,14 +26,25 @@ LinesFile = Annotated[
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for a program.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace what exists.")]
-Unknown = Annotated[
-    str | None,
-    typer.Option("--unknown", metavar="error|skip", help="Characters the model never saw.  [default: error]"),
-]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="What computes.  [default: auto]")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", metavar="N", help="CPU threads.  [default: the fastest]"),
-]
+
+
+def flag(name: str) -> str:
+    """Return the option that sets a field of ``config.py``."""
+    configs: tuple[type[DataclassInstance], ...] = (ReadConfig, ModelConfig, TrainConfig, SampleConfig, Overrides)
+    for config in configs:
+        if name in config.__dataclass_fields__:
+            setting = setting_of(config.__dataclass_fields__[name])
+            return flags_of(name, setting)[-1]
+    return flags_of(name, None)[-1]
+
+
+def has_option(name: str) -> bool:
+    """Return whether an option of ``charrnn train`` sets this field."""
+    setting = setting_of(Overrides.__dataclass_fields__[name])
+    return setting is not None and setting.option is not None
+
+
+def flags_of(name: str, setting: Setting | None) -> tuple[str, ...]:
+    """Return all names of the option of a setting."""
+    flags = setting.option.flags if setting is not None and setting.option is not None else ()
+    return flags or ("--" + name.replace("_", "-"),)

@@ -68,9 +68,8 @@ def tell_of_stops(config: SampleConfig, model: Checkpoint, console: Console) -> 
             console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
 
 
-def text_of(given: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
+def text_of(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
     """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
-    prompt = given
     if prompt == sources.STDIN:
         prompt = _decoded(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "give it in UTF-8")
     if config.unknown == "skip":

@@ -5,13 +5,19 @@ import json
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.cli import corpus_options, options
+from charrnn.checks import Whole
+from charrnn.cli import options
+from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
+from charrnn.config import TrainConfig
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
+from charrnn.settings import Option, setting
 from charrnn.units import bits
 
 if TYPE_CHECKING:
@@ -20,27 +26,29 @@ if TYPE_CHECKING:
 _Printed = tuple[float, bytes]  # a score, and all that is printed of its line
 
 
-def score(
-    model: options.Model,
-    file: options.LinesFile = "-",
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What ``charrnn score`` is given."""
+
+    model: options.Model
+    file: options.LinesFile = "-"
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", metavar="X", help="Only lines that score X or more.", show_default=False),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", metavar="N", help="Only the N strangest lines, the strangest first.")
-    ] = None,
-    sort: Annotated[bool, typer.Option("--sort", help="The strangest lines first.")] = False,
-    total: Annotated[bool, typer.Option("--total", help="Score each line as a whole, not by the character.")] = False,
-    nats: Annotated[bool, typer.Option("--nats", help="In nats, not in bits.")] = False,
-    carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False,
-    chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False,
-    json_: options.Json = False,
-    encoding: corpus_options.Encoding = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-) -> None:
+    ] = None
+    top: int | None = setting(None, Whole(1), Option("Only the N strangest lines, the strangest first.", "N"))
+    sort: Annotated[bool, typer.Option("--sort", help="The strangest lines first.")] = False
+    total: Annotated[bool, typer.Option("--total", help="Score each line as a whole, not by the character.")] = False
+    nats: Annotated[bool, typer.Option("--nats", help="In nats, not in bits.")] = False
+    carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False
+    chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False
+    json_: options.Json = False
+    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    quiet: options.Quiet = False
+
+
+@command
+def score(args: ScoreOptions) -> None:
     """Say how surprising each line is to a model.
 
     What is printed is SCORE, a tab, and the line. A score is in bits per character, the end of the line counted as
@@ -49,31 +57,34 @@ def score(
     all of Unicode. With --carry --total the scores of a text that the model knows every character of add up to what
     `charrnn eval` says of it.
     """
-    if chars and not json_:
+    if args.chars and not args.json_:
         raise SettingError("chars", "is for JSON", "add --json")
-    if top is not None and top < 1:
-        raise SettingError("top", f"cannot be {top}", "give a whole number, 1 or more")
-    if top is not None and sort:
+    if args.top is not None and args.sort:
         raise SettingError("sort", "given together with --top, which sorts", "leave it out")
 
     def printed(line: "LineScore") -> _Printed:
-        value = line.nats if total else line.nats_per_char
-        value = value if nats else bits(value)
-        return value, _record(line, nats=nats) if json_ else b"%.4f\t%b\n" % (value, line.data)
+        value = line.nats if args.total else line.nats_per_char
+        value = value if args.nats else bits(value)
+        return value, _record(line, nats=args.nats) if args.json_ else b"%.4f\t%b\n" % (value, line.data)
 
     from charrnn.cli import line_scoring
 
-    console, models = Console(quiet=quiet), line_scoring.load([model])
-    lines = line_scoring.open_lines(file, encoding, models.values())
-    scorers = line_scoring.scorers(models, lines.size, device, threads, carry=carry, each=chars)
+    console, models = Console(quiet=args.quiet), line_scoring.load([args.model])
+    lines = line_scoring.open_lines(args.file, args.overrides.encoding, models.values())
+    config = args.overrides.apply(TrainConfig())
+    scorers = line_scoring.scorers(models, lines.size, config, carry=args.carry, each=args.chars)
     batches = (
-        [one for one in map(printed, (line for (line,) in batch)) if threshold is None or one[0] >= threshold]
+        [
+            one
+            for one in map(printed, (line for (line,) in batch))
+            if args.threshold is None or one[0] >= args.threshold
+        ]
         for batch in line_scoring.scored(lines, scorers, console)
     )
-    if sort:
+    if args.sort:
         _emit_sorted(batches)
-    elif top is not None:
-        best = heapq.nlargest(top, (one for batch in batches for one in batch), key=lambda one: one[0])
+    elif args.top is not None:
+        best = heapq.nlargest(args.top, (one for batch in batches for one in batch), key=lambda one: one[0])
         emit(b"".join(line for _, line in best))
     else:
         for batch in batches:

@@ -1,12 +1,13 @@
 """From what the user typed to a trainer that is ready to run: a new run, or one that goes on."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
 from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import ReadConfig
@@ -15,6 +16,7 @@ from charrnn.data.token_cache import Cache
 from charrnn.data.token_store import OnDisk
 from charrnn.data.vocabulary import BOUNDARY, describe_all
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
+from charrnn.overrides import Overrides
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import Run, check_same, extend
 from charrnn.units import duration
@@ -24,23 +26,27 @@ if TYPE_CHECKING:
 
     Begun = tuple[Run, Trainer]
 
-STRUCTURE = ("cell", "layers", "hidden", "embedding")  # what a trained model brings along
+STRUCTURE = ("unit", "cell", "layers", "hidden", "embedding")  # what a trained model brings along
 CACHE = "cache"  # the folder beside a model where ids are kept
 TRYING = "trying what trains fastest here, for some seconds"  # meanwhile there is nothing else to see
 
 
-class Wanted:
-    """The text to train on, as it was asked for.
+class CorpusSpec:
+    """The text to train on.
 
     Args:
         paths: its files and folders.
         keeper: where the run will be saved.
         glob: which files of a folder.
         cache: the folder for its ids, if it was named.
+
+    Attributes:
+        found_by: names and values of the options that are needed to find the same text again.
     """
 
     def __init__(self, paths: Sequence[str], keeper: Checkpointer, *, glob: str | None, cache: str | None) -> None:
         self._paths, self._keeper, self._glob = paths, keeper, glob
+        self.found_by = (("glob", glob), ("cache", cache))
         folder = keeper.model.resolve().parent / CACHE if cache is None else Path(cache)
         self._cache = Cache(folder, asked=cache is not None)
 
@@ -50,13 +56,13 @@ class Wanted:
         Raises:
             CharrnnError: it cannot be read, or is the run's own.
         """
-        files = corpus_options.files(self._paths, self._glob)
+        source = corpus_options.find(self._paths, self._glob)
         keeper = self._keeper
-        own = {name: path for path in (keeper.model, keeper.state, keeper.log) if (name := _identity(str(path)))}
-        for file in files if own else ():
-            if (name := _identity(file.name)) and (path := own.get(name)):
+        places = {name: path for path in (keeper.model, keeper.state, keeper.log) if (name := _identity(str(path)))}
+        for file in source.files if places else ():
+            if (name := _identity(file.name)) and (path := places.get(name)):
                 raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
-        corpus = corpus_options.read(self._paths, files, config, console, self._cache)
+        corpus = corpus_options.read(source, config, console, self._cache)
         if isinstance(corpus.stored, OnDisk):
             how = "found" if corpus.cached else "kept"
             size = len(corpus.stored) * corpus.stored.dtype.itemsize
@@ -107,43 +113,33 @@ def check_place(keeper: Checkpointer, *, resume: bool, force: bool) -> None:
                 )
 
 
-def new(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], console: Console) -> "Begun":
-    """Plans a run, from nothing or from a trained model.
+def new(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+    """Plan a run, from nothing or from a trained model.
 
     Args:
-        wanted: the text.
+        corpus_spec: the text.
         keeper: where the run will be saved.
-        asked: what the user chose: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`, ``from`` and
-            ``freeze_vocabulary``.
-        console: who is told.
+        overrides: the settings that the user chose.
+        console: shows what is planned.
 
     Raises:
         SettingError: a setting that the model to start from does not allow.
         UnknownCharacterError: characters that it never saw, where no new ones are wanted.
         CharrnnError: a text, model or device that cannot be used.
     """
-    asked = dict(asked)
-    ways = {name: value for name, value in asked.items() if name in ReadConfig.__dataclass_fields__}
-    wishes = {name: value for name, value in asked.items() if name not in (*ways, "from", "freeze_vocabulary")}
-    if "from" not in asked:
-        corpus = wanted.read(ReadConfig(**ways), console)
-        base, history = None, dict[str, Any]()
+    base, history, chosen = None, dict[str, Any](), overrides
+    if overrides.from_model is None:
+        corpus = corpus_spec.read(overrides.apply(ReadConfig()), console)
     else:
-        path = checkpoint.find(asked["from"])
+        path = checkpoint.find(overrides.from_model)
         base = checkpoint.load(path)
-        its = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
-        history = {"from": {"model": path.stem, **its}}
-        own = {**asdict(base.reading), **asdict(base.model)}
-        for name in ("unit", *STRUCTURE):
-            given = ways if name == "unit" else wishes
-            if given.setdefault(name, own[name]) != own[name]:
-                reason = f"cannot be {given[name]} with --from {asked['from']}, which has {own[name]}"
-                raise SettingError(name, reason, "leave it out")
-        config = ReadConfig(**{**asdict(base.reading), "encoding": None, **ways})  # which is of a file
-        corpus = wanted.read(config, console)
-        own_symbols = set(base.vocabulary.symbols)
-        added = "".join(sorted(set(corpus.vocabulary.symbols) - own_symbols))
-        if not asked.get("freeze_vocabulary"):
+        record = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
+        history = {"from": {"model": path.stem, **record}}
+        chosen = _with_structure_of(base, overrides)
+        corpus = corpus_spec.read(chosen.apply(replace(base.reading, encoding=None)), console)  # that of a file
+        symbols = set(base.vocabulary.symbols)
+        added = "".join(sorted(set(corpus.vocabulary.symbols) - symbols))
+        if not overrides.freeze_vocabulary:
             corpus = corpus.with_vocabulary(base.vocabulary.extended(added))
         elif added and (base.vocabulary.unknown is None or BOUNDARY in added):
             reason = f"{path} never saw {describe_all(added)}"
@@ -152,15 +148,15 @@ def new(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], console:
             corpus, added = corpus.with_vocabulary(base.vocabulary), ""
     _tell_text(corpus, keeper, console)
     if base is not None:
-        known = len(own_symbols & set(corpus.counts))
-        unused = len(own_symbols) - known
+        known = len(symbols & set(corpus.counts))
+        unused = len(symbols) - known
         console.line(f"from {path}: {known} characters that it knows, {len(added)} new ones, {unused} unused")
 
     with console.bar(total=None, layout=TRYING):
         from charrnn.training.autotune import plan_here  # torch: more than a second
         from charrnn.training.trainer import Trainer
 
-        plan = plan_here(corpus, wishes)
+        plan = plan_here(corpus, chosen)
     console.line(f"plan: {plan.summary}")
     for note in plan.notes:
         console.line(f"note: {note}")
@@ -169,13 +165,32 @@ def new(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], console:
         from charrnn.rnn.transfer import transfer
 
         trainer.start_from(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
-    run = Run.of(plan, asked, corpus, history)
+    run = Run.of(plan, overrides, corpus, history)
     keeper.begin(run, trainer)
     return run, trainer
 
 
-def resumed(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], console: Console) -> "Begun":
-    """Goes on with a run; one that is finished has nothing left to do but to be saved once more.
+def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
+    """Return the overrides with the structure of a trained model.
+
+    Raises:
+        SettingError: another structure is chosen.
+    """
+    model = base.model
+    fixed = replace(
+        overrides, unit=base.reading.unit, cell=model.cell, layers=model.layers, hidden=model.hidden,
+        embedding=model.embedding,
+    )  # fmt: skip
+    for name in STRUCTURE:
+        value, needed = getattr(overrides, name), getattr(fixed, name)
+        if value not in (None, needed):
+            reason = f"cannot be {value} with --from {overrides.from_model}, which has {needed}"
+            raise SettingError(name, reason, "leave it out")
+    return fixed
+
+
+def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+    """Go on with a run; one that is finished has nothing left to do but to be saved once more.
 
     Raises:
         ResumeError: there is no such run, or the text is another one.
@@ -186,9 +201,9 @@ def resumed(wanted: Wanted, keeper: Checkpointer, asked: Mapping[str, Any], cons
     if found is None:
         raise ResumeError(str(keeper.model), "has no run to go on with", "leave out --resume to start one")
     saved, note = found
-    corpus = wanted.read(saved.run.reading, console)
-    check_same(saved.run, corpus.label, corpus.sha256, asked)
-    saved, notes = extend(saved, asked)
+    corpus = corpus_spec.read(saved.run.reading, console)
+    check_same(saved.run, corpus.label, corpus.sha256, overrides)
+    saved, notes = extend(saved, overrides)
     run, now = saved.run, saved.now.progress
     corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)
     _tell_text(corpus, keeper, console)

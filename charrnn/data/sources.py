@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from charrnn.config import GLOB as GLOB
 from charrnn.errors import CorpusError, SettingError
 
 STDIN = "-"
-GLOB = "**/*.txt"  # what is read of a folder
 PIECE = 1 << 20  # bytes that are read at once
 _MARKS = (  # how a file of a kind begins, and by what it is known for sure
     (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),

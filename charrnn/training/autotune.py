@@ -8,10 +8,8 @@ import ctypes
 import math
 import statistics
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ import torch
 from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
 from charrnn.data.corpus import Corpus
 from charrnn.errors import is_out_of_memory
+from charrnn.overrides import Overrides
 from charrnn.rnn.backend import fastest, resolve_device, usable_cores
 from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
@@ -28,7 +27,6 @@ from charrnn.training.train_step import WARM_UP, TrainStep
 TRIAL_SECONDS = 0.25  # how long one way to train is tried
 TRIAL_STEPS = 3  # and at least how many steps, those to warm up not counted
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
-_MACHINE_SETTINGS = ("device", "precision", "engine", "threads")
 
 
 class Autotuner:
@@ -162,15 +160,14 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def plan_here(corpus: Corpus, given: Mapping[str, Any]) -> Plan:
+def plan_here(corpus: Corpus, overrides: Overrides) -> Plan:
     """`make_plan` for a text with the pace of this machine, which is set up to train on the way.
 
     Raises:
-        SettingError: a given value out of range, or a device that this machine doesn't have.
+        SettingError: a device that this machine doesn't have.
     """
     document = corpus.characters / corpus.documents if corpus.documents else None
-    asked = TrainConfig(**{name: given[name] for name in _MACHINE_SETTINGS if name in given})
-    tuner = Autotuner(asked, document)
+    tuner = Autotuner(overrides.apply(TrainConfig()), document)
     set_up_torch(tuner.threads)
-    settings = {**given, "device": tuner.device}
-    return make_plan(len(corpus.stored), len(corpus.vocabulary), settings, tuner.measure_step)
+    overrides = replace(overrides, device=tuner.device)
+    return make_plan(len(corpus.stored), len(corpus.vocabulary), overrides, tuner.measure_step)

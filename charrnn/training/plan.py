@@ -3,16 +3,15 @@
 The decisions are made in one order, each from those before it: split, budget, size, batch, chunk, learning rate,
 steps, dropout, evaluations. A setting that is given replaces its own decision and the later ones follow from it.
 The plan is made once, before the first step, and written into the model file. Needs no torch: the pace of the machine
-is a function that the caller hands in (``machine.py`` measures it; `typical_pace` is a guess for looking ahead).
+is a function that the caller hands in (``autotune.py`` measures it; `typical_pace` is a guess for looking ahead).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
-from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 from charrnn.units import count, duration
 
 DEFAULT_SECONDS = 280.0  # of training without a budget: with the evaluations about five minutes
@@ -93,89 +92,94 @@ class Plan:
         )
 
 
-def make_plan(characters: int, distinct: int, given: Mapping[str, Any], clock: MeasureStep) -> Plan:
-    """Decides every setting.
+def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_step: MeasureStep) -> Plan:
+    """Decide every setting.
 
     Args:
         characters: length of the text, 2 or more.
-        distinct: how many different characters it has (V).
-        given: the settings that the user chose, by their names in ModelConfig and TrainConfig.
-        clock: the pace of this machine.
+        vocab_size: number of different characters (V).
+        overrides: the settings that the user chose.
+        measure_step: times a training step on this machine.
 
     Raises:
-        SettingError: a given value out of range.
+        SettingError: two settings exclude each other.
     """
-    if unknown := given.keys() - ModelConfig.__dataclass_fields__.keys() - TrainConfig.__dataclass_fields__.keys():
-        raise SettingError(min(unknown), "is no setting", "see ModelConfig and TrainConfig for those there are")
     notes: list[str] = []
-    seconds = 60 * given["minutes"] if given.get("minutes") else DEFAULT_SECONDS
-    wishes = {name: value for name, value in given.items() if name in TrainConfig.__dataclass_fields__}
-    train = TrainConfig(**wishes)
-    if "validation" not in given:  # a tenth of a large text would take longer to measure than to train on
+    seconds = DEFAULT_SECONDS if overrides.minutes is None else 60 * overrides.minutes
+    train = overrides.apply(TrainConfig())
+    if overrides.validation is None:  # a tenth of a large text would take longer to measure than to train on
         train = replace(train, validation=min(train.validation, MOST_VALIDATION / characters))
-    validation, note = _split(characters, train.validation)
+    validation, note = _validation(characters, train.validation)
     notes += note
-    pairs = characters - validation - 1
-    batch, length = _fit(pairs, train, given)
-    if given.get("batch_size", batch) > batch or given.get("seq_length", length) > length:
+    targets = characters - validation - 1
+    batch, length = _fit(targets, train, overrides)
+    if (overrides.batch_size or batch) > batch or (overrides.seq_length or length) > length:
         notes.append(f"cut to B {batch}, T {length}: more than {characters:,} characters can fill was asked for")
     train = replace(train, batch_size=batch, seq_length=length)
 
-    model, pace = _model(pairs, validation > 0, distinct, given, train, seconds, clock)
-    if "learning_rate" not in given:
+    model = _shape(vocab_size, overrides)
+    if overrides.hidden is None:
+        sizes = _sizes(model, targets, vocab_size, measured=validation > 0)
+        model, timing = _largest(sizes, train, targets, vocab_size, seconds, measure_step)
+    else:
+        timing = measure_step(model, train, vocab_size)
+    if overrides.learning_rate is None:
         train = replace(train, learning_rate=_learning_rate(model))
-    train = replace(train, precision=pace.precision, engine=pace.engine, threads=pace.threads)
-    notes += [pace.note] if pace.note else []
+    train = replace(train, precision=timing.precision, engine=timing.engine, threads=timing.threads)
+    notes += [timing.note] if timing.note else []
 
-    chunks = math.ceil(math.ceil(pairs / batch) / length)  # steps of an epoch
+    steps_per_epoch = _steps_per_epoch(targets, train)
     if train.steps is None and train.epochs is None:
-        in_time = max(1, int(seconds / pace.seconds_per_step))
-        chosen = validation > 0 and "hidden" not in given
-        enough = _enough(chunks) if chosen else max(LEAST_STEPS, MOST_EPOCHS * chunks)
+        in_time = max(1, int(seconds / timing.seconds_per_step))
+        chosen = validation > 0 and overrides.hidden is None
+        enough = _enough(steps_per_epoch) if chosen else max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
         if train.minutes is None or (chosen and enough < in_time):
             train = replace(train, steps=min(in_time, enough))
         if train.minutes is not None and train.steps is not None:
-            times = f"{enough / chunks:.0f} times"
+            times = f"{enough / steps_per_epoch:.0f} times"
             notes.append(f"ends once the text is read {times}, even if {duration(seconds)} are not over")
-    steps = _steps(train, chunks, pace.seconds_per_step)
-    if "validation" not in given and train.epochs is None and "steps" not in given:
+    steps = _steps(train, steps_per_epoch, timing.seconds_per_step)
+    if overrides.validation is None and train.epochs is None and overrides.steps is None:
         most = max(LEAST_VALIDATION, int(MEASURED_SHARE * steps * batch * length))
         if validation > most:  # a large text, of which little is read, or a large vocabulary, which is slow
             train = replace(train, validation=most / characters)
-            validation, _ = _split(characters, train.validation)
-            pairs = characters - validation - 1
-            chunks = math.ceil(math.ceil(pairs / batch) / length)
-    if "dropout" not in given:
-        model = replace(model, dropout=_dropout(steps / chunks, model.parameters(0) / pairs))
-    if "evaluations" not in given:
-        train = replace(train, evaluations=_evaluations(steps * batch * length, steps / chunks, validation))
-    seconds = steps * pace.seconds_per_step
-    return Plan(model, train, steps, chunks, seconds, characters, validation, distinct, tuple(notes))
+            validation, _ = _validation(characters, train.validation)
+            targets = characters - validation - 1
+            steps_per_epoch = _steps_per_epoch(targets, train)
+    epochs = steps / steps_per_epoch
+    if overrides.dropout is None:
+        model = replace(model, dropout=_dropout(epochs, model.parameters(0) / targets))
+    if overrides.evaluations is None:
+        train = replace(train, evaluations=_evaluations(steps * batch * length, epochs, validation))
+    seconds = steps * timing.seconds_per_step
+    return Plan(model, train, steps, steps_per_epoch, seconds, characters, validation, vocab_size, tuple(notes))
 
 
-def _steps(train: TrainConfig, chunks: int, seconds_per_step: float) -> int:
-    """The steps that a budget is expected to buy; an epoch has ``chunks``."""
-    most = _most_steps(train, chunks)
+def _steps(train: TrainConfig, steps_per_epoch: int, seconds_per_step: float) -> int:
+    """The steps that a budget is expected to buy; an epoch has ``steps_per_epoch``."""
+    most = _most_steps(train, steps_per_epoch)
     in_time = max(1, int(60 * train.minutes / seconds_per_step)) if train.minutes is not None else most
     return min(steps for steps in (most, in_time) if steps is not None)
 
 
-def _most_steps(train: TrainConfig, chunks: int) -> int | None:
+def _most_steps(train: TrainConfig, steps_per_epoch: int) -> int | None:
     """The budget in steps, where there is one in steps or epochs."""
-    return train.steps if train.epochs is None else max(1, round(train.epochs * chunks))
+    return train.steps if train.epochs is None else max(1, round(train.epochs * steps_per_epoch))
 
 
-def typical_pace(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+def typical_pace(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
-    return StepTiming(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
+    return StepTiming(
+        6 * model.parameters(vocab_size) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1
+    )
 
 
-def _enough(chunks: int) -> int:
-    """Steps after which a network that fits the text learns no more but by heart; an epoch has ``chunks``."""
-    return max(LEAST_STEPS, ENOUGH_EPOCHS * chunks, min(SMALL_EPOCHS * chunks, ENOUGH_STEPS))
+def _enough(steps_per_epoch: int) -> int:
+    """Steps after which a network that fits the text only learns it by heart."""
+    return max(LEAST_STEPS, ENOUGH_EPOCHS * steps_per_epoch, min(SMALL_EPOCHS * steps_per_epoch, ENOUGH_STEPS))
 
 
-def _split(characters: int, share: float) -> tuple[int, list[str]]:
+def _validation(characters: int, share: float) -> tuple[int, list[str]]:
     """Characters to measure on, and what to say about it."""
     validation = characters - int(characters * (1 - share) + 1e-6)  # as nanoGPT splits
     if validation < LEAST_VALIDATION and share > 0:
@@ -184,66 +188,75 @@ def _split(characters: int, share: float) -> tuple[int, list[str]]:
     return validation, []
 
 
-def _fit(pairs: int, train: TrainConfig, given: Mapping[str, Any]) -> tuple[int, int]:
+def _steps_per_epoch(targets: int, train: TrainConfig) -> int:
+    """The steps in which so many characters are predicted once."""
+    return math.ceil(math.ceil(targets / train.batch_size) / train.seq_length)
+
+
+def _fit(targets: int, train: TrainConfig, overrides: Overrides) -> tuple[int, int]:
     """B and T that the text can fill."""
     batch, length = train.batch_size, train.seq_length
-    if "batch_size" not in given:
-        batch = max(1, min(batch, pairs // (STREAM_CHUNKS * length)))
-    batch = min(batch, pairs)
-    stream = math.ceil(pairs / batch)
-    if "seq_length" not in given:
+    if overrides.batch_size is None:
+        batch = max(1, min(batch, targets // (STREAM_CHUNKS * length)))
+    batch = min(batch, targets)
+    stream = math.ceil(targets / batch)
+    if overrides.seq_length is None:
         length = math.ceil(stream / math.ceil(stream / length))  # equal chunks, hardly any padding
     return batch, min(length, stream)
 
 
-def _model(
-    pairs: int,
-    measured: bool,
-    distinct: int,
-    given: Mapping[str, Any],
-    train: TrainConfig,
-    seconds: float,
-    clock: MeasureStep,
-) -> tuple[ModelConfig, StepTiming]:
-    """As large a network as the budget can train and the text can fill, and its pace."""
-    wishes = {name: value for name, value in given.items() if name in ModelConfig.__dataclass_fields__}
-    model = ModelConfig(**wishes)
-    if "embedding" not in given:
-        model = replace(model, embedding=0 if distinct <= ONE_HOT_UP_TO else 128)
-    if "dropout" not in given:
+def _shape(vocab_size: int, overrides: Overrides) -> ModelConfig:
+    """The network before its size and dropout are decided."""
+    model = overrides.apply(ModelConfig())
+    if overrides.embedding is None:
+        model = replace(model, embedding=0 if vocab_size <= ONE_HOT_UP_TO else 128)
+    if overrides.dropout is None:
         model = replace(model, dropout=0.2)  # which takes its time, and is decided last
-    if "hidden" in given:
-        return model, clock(model, train, distinct)
-    # Where the end of the text tells when to stop, a large network is better on a small text, too.
-    most = max(min(LARGE_ENOUGH, 350 * pairs), 900_000 + 8 * pairs) if measured else 20_000 + 4 * pairs
-    sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
-    fitting = [size for size in sizes if size.parameters(distinct) <= most] or sizes[:1]
+    return model
 
+
+def _sizes(model: ModelConfig, targets: int, vocab_size: int, *, measured: bool) -> list[ModelConfig]:
+    """Networks that the text can fill, the smallest first."""
+    # Where the end of the text tells when to stop, a large network is better on a small text, too.
+    most = max(min(LARGE_ENOUGH, 350 * targets), 900_000 + 8 * targets) if measured else 20_000 + 4 * targets
+    sizes = [replace(model, hidden=hidden) for hidden in range(64, 1025, 32)]
+    return [size for size in sizes if size.parameters(vocab_size) <= most] or sizes[:1]
+
+
+def _largest(
+    sizes: Sequence[ModelConfig],
+    train: TrainConfig,
+    targets: int,
+    vocab_size: int,
+    seconds: float,
+    measure_step: MeasureStep,
+) -> tuple[ModelConfig, StepTiming]:
+    """The largest network that the budget can train, and its timing."""
     chunk = train.batch_size * train.seq_length
-    enough = _enough(math.ceil(pairs / chunk)) * chunk
+    enough = _enough(math.ceil(targets / chunk)) * chunk
 
     def largest(work: float) -> ModelConfig:
         """The largest network that so much work can train."""
-        for size in reversed(fitting):
-            characters = work / _products(size, distinct)  # that the budget reads with it
+        for size in reversed(sizes):
+            characters = work / _products(size, vocab_size)  # that the budget reads with it
             learned = size.parameters(0)  # a rare character's own would say nothing about how much there is to learn
             if characters >= min(CHARACTERS_PER_PARAMETER * learned, enough):
                 return size
-        return fitting[0]
+        return sizes[0]
 
-    size = replace(model, hidden=min(REFERENCE, fitting[-1].hidden))
-    pace = clock(size, train, distinct)
+    size = replace(sizes[0], hidden=min(REFERENCE, sizes[-1].hidden))
+    timing = measure_step(size, train, vocab_size)
     for _ in range(2):  # a larger network does more work in a second than the first one did
-        better = largest(seconds / pace.seconds_per_step * chunk * _products(size, distinct))
+        better = largest(seconds / timing.seconds_per_step * chunk * _products(size, vocab_size))
         if better == size:
             break
-        size, pace = better, clock(better, train, distinct)
-    return size, pace
+        size, timing = better, measure_step(better, train, vocab_size)
+    return size, timing
 
 
-def _products(model: ModelConfig, distinct: int) -> int:
+def _products(model: ModelConfig, vocab_size: int) -> int:
     """Parameters by which a character is multiplied: all but the vectors of the characters, which are looked up."""
-    return model.parameters(0) + model.hidden * distinct
+    return model.parameters(0) + model.hidden * vocab_size
 
 
 def _learning_rate(model: ModelConfig) -> float:

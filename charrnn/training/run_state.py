@@ -1,9 +1,9 @@
-"""Everything a run needs to go on bit for bit, as bytes, and the rules by which it may be asked to.
+"""Everything a run needs to go on bit for bit, as bytes, and the rules by which it may go on.
 
-The state of a run is a container (``io/container.py``) that is complete alone: its header holds the plan, what the
-user had asked for, the identity of the text, the vocabulary and the `Progress`; its tensors are those of the
-`TrainerState` it goes on from, of the one it would roll back to and of the best model, each stored once. There are no
-random generators to save: dropout's numbers follow from seed and step (`TrainStep.step`).
+The state of a run is a container (``io/container.py``) that is complete alone: its header holds the plan, the user's
+settings, the identity of the text, the vocabulary and the `Progress`; its tensors are those of the `TrainerState` it
+goes on from, of the one it would roll back to and of the best model, each stored once. There are no random generators
+to save: dropout's numbers follow from seed and step (`TrainStep.step`).
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
 from charrnn.io import container
 from charrnn.io.container import RUN
+from charrnn.overrides import Overrides
 from charrnn.training.plan import Plan
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.units import duration
@@ -36,7 +37,7 @@ class Run:
     """What a run is, which never changes but for its budget."""
 
     plan: Plan
-    given: Mapping[str, Any]  # the settings that the user chose
+    overrides: Overrides  # the settings that the user chose
     name: str  # of the text
     sha256: str
     vocabulary: Vocabulary
@@ -46,10 +47,10 @@ class Run:
 
     @classmethod
     def of(
-        cls, plan: Plan, given: Mapping[str, Any], corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
+        cls, plan: Plan, overrides: Overrides, corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
     ) -> "Run":
         """A run on a text."""
-        return cls(plan, given, corpus.name, corpus.sha256, corpus.vocabulary, corpus.config, history)
+        return cls(plan, overrides, corpus.name, corpus.sha256, corpus.vocabulary, corpus.config, history)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def to_bytes(saved: SavedRun) -> bytes:
     run = saved.run
     header = {
         "plan": asdict(run.plan),
-        "given": dict(run.given),
+        "overrides": dict(run.overrides.chosen()),
         "corpus": {"name": run.name, "sha256": run.sha256},
         "vocabulary": run.vocabulary.symbols,
         "reading": asdict(run.reading),
@@ -120,8 +121,8 @@ def read(path: Path) -> SavedRun:
     return _build(path, *container.read(RUN, path))
 
 
-def check_same(run: Run, name: str, sha256: str, given: Mapping[str, Any]) -> None:
-    """Makes sure that a run may go on with this text and these settings.
+def check_same(run: Run, name: str, sha256: str, overrides: Overrides) -> None:
+    """Check that a run may go on with this text and these settings.
 
     Only the budget may change, and what computes. The vocabulary is the run's own, and the same text fits it.
 
@@ -132,18 +133,19 @@ def check_same(run: Run, name: str, sha256: str, given: Mapping[str, Any]) -> No
     if sha256 != run.sha256:
         reason = f"is not the text of this run (SHA-256 {sha256[:12]}..., it was {run.sha256[:12]}...)"
         raise ResumeError(name, reason, f"give the text as it was, or {_AGAIN}")
-    decided = {**asdict(run.plan.model), **asdict(run.plan.train), **asdict(run.reading)}
-    for setting, value in given.items():
-        before = run.given.get(setting), decided.get(setting)  # the plan may have cut what was asked for
-        if setting not in (*BUDGETS, *PLACES) and value not in before:
-            own = before[0] if before[1] is None else before[1]
-            has = "was not given it" if own is None else f"has {own}"
+    configs = (run.plan.model, run.plan.train, run.reading)
+    for setting, value in overrides.chosen():
+        chosen = getattr(run.overrides, setting)
+        planned = next((getattr(config, setting) for config in configs if hasattr(config, setting)), None)
+        if setting not in (*BUDGETS, *PLACES) and value not in (chosen, planned):  # the plan may have cut it
+            before = chosen if planned is None else planned
+            has = "was not given it" if before is None else f"has {before}"
             reason = f"cannot be {value} in a run that {has}"
             raise SettingError(setting, reason, f"leave it out to go on, or {_AGAIN}")
 
 
-def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[str]]:
-    """The run with the budget and the machine that are asked for, and what to say about it.
+def extend(saved: SavedRun, overrides: Overrides) -> tuple[SavedRun, list[str]]:
+    """Return the run with another budget and on another machine, if they are chosen, and what to say about it.
 
     A larger budget stretches the schedule: the learning rate is what it would have been at this share of the new one.
 
@@ -151,27 +153,21 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
         SettingError: a budget that is spent already.
     """
     plan, now, notes = saved.run.plan, saved.now.progress, []
-    budget = {name: given[name] for name in BUDGETS if name in given}
-    places = {name: given[name] for name in PLACES if name in given and given[name] not in ("auto", 0)}
-    places = {name: value for name, value in places.items() if value != getattr(plan.train, name)}
-    if places.get("device", "cpu") != "cpu":
-        places["engine"] = "stock"  # ours know nothing but the CPU
-    if places:
-        told = ", ".join(f"{name} {value}" for name, value in places.items())
-        notes.append(f"goes on with {told}: from here on not the same to the last bit")
-        plan = replace(plan, train=replace(plan.train, **places))
-    if budget and any(value != getattr(plan.train, name) for name, value in budget.items()):
+    if changes := _other_places(plan.train, overrides):
+        listed = ", ".join(f"{name} {value}" for name, value in changes.items())
+        notes.append(f"goes on with {listed}: from here on not the same to the last bit")
+        plan = replace(plan, train=replace(plan.train, **changes))
+    budgets = [name for name in BUDGETS if getattr(overrides, name) is not None]
+    if any(getattr(overrides, name) != getattr(plan.train, name) for name in budgets):
         before = _described(plan)
-        train = replace(plan.train, **{**dict.fromkeys(BUDGETS), **budget})
+        train = replace(plan.train, epochs=overrides.epochs, steps=overrides.steps, minutes=overrides.minutes)
         plan = plan.with_budget(train)
         if plan.spent(now.step, now.seconds) >= 1:
-            over = (name for name in budget if _alone(plan, name).spent(now.step, now.seconds) >= 1)
-            name = next(over)
-            spent = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
-            told = spent.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
-            raise SettingError(
-                name, f"cannot be {budget[name]}, {told} are behind it", "give more, all of it counted"
-            )
+            name = next(name for name in budgets if _alone(plan, name).spent(now.step, now.seconds) >= 1)
+            amounts = {"minutes": duration(now.seconds), "steps": f"{now.step:,} steps"}
+            spent = amounts.get(name, f"{now.step / plan.epoch_steps:.1f} epochs")
+            reason = f"cannot be {getattr(overrides, name)}, {spent} are behind it"
+            raise SettingError(name, reason, "give more, all of it counted")
         change = "stretches" if plan.steps > saved.run.plan.steps else "shrinks"
         now, good = (_stretched(progress, plan) for progress in (now, saved.good.progress))
         saved = replace(saved, good=replace(saved.good, progress=good))
@@ -180,6 +176,15 @@ def extend(saved: SavedRun, given: Mapping[str, Any]) -> tuple[SavedRun, list[st
     history = {**saved.run.history, **({"changed": changed} if changed else {})}
     run = replace(saved.run, plan=plan, history=history)
     return replace(saved, run=run, now=replace(saved.now, progress=now)), notes
+
+
+def _other_places(train: TrainConfig, overrides: Overrides) -> dict[str, Any]:
+    """Return the settings of `PLACES` that are chosen and differ from those of a run."""
+    places = {name: getattr(overrides, name) for name in PLACES if getattr(overrides, name) not in (None, "auto", 0)}
+    places = {name: value for name, value in places.items() if value != getattr(train, name)}
+    if places.get("device", "cpu") != "cpu":
+        places["engine"] = "stock"  # our kernels run on the CPU only
+    return places
 
 
 def _alone(plan: Plan, budget: str) -> Plan:
@@ -214,7 +219,9 @@ def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
         reading = ReadConfig(**header["reading"])
         vocabulary = Vocabulary(header["vocabulary"], reading.unit)
         name, sha256 = header["corpus"]["name"], header["corpus"]["sha256"]
-        run = Run(Plan(**plan), header["given"], name, sha256, vocabulary, reading, header["history"])
+        run = Run(
+            Plan(**plan), Overrides(**header["overrides"]), name, sha256, vocabulary, reading, header["history"]
+        )
         whole = {**arrays, **{name: arrays[place] for name, place in header["aliases"].items()}}
         groups = [TrainerState(Progress(), whole).part(group) for group in ("now", "good", "best")]
         now, good = (

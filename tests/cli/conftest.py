@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from charrnn import checkpoint
-from charrnn.rnn.compiled_rnn import Compiled
+from charrnn.rnn.compiled_rnn import CompiledRNN
 from tests.conftest import TEXT, environment, make_checkpoint
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
@@ -30,7 +30,7 @@ WIDE = "йцуé€𝄞\n"  # the alphabet of a model whose characters take one 
 def _compiled() -> None:
     """So that no test but that of the message is the first one ever to compile."""
     made = make_checkpoint()
-    Compiled(made.model, made.tensors)
+    CompiledRNN(made.model, made.tensors)
 
 
 @dataclass(frozen=True)

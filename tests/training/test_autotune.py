@@ -12,6 +12,7 @@ import torch
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.data.reading import of
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 from charrnn.training import autotune as module
 from charrnn.training.autotune import Autotuner, plan_here
 
@@ -168,7 +169,7 @@ def test_torch_is_set_up_for_the_threads_asked_for() -> None:
 
 
 def test_a_plan_names_the_device_and_the_threads_it_was_made_for() -> None:
-    plan = plan_here(of("abcdefghij" * 300), {"steps": 3, "device": "cpu", "threads": 1, "hidden": 8})
+    plan = plan_here(of("abcdefghij" * 300), Overrides(steps=3, device="cpu", threads=1, hidden=8))
     assert (plan.train.device, plan.train.threads, plan.train.precision) != ("auto", 0, "auto")
     assert plan.train.precision in {"fp32", "bf16"}
 

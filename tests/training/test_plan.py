@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.errors import SettingError
+from charrnn.overrides import Overrides
 from charrnn.training.plan import ENOUGH_EPOCHS, ENOUGH_STEPS, Plan, StepTiming, make_plan
 
 
@@ -17,7 +18,7 @@ def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
 
 
 def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
-    return make_plan(characters, distinct, settings, clock)
+    return make_plan(characters, distinct, Overrides(**settings), clock)
 
 
 @given(characters=st.integers(2, 200_000_000), distinct=st.integers(1, 8000))
@@ -190,10 +191,10 @@ def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
         asked.add(model.dropout)
         return clock(model, train, distinct)
 
-    make_plan(1_000_000, 65, {}, watching)
+    make_plan(1_000_000, 65, Overrides(), watching)
     assert min(asked) > 0
     asked.clear()
-    make_plan(1_000_000, 65, {"dropout": 0.0}, watching)
+    make_plan(1_000_000, 65, Overrides(dropout=0.0), watching)
     assert asked == {0}
 
 
@@ -204,7 +205,7 @@ def test_a_network_that_turns_out_faster_than_expected_may_be_larger() -> None:
         asked.append(model.hidden)
         return StepTiming(0.03, "fp32", "stock", 1)
 
-    made = make_plan(1_115_394, 65, {}, one_speed_for_all)
+    made = make_plan(1_115_394, 65, Overrides(), one_speed_for_all)
     assert asked[0] < asked[1] < asked[2] == made.model.hidden
     assert made.seconds <= 280
 
@@ -224,7 +225,7 @@ def test_a_machine_without_bf16_is_explained() -> None:
     def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
         return StepTiming(0.1, "fp32", "stock", 1, "no bf16 here")
 
-    assert make_plan(10_000, 65, {}, slow).notes == ("no bf16 here",)
+    assert make_plan(10_000, 65, Overrides(), slow).notes == ("no bf16 here",)
 
 
 def test_a_wrong_value_is_refused() -> None:

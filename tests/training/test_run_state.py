@@ -16,6 +16,7 @@ from charrnn.config import Cell, Precision
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import of
 from charrnn.errors import ModelFileError, ResumeError, SettingError
+from charrnn.overrides import Overrides
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.run_state import Run, SavedRun, check_same, extend, from_bytes, to_bytes
@@ -39,12 +40,12 @@ def plan(text: str = LONG, **given: Any) -> Plan:
     given = {"device": "cpu", "hidden": 8, "layers": 2, "batch_size": 4, "seq_length": 16, "steps": STEPS,
              "evaluations": 7, "validation": 0.3 if text is SHORT else 0.1, "patience": 0, **given}  # fmt: skip
     pace = StepTiming(0.01, given.get("precision", "fp32"), given.get("engine", "stock"), given.get("threads", 1))
-    return make_plan(len(text), len(set(text)), given, lambda *_: pace)
+    return make_plan(len(text), len(set(text)), Overrides(**given), lambda *_: pace)
 
 
 def run_of(made: Plan, text: str = LONG) -> Run:
     its = corpus(text)
-    return Run.of(made, {}, its)
+    return Run.of(made, Overrides(), its)
 
 
 def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
@@ -181,7 +182,7 @@ def test_a_finished_run_goes_on_with_a_larger_budget() -> None:
     made = plan()
     trainer = Trainer(corpus(), made)
     outcome(trainer)
-    saved, notes = extend(SavedRun.of(run_of(made), trainer), {"steps": 2 * STEPS})
+    saved, notes = extend(SavedRun.of(run_of(made), trainer), Overrides(steps=2 * STEPS))
     assert notes == ["the budget is 100 steps instead of 50 steps; the schedule stretches with it"]
     on = saved.trainer(corpus())
     steps = [event.step for event in on.run() if isinstance(event, Step)]
@@ -195,7 +196,7 @@ def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> 
     trainer = Trainer(corpus(noise), made)
     *_, finished = trainer.run()
     assert finished.reason in ("overfitting", "stuck")
-    saved, _ = extend(SavedRun.of(run_of(made, noise), trainer), {"steps": 500})
+    saved, _ = extend(SavedRun.of(run_of(made, noise), trainer), Overrides(steps=500))
     on = list(saved.trainer(corpus(noise)).run())
     assert sum(isinstance(event, Evaluation) for event in on) >= 4
     assert isinstance(on[-1], Finished)
@@ -205,7 +206,7 @@ def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> 
 def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
     rates = []
     for made, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
-        saved = extend(broken_off(made, LONG, 20), budget)[0]
+        saved = extend(broken_off(made, LONG, 20), Overrides(**budget))[0]
         trainer = saved.trainer(corpus())
         step = trainer._learner.step
         trainer._learner.step = lambda *given, step=step: rates.append(given[-1]) or step(*given)  # type: ignore[method-assign]
@@ -214,8 +215,8 @@ def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 3.0}, {"minutes": 1.0}, {"steps": 60}])
-def test_a_budget_may_be_of_another_kind(budget: dict[str, float]) -> None:
-    saved = extend(broken_off(plan(SHORT), SHORT, 20), budget)[0]
+def test_a_budget_may_be_of_another_kind(budget: dict[str, Any]) -> None:
+    saved = extend(broken_off(plan(SHORT), SHORT, 20), Overrides(**budget))[0]
     train = saved.run.plan.train
     assert {name: getattr(train, name) for name in ("epochs", "steps", "minutes")} == {
         "epochs": None, "steps": None, "minutes": None, **budget
@@ -224,23 +225,23 @@ def test_a_budget_may_be_of_another_kind(budget: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("budget", [{"steps": 20}, {"epochs": 0.3}, {"minutes": 1e-6}])
-def test_a_budget_that_is_spent_is_refused(budget: dict[str, float]) -> None:
+def test_a_budget_that_is_spent_is_refused(budget: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="are behind it; give more"):
-        extend(broken_off(plan(), LONG, 20), budget)
+        extend(broken_off(plan(), LONG, 20), Overrides(**budget))
 
 
 def test_of_two_budgets_the_one_that_is_spent_is_named() -> None:
     saved = broken_off(plan(), LONG, 20)
     late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=120.0)))
     with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, 2 min are behind it"):
-        extend(late, {"steps": 10_000, "minutes": 1.0})
+        extend(late, Overrides(steps=10_000, minutes=1.0))
 
 
 def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
     made = plan()
     trainer = Trainer(corpus(), made)
     outcome(trainer)
-    on = extend(SavedRun.of(run_of(made), trainer), {"steps": 2 * STEPS})[0].trainer(corpus())
+    on = extend(SavedRun.of(run_of(made), trainer), Overrides(steps=2 * STEPS))[0].trainer(corpus())
     events = on.run()
     assert any(event.step == STEPS + 3 for event in events)
     on._network.output.bias.data.fill_(float("nan"))
@@ -251,7 +252,7 @@ def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
 
 def test_the_same_budget_again_changes_nothing() -> None:
     saved = broken_off(plan(), LONG, 20)
-    assert extend(saved, {"steps": STEPS}) == (saved, [])
+    assert extend(saved, Overrides(steps=STEPS)) == (saved, [])
 
 
 def test_minutes_count_what_was_spent_before() -> None:
@@ -264,11 +265,14 @@ def test_minutes_count_what_was_spent_before() -> None:
 
 
 def test_another_machine_is_told_to_be_inexact() -> None:
-    saved, notes = extend(broken_off(plan(), LONG, 20), {"threads": 2, "precision": "auto", "device": "auto"})
+    saved, notes = extend(broken_off(plan(), LONG, 20), Overrides(threads=2, precision="auto", device="auto"))
     assert saved.run.plan.train.threads == 2
     assert "not the same to the last bit" in notes[0]
-    assert extend(saved, {"threads": 0})[1] == []
-    assert extend(broken_off(plan(engine="fused"), LONG, 5), {"device": "cuda"})[0].run.plan.train.engine == "stock"
+    assert extend(saved, Overrides(threads=0))[1] == []
+    assert (
+        extend(broken_off(plan(engine="fused"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train.engine
+        == "stock"
+    )
 
 
 # What must be the same
@@ -277,22 +281,22 @@ def test_another_machine_is_told_to_be_inexact() -> None:
 def test_another_text_is_refused() -> None:
     run = run_of(plan())
     with pytest.raises(ResumeError, match=r"other\.txt: is not the text of this run"):
-        check_same(run, "other.txt", "0" * 64, {})
+        check_same(run, "other.txt", "0" * 64, Overrides())
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("hidden", 9), ("cell", "gru"), ("seed", 1), ("learning_rate", 1.0), ("from", "x")]
+    ("name", "value"), [("hidden", 9), ("cell", "gru"), ("seed", 1), ("learning_rate", 1.0), ("from_model", "x")]
 )
 def test_another_setting_is_refused_and_named(name: str, value: Any) -> None:
     run = run_of(plan())
     with pytest.raises(SettingError) as caught:
-        check_same(run, "test", run.sha256, {name: value})
+        check_same(run, "test", run.sha256, Overrides(**{name: value}))
     assert caught.value.subject == name
 
 
 def test_the_same_settings_are_accepted_even_where_the_plan_has_cut_them() -> None:
-    run = replace(run_of(plan()), given={"batch_size": 4000, "hidden": 8})
-    check_same(run, "test", run.sha256, {"batch_size": 4000, "hidden": 8, "seq_length": 16, "steps": 99})
+    run = replace(run_of(plan()), overrides=Overrides(batch_size=4000, hidden=8))
+    check_same(run, "test", run.sha256, Overrides(batch_size=4000, hidden=8, seq_length=16, steps=99))
 
 
 # Damage

@@ -15,6 +15,7 @@ from charrnn.data.dataloader import IGNORED
 from charrnn.data.reading import of
 from charrnn.errors import TrainingError
 from charrnn.evaluation.metrics import carried_nats
+from charrnn.overrides import Overrides
 from charrnn.rnn.torch_reader import TorchReader
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import trainer as module
@@ -37,7 +38,7 @@ def plan(text: str = TEXT, **settings: Any) -> Plan:
     pace = StepTiming(
         0.01, settings.get("precision", "fp32"), settings.get("engine", "fused"), settings.get("threads", 1)
     )
-    return make_plan(len(text), len(set(text)), settings, lambda *_: pace)
+    return make_plan(len(text), len(set(text)), Overrides(**settings), lambda *_: pace)
 
 
 def run(text: str = TEXT, **settings: Any) -> tuple[Trainer, list[Event]]:
@@ -313,7 +314,7 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
     pace = StepTiming(0.01, "fp32", "fused", 2)
-    made = make_plan(len(text), len(set(text)), {"device": "cpu", "steps": 5}, lambda *_: pace)
+    made = make_plan(len(text), len(set(text)), Overrides(device="cpu", steps=5), lambda *_: pace)
     trainer = Trainer(corpus(text), made)
     assert isinstance(list(trainer.run())[-1], Finished)
 

@@ -1,0 +1,95 @@
+"""The settings of a run that the user chose, as one object.
+
+Names, types, checks and options are those of ``config.py``, which a test holds.
+"""
+# ruff: noqa: RUF009 - setting() and override() make a field
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+from charrnn.config import (
+    Cell,
+    Device,
+    Documents,
+    Engine,
+    ModelConfig,
+    Newlines,
+    Normalize,
+    Precision,
+    ReadConfig,
+    TrainConfig,
+    Unit,
+    check_budget,
+    check_bytes,
+    check_documents,
+)
+from charrnn.settings import Option, check, override, setting
+
+Config = TypeVar("Config", ReadConfig, ModelConfig, TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """The settings of a run that the user chose; None leaves one to its default or to the plan.
+
+    Raises:
+        SettingError: a wrong value, or two that exclude each other.
+    """
+
+    unit: Unit | None = override(ReadConfig)
+    encoding: str | None = override(ReadConfig)
+    newlines: Newlines | None = override(ReadConfig)
+    normalize: Normalize | None = override(ReadConfig)
+    min_count: int | None = override(ReadConfig)
+    documents: Documents | None = override(ReadConfig)
+    separator: str | None = override(ReadConfig)
+    from_model: str | None = setting(
+        None, option=Option("Start from a trained model, on a new text.", "MODEL", flags=("--from",))
+    )
+    freeze_vocabulary: bool | None = setting(
+        None, option=Option("Refuse characters that the model of --from never saw.")
+    )
+    minutes: float | None = override(TrainConfig)
+    epochs: float | None = override(TrainConfig)
+    steps: int | None = override(TrainConfig)
+    cell: Cell | None = override(ModelConfig)
+    layers: int | None = override(ModelConfig)
+    hidden: int | None = override(ModelConfig)
+    embedding: int | None = override(ModelConfig)
+    dropout: float | None = override(ModelConfig)
+    batch_size: int | None = override(TrainConfig)
+    seq_length: int | None = override(TrainConfig)
+    learning_rate: float | None = override(TrainConfig)
+    warmup: float | None = override(TrainConfig)
+    weight_decay: float | None = override(TrainConfig)
+    clip: float | None = override(TrainConfig)
+    validation: float | None = override(TrainConfig)
+    evaluations: int | None = override(TrainConfig)
+    patience: int | None = override(TrainConfig)
+    seed: int | None = override(TrainConfig)
+    precision: Precision | None = override(TrainConfig)
+    engine: Engine | None = override(TrainConfig)
+    device: Device | None = override(TrainConfig)
+    threads: int | None = override(TrainConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_documents(self.documents, self.separator)
+        check_bytes(self.unit, self.encoding, self.normalize, self.min_count)
+        check_budget(self.epochs, self.steps)
+
+    def apply(self, config: Config) -> Config:
+        """Return the config with the chosen settings in place of its own.
+
+        Raises:
+            SettingError: two settings exclude each other.
+        """
+        names = {field.name for field in fields(config)}
+        return replace(config, **{name: value for name, value in self.chosen() if name in names})
+
+    def chosen(self) -> Iterator[tuple[str, Any]]:
+        """Yield name and value of each setting that was chosen."""
+        for field in fields(self):
+            if (value := getattr(self, field.name)) is not None:
+                yield field.name, value
