@@ -1,6 +1,7 @@
 """What the tests of the command line share: processes to talk to while they run, and one training run for all."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -70,6 +71,17 @@ def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond a size, as if its disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Everything under a folder: paths and contents, the latter empty for what is no regular file."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
@@ -98,15 +110,3 @@ def wide_path(tmp_path: Path) -> Path:
     path = tmp_path / "wide.safetensors"
     checkpoint.save(path, make_checkpoint(text=WIDE))
     return path
-
-
-@pytest.fixture(scope="session")
-def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which whoever imports torch fails."""
-    folder = tmp_path_factory.mktemp("poison")
-    (folder / "torch").mkdir()
-    (folder / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')\n")
-    env = {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
-    attempt = subprocess.run([sys.executable, "-c", "import torch"], env=environment(**env), capture_output=True)
-    assert attempt.stderr == b"torch was imported\n"
-    return env

@@ -137,10 +137,10 @@ def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
     "option", ["--cell elman", "--device abacus", "--threads -1", "--hidden 0"]
 )  # fmt: skip
 def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
-    charrnn: Charrnn, tmp_path: Path, without_torch: dict[str, str], option: str
+    tmp_path: Path, without_torch: Charrnn, option: str
 ) -> None:
     flag, value = option.split()
-    result = charrnn("bench", "nothing.txt", flag, value, env=without_torch)
+    result = without_torch("bench", "nothing.txt", flag, value)
 
     assert (result.returncode, result.stdout) == (2, b"")
     assert one_line(result).startswith(f"charrnn: {flag}: cannot be {value}; ")
@@ -148,9 +148,9 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
 
 
 def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(
-    charrnn: Charrnn, without_torch: dict[str, str]
+    without_torch: Charrnn
 ) -> None:
-    result = charrnn("bench", "nothing.txt", env=without_torch)
+    result = without_torch("bench", "nothing.txt")
 
     assert (result.returncode, result.stdout) == (1, b"")
     assert one_line(result).startswith("charrnn: nothing.txt: ")

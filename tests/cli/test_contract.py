@@ -397,12 +397,12 @@ def test_a_file_name_cannot_smuggle_control_characters_to_stderr(
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
-    charrnn: Charrnn, tmp_path: Path, without_torch: dict[str, str], option: str
+    tmp_path: Path, without_torch: Charrnn, option: str
 ) -> None:
     command, flag = re.split("[ =]", option)[:2]
     operands = {"sample": ["nobody"], "train": ["nothing.txt"], "eval": ["nobody", "nothing.txt"]}[command]
 
-    result = charrnn(command, *operands, *option.split()[1:], env=without_torch)
+    result = without_torch(command, *operands, *option.split()[1:])
 
     assert (result.returncode, result.stdout) == (2, b"")
     assert one_line(result).startswith(f"charrnn: {'--length' if flag == '-n' else flag}: cannot be ")
@@ -419,10 +419,10 @@ def test_steps_and_epochs_are_one_budget_too_many(charrnn: Charrnn, tmp_path: Pa
 @pytest.mark.parametrize(
     "command", [*WRITERS, "train --help", "corpus list", "corpus check corpus.txt", "info --json"]
 )
-def test_torch_is_not_imported(charrnn: Charrnn, shelf: Path, without_torch: dict[str, str], command: str) -> None:
+def test_torch_is_not_imported(shelf: Path, without_torch: Charrnn, command: str) -> None:
     (shelf / "corpus.txt").write_text(CORPUS)
 
-    result = charrnn(*command.split(), env=without_torch)
+    result = without_torch(*command.split())
 
     assert result.returncode == 0
     assert b"torch was imported" not in result.stderr
