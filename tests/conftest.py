@@ -77,8 +77,14 @@ def charrnn(tmp_path: Path) -> Charrnn:
     `subprocess.run`.
     """
 
+    return within(tmp_path)
+
+
+def within(folder: Path) -> Charrnn:
+    """A function that runs ``charrnn ARGUMENTS`` in a folder, within this process."""
+
     def run(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Any:
-        options.setdefault("cwd", tmp_path)
+        options.setdefault("cwd", folder)
         return command.run([*map(str, arguments)], env=environment(**(env or {})), **options)
 
     return run

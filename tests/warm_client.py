@@ -1,6 +1,6 @@
 """``charrnn`` with the help of `warm.py`; imports next to nothing, for it is started often.
 
-    python -I -S warm_client.py SOCKET ARGUMENTS
+python -I -S warm_client.py SOCKET ARGUMENTS
 """
 
 import _signal as signal

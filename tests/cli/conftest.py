@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +51,16 @@ class Run:
 
 
 @contextmanager
-def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    *arguments: str | Path, program: Sequence[str] = PROGRAM, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A ``charrnn`` at work, on pipes unless ``options`` say otherwise; killed at the end, or when it hangs."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # where pytest ignores it, so would its children
     try:
-        process = subprocess.Popen([*PROGRAM, *map(str, arguments)], env=environment(), **options)
+        process = subprocess.Popen([*program, *map(str, arguments)], env=environment(), **options)
     finally:
         signal.signal(signal.SIGINT, before)
     with process:

@@ -376,9 +376,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_training(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "link to a directory"])
-def test_only_a_regular_file_is_replaced(
-    folder: Path, without_torch: Charrnn, kind: str
-) -> None:
+def test_only_a_regular_file_is_replaced(folder: Path, without_torch: Charrnn, kind: str) -> None:
     path = folder / "m.safetensors"
     make = {"pipe": os.mkfifo, "directory": os.mkdir, "link to a directory": partial(os.symlink, "checkpoints")}
     make[kind](path)

@@ -147,9 +147,7 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
     assert files(tmp_path) == {}
 
 
-def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(
-    without_torch: Charrnn
-) -> None:
+def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(without_torch: Charrnn) -> None:
     result = without_torch("bench", "nothing.txt")
 
     assert (result.returncode, result.stdout) == (1, b"")

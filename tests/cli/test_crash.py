@@ -67,9 +67,9 @@ def until_a_step(process: subprocess.Popen[bytes]) -> bytes:
     return told
 
 
-def test_a_hangup_saves_and_says_how_to_go_on(folder: Path) -> None:
+def test_a_hangup_saves_and_says_how_to_go_on(folder: Path, warm: list[str]) -> None:
     number = signal.SIGHUP
-    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+    with running("train", "corpus.txt", *ENDLESS, program=warm, cwd=folder) as process:
         until_a_step(process)
         started = time.monotonic()
         process.send_signal(number)
@@ -81,8 +81,8 @@ def test_a_hangup_saves_and_says_how_to_go_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("pair", [("SIGTERM", "SIGHUP"), ("SIGINT", "SIGINT")])
-def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> None:
-    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", cwd=folder) as process:
+def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str], warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", program=warm, cwd=folder) as process:
         until_a_step(process)
         time.sleep(0.5)
         for name in pair:
@@ -95,8 +95,8 @@ def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> Non
     assert re.search(rf"stopped at step {found[0].now.progress.step:,},", told.decode())
 
 
-def test_a_second_signal_leaves_at_once_without_harm(folder: Path) -> None:
-    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+def test_a_second_signal_leaves_at_once_without_harm(folder: Path, warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, program=warm, cwd=folder) as process:
         until_a_step(process)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
@@ -105,8 +105,8 @@ def test_a_second_signal_leaves_at_once_without_harm(folder: Path) -> None:
     checkpoint.load(folder / "checkpoints" / "corpus.safetensors")
 
 
-def test_sigusr1_saves_and_goes_on(folder: Path) -> None:
-    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", cwd=folder) as process:
+def test_sigusr1_saves_and_goes_on(folder: Path, warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", program=warm, cwd=folder) as process:
         until_a_step(process)
         state = folder / "checkpoints" / "corpus.training.safetensors"
         state.unlink(missing_ok=True)
@@ -117,9 +117,9 @@ def test_sigusr1_saves_and_goes_on(folder: Path) -> None:
         assert state.exists()
 
 
-def test_a_signal_before_the_training_leaves_nothing_behind(folder: Path) -> None:
+def test_a_signal_before_the_training_leaves_nothing_behind(folder: Path, warm: list[str]) -> None:
     os.mkfifo(folder / "pipe")
-    with running("train", "pipe", *QUICK, cwd=folder) as process, open(folder / "pipe", "wb") as pipe:
+    with running("train", "pipe", *QUICK, program=warm, cwd=folder) as process, open(folder / "pipe", "wb") as pipe:
         pipe.write(b"as much of a text as there is")
         pipe.flush()
         time.sleep(0.2)
@@ -129,8 +129,8 @@ def test_a_signal_before_the_training_leaves_nothing_behind(folder: Path) -> Non
     assert {path.name for path in folder.iterdir()} == {"corpus.txt", "pipe"}
 
 
-def test_two_trainings_of_one_name_are_one_too_many(folder: Path, charrnn: Charrnn) -> None:
-    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+def test_two_trainings_of_one_name_are_one_too_many(folder: Path, charrnn: Charrnn, warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, program=warm, cwd=folder) as process:
         until_a_step(process)
         for more in ((), ("--force",), ("--resume",)):
             other = charrnn("train", "corpus.txt", *QUICK, *more)
@@ -148,8 +148,8 @@ def test_a_run_that_was_killed_can_be_locked_again(folder: Path, charrnn: Charrn
 
 
 @pytest.mark.parametrize("times", [150, pytest.param(2000, marks=pytest.mark.slow)])
-def test_readers_never_see_a_torn_model(folder: Path, times: int) -> None:
-    with running("train", "corpus.txt", *ENDLESS, "--save-every", "0.001", cwd=folder) as process:
+def test_readers_never_see_a_torn_model(folder: Path, times: int, warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, "--save-every", "0.001", program=warm, cwd=folder) as process:
         until_a_step(process)
         loads, seen = 0, set()
         while loads < times or len(seen) < 3:
@@ -161,8 +161,8 @@ def test_readers_never_see_a_torn_model(folder: Path, times: int) -> None:
 # What the user is told
 
 
-def test_an_unfinished_run_is_not_overwritten_but_offered(folder: Path, charrnn: Charrnn) -> None:
-    with running("train", "corpus.txt", *ENDLESS, cwd=folder) as process:
+def test_an_unfinished_run_is_not_overwritten_but_offered(folder: Path, charrnn: Charrnn, warm: list[str]) -> None:
+    with running("train", "corpus.txt", *ENDLESS, program=warm, cwd=folder) as process:
         until_a_step(process)
         process.send_signal(signal.SIGTERM)
         process.communicate()
@@ -271,11 +271,11 @@ def test_frozen_it_refuses_new_characters_by_name(done: Path, charrnn: Charrnn) 
     assert "--hidden: cannot be 99 with --from corpus, which has 16; leave it out" in told
 
 
-def test_a_run_from_a_model_is_resumed_exactly(done: Path, charrnn: Charrnn) -> None:
+def test_a_run_from_a_model_is_resumed_exactly(done: Path, charrnn: Charrnn, warm: list[str]) -> None:
     (done / "new.txt").write_text("äöü and the lazy dog\n" * 60)
     tuned = ("train", "new.txt", "--from", "corpus", *NETWORK, "--steps", "1000", "--patience", "0")
     assert charrnn(*tuned, "-o", "whole").returncode == 0
-    with running(*tuned, "-o", "broken", cwd=done) as process:
+    with running(*tuned, "-o", "broken", program=warm, cwd=done) as process:
         until_a_step(process)
         process.send_signal(signal.SIGINT)
         process.communicate()

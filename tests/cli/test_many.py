@@ -112,9 +112,11 @@ def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path)
         assert process.wait(30) == 0
 
 
-def test_a_compilation_is_announced_and_happens_once(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+def test_a_compilation_is_announced_and_happens_once(
+    charrnn_process: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
     def written() -> subprocess.CompletedProcess[bytes]:
-        return charrnn(
+        return charrnn_process(
             "sample",
             tiny_path,
             "-n",
