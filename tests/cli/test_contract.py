@@ -1,4 +1,4 @@
-"""The contract with the shell: streams, signals, exit codes, and what is touched; with a real process where one matters."""
+"""The contract with the shell: streams, signals, exit codes, what is touched; real processes where they matter."""
 
 import json
 import os

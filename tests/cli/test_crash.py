@@ -85,7 +85,7 @@ def test_a_hangup_saves_and_says_how_to_go_on(folder: Path, warm: list[str]) -> 
 def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str], warm: list[str]) -> None:
     with running("train", "corpus.txt", *ENDLESS, "--save-every", "1000", program=warm, cwd=folder) as process:
         until_a_step(process)
-        time.sleep(0.5)
+        until_a_step(process)
         for name in pair:
             process.send_signal(getattr(signal, name))
             time.sleep(0.002)  # or two of a kind would be one to the system already
