@@ -14,18 +14,22 @@ import io
 import json
 import os
 import pkgutil
+import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.command import call_main, open_streams
 
+PYTHON = "warm-python"  # as the first argument: the others are those of a Python; beside the socket: such a Python
 ROOT = Path(__file__).parent.parent
 CLIENT = Path(__file__).with_name("warm_client.py")
 
@@ -40,12 +44,16 @@ def serving(*, torch: bool = True) -> Iterator[list[str]]:
 
     with tempfile.TemporaryDirectory() as folder:
         address = os.path.join(folder, "socket")
+        words = [sys.executable, "-I", "-S", str(CLIENT), address]
+        python = Path(folder, PYTHON)
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} {PYTHON} "$@"\n')
+        python.chmod(0o755)
         command = [sys.executable, "-m", "tests.warm", address, *([] if torch else ["without-torch"])]
         server = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stdin=subprocess.PIPE)
         with server:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
-            yield [sys.executable, "-I", "-S", str(CLIENT), address]
+            yield words
             server.terminate()
 
 
@@ -142,11 +150,36 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     open_streams()
-    code = call_main(request["arguments"])
+    arguments = request["arguments"]
+    code = _run_python(arguments[1:]) if arguments[:1] == [PYTHON] else call_main(arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, io.UnsupportedOperation):
             stream.flush()
     os._exit(code)
+
+
+def _run_python(arguments: list[str]) -> int:
+    """Do what ``python ARGUMENTS`` does, for ``-m charrnn``, ``-c CODE`` and a script; return the exit code."""
+    if arguments[:2] == ["-m", "charrnn"]:
+        return call_main(arguments[2:])
+    sys.executable = str(Path(sys.argv[1]).with_name(PYTHON))  # for the processes that it starts
+    sys.orig_argv = [sys.executable, *arguments]
+    try:
+        if arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
+            exec(compile(arguments[1], "-c", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = arguments
+            sys.path.insert(0, os.path.dirname(arguments[0]))
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
