@@ -171,6 +171,12 @@ def test_a_text_that_cannot_be_evaluated_is_named_before_torch_is_loaded(
     assert (error["what"], error["reason"]) == ("text.txt", reason)
 
 
+def test_an_error_shows_the_control_characters_of_a_name_as_escapes(charrnn: Charrnn, folder: Path) -> None:
+    error = error_of(charrnn("sample", "a\x1b[31m\nb.safetensors"))
+
+    assert error["what"] == r"a\x1b[31m\nb.safetensors"
+
+
 # Prompts
 
 
