@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell, ModelConfig, TrainConfig
 from charrnn.data.vocabulary import Vocabulary
+from tests import command
+from tests.warm import serving
 
 # No deadline, because machines are busy at times; the same examples in CI each time, new ones at a developer's desk.
 settings.register_profile("charrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -69,21 +71,71 @@ Charrnn = Callable[..., subprocess.CompletedProcess[bytes]]
 
 @pytest.fixture
 def charrnn(tmp_path: Path) -> Charrnn:
-    """Runs ``charrnn ARGUMENTS`` in ``tmp_path`` as a process, with an empty stdin unless ``input`` is given.
+    """Runs ``charrnn ARGUMENTS`` in ``tmp_path``, within this process, with an empty stdin unless ``input`` is given.
 
-    ``env`` adds to the environment; other keywords go to `subprocess.run`.
+    ``env`` adds to the environment; the other keywords are those of `command.run`, which mean what they mean to
+    `subprocess.run`.
     """
+
+    return within(tmp_path)
+
+
+def within(folder: Path) -> Charrnn:
+    """A function that runs ``charrnn ARGUMENTS`` in a folder, within this process."""
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Any:
+        options.setdefault("cwd", folder)
+        return command.run([*map(str, arguments)], env=environment(**(env or {})), **options)
+
+    return run
+
+
+@pytest.fixture
+def charrnn_process(tmp_path: Path) -> Charrnn:
+    """Runs ``charrnn ARGUMENTS`` as a process, for what only a process shows; otherwise like `charrnn`.
+
+    Takes a second where torch is loaded; `warm` does not.
+    """
+
+    return started([sys.executable, "-m", "charrnn"], tmp_path)
+
+
+@pytest.fixture
+def without_torch(torchless: list[str], tmp_path: Path) -> Charrnn:
+    """Runs ``charrnn ARGUMENTS`` as a process that fails when it imports torch."""
+    return started(torchless, tmp_path)
+
+
+def started(program: list[str], folder: Path) -> Charrnn:
+    """A function that runs a program as a process in a folder, with an empty stdin unless ``input`` is given."""
 
     def run(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Any:
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        options.setdefault("stdout", subprocess.PIPE)
-        options.setdefault("stderr", subprocess.PIPE)
-        options.setdefault("cwd", tmp_path)
-        command = [sys.executable, "-m", "charrnn", *map(str, arguments)]
-        return subprocess.run(command, env=environment(**(env or {})), timeout=120, check=False, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": folder} | options
+        words = [*program, *map(str, arguments)]
+        return subprocess.run(words, env=environment(**(env or {})), timeout=120, check=False, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[list[str]]:
+    """The words that start a real process which need not load torch first."""
+    with serving() as words:
+        yield words
+
+
+@pytest.fixture(scope="session")
+def torchless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The words that start a real process in which torch cannot be imported."""
+    folder = tmp_path_factory.mktemp("torchless")
+    (folder / "corpus.txt").write_text(TEXT * 9)
+    with serving(torch=False) as words:
+        attempt = started(words, folder)("train", "corpus.txt", "--steps", "1")
+        assert attempt.returncode == 1
+        assert attempt.stderr.endswith(b"TorchImported: torch\n"), attempt.stderr
+        yield words
 
 
 def one_line(result: subprocess.CompletedProcess[bytes]) -> str:

@@ -2,12 +2,12 @@
 
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TEXT, environment
+from tests.warm import PYTHON
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -35,11 +35,11 @@ def figures(output: str) -> list[list[float]]:
     ],
 )
 def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
-    script: str, rows: int, columns: int, tmp_path: Path
+    script: str, rows: int, columns: int, tmp_path: Path, warm: list[str]
 ) -> None:
     text = tmp_path / "tiny.txt"
     text.write_text(TEXT * 40, encoding="utf-8")
-    command = [sys.executable, str(FOLDER / script), "--quick", *([str(text)] if script == "quality.py" else [])]
+    command = [*warm, PYTHON, str(FOLDER / script), "--quick", *([str(text)] if script == "quality.py" else [])]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -6,6 +6,7 @@ broken off is a real process with real files. Run by ``test_crash.py``, or by ha
     python -m tests.cli.forge kill 300      kill -9 at random instants
     python -m tests.cli.forge aim 100       kill -9 in a save: after an open, in a write, before a rename, an fsync
     python -m tests.cli.forge signal 200    SIGINT, SIGTERM, SIGHUP and SIGUSR1 at random instants
+    python -m tests.cli.forge all 9         each of these in turn
 """
 
 import builtins
@@ -32,7 +33,8 @@ from tests.conftest import TEXT
 CORPUS = TEXT * 30
 TRAIN = ["train", "corpus.txt", "--hidden", "16", "--layers", "1", "--batch-size", "4", "--seq-length", "16",
          "--validation", "0.2", "--threads", "1", "--precision", "fp32", "--engine", "stock", "--dropout", "0.2",
-         "--steps", "250", "--patience", "0", "--save-every", "0.02"]  # fmt: skip
+         "--steps", "150", "--patience", "0", "--save-every", "0.02"]  # fmt: skip
+MODES = ["kill", "aim", "signal"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 CALLS = ["open", "write", "fsync", "replace"]
 
@@ -149,10 +151,11 @@ def batter(mode: str, times: int, seed: int) -> dict[str, Any]:
         while True:
             enough = report["broken off"] >= times
             begun = any((broken / "checkpoints").glob("corpus.training.safetensors*"))
-            aim = dies_at(dice.choice(CALLS), dice.randint(1, 40)) if mode == "aim" and not enough else lambda: None
+            how = MODES[report["broken off"] % len(MODES)] if mode == "all" else mode
+            aim = dies_at(dice.choice(CALLS), dice.randint(1, 40)) if how == "aim" and not enough else lambda: None
             pid = fork(broken, [*TRAIN, *(["--resume"] if begun else [])], aim)
-            number = dice.choice(SIGNALS) if mode == "signal" else signal.SIGKILL
-            if mode != "aim" and not enough:
+            number = dice.choice(SIGNALS) if how == "signal" else signal.SIGKILL
+            if how != "aim" and not enough:
                 time.sleep(dice.uniform(0, 0.7 * lasts))
                 os.kill(pid, number)
             code, told = finished(pid), (broken / "stderr").read_text()

@@ -1,8 +1,12 @@
 """The first screen, and what a surrounding shell has already decided."""
 
+import fcntl
 import os
 import shlex
 import signal
+import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -23,10 +27,10 @@ def test_without_a_command_it_shows_what_there_is(charrnn: Charrnn) -> None:
     assert b"..." not in result.stderr.partition(b"Commands:")[2]  # each is told to the end
 
 
-def test_an_interrupt_that_the_shell_ignores_is_ignored(tmp_path: Path) -> None:
+def test_an_interrupt_that_the_shell_ignores_is_ignored(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as a script's `&` does
-    with running("train", "corpus.txt", *ENDLESS, cwd=tmp_path, **ignoring) as process:
+    with running("train", "corpus.txt", *ENDLESS, program=warm, cwd=tmp_path, **ignoring) as process:
         while not process.stderr.readline().startswith(b"step"):
             pass
         process.send_signal(signal.SIGINT)
@@ -51,11 +55,20 @@ def test_a_network_too_large_for_memory_is_one_line(charrnn: Charrnn, tmp_path: 
     assert b"Traceback" not in result.stderr
 
 
-def test_a_full_pipe_that_does_not_block_is_waited_for(tiny_path: Path) -> None:
+def bytes_held(pipe: int) -> int:
+    """How many bytes a pipe holds that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(tiny_path: Path, warm: list[str]) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    with running("sample", tiny_path, "-n", "200000", stdout=writer) as process:
+    with running("sample", tiny_path, "-n", "200000", program=warm, stdout=writer) as process:
         os.close(writer)
+        held, before = 0, -1
+        while held < 60_000 or held != before:  # until the pipe is full
+            time.sleep(0.05)
+            held, before = bytes_held(reader), held
         with open(reader, "rb") as pipe:
             assert len(pipe.read()) == 200_000
         assert process.wait() == 0

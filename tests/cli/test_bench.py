@@ -1,4 +1,4 @@
-"""``charrnn bench``, in real processes: one small size, for what is slow here is what is measured."""
+"""``charrnn bench`` of one small size, for what is slow here is what is measured."""
 
 import json
 import math
@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 import charrnn as package
-from charrnn.cli.app import main
 from charrnn.training import autotune, bench
 from charrnn.training.autotune import Autotuner
-from tests.cli.conftest import CORPUS, PROGRAM, files, running
-from tests.conftest import Charrnn, environment, one_line
+from tests.cli.conftest import CORPUS, files, running
+from tests.conftest import Charrnn, one_line, within
 
 SMALL = ("--hidden", "16", "--threads", "1")
 
@@ -23,10 +22,7 @@ SMALL = ("--hidden", "16", "--threads", "1")
 def measured(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """``charrnn bench ARGUMENTS`` of one small size, where a corpus is."""
     (folder / "corpus.txt").write_text(CORPUS)
-    command = [*PROGRAM, "bench", *arguments, *SMALL]
-    return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, timeout=100, stdin=subprocess.DEVNULL
-    )
+    return within(folder)("bench", *arguments, *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +105,15 @@ def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]
 
 
 def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, charrnn: Charrnn
 ) -> None:
     monkeypatch.setattr(Autotuner, "_race", lambda *_: 0.5)
     monkeypatch.setattr(autotune, "cpu_precisions", lambda: ("fp32",))
     monkeypatch.setattr(bench, "LIMIT_SECONDS", 0)
     monkeypatch.setattr(bench, "SAMPLING_SECONDS", 0.001)
 
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert main(["bench", "--json", "--device", "cpu"]) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    facts = json.loads(charrnn("bench", "--json", "--device", "cpu").stdout)
 
-    facts = json.loads(capfd.readouterr().out)
     assert [(speed["layers"], speed["hidden"]) for speed in facts["speeds"]] == [
         (2, 64),
         (2, 128),
@@ -137,28 +128,28 @@ def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
     "option", ["--cell elman", "--device abacus", "--threads -1", "--hidden 0"]
 )  # fmt: skip
 def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
-    charrnn: Charrnn, tmp_path: Path, without_torch: dict[str, str], option: str
+    tmp_path: Path, without_torch: Charrnn, option: str
 ) -> None:
     flag, value = option.split()
-    result = charrnn("bench", "nothing.txt", flag, value, env=without_torch)
+    result = without_torch("bench", "nothing.txt", flag, value)
 
     assert (result.returncode, result.stdout) == (2, b"")
     assert one_line(result).startswith(f"charrnn: {flag}: cannot be {value}; ")
     assert files(tmp_path) == {}
 
 
-def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(
-    charrnn: Charrnn, without_torch: dict[str, str]
-) -> None:
-    result = charrnn("bench", "nothing.txt", env=without_torch)
+def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(without_torch: Charrnn) -> None:
+    result = without_torch("bench", "nothing.txt")
 
     assert (result.returncode, result.stdout) == (1, b"")
     assert one_line(result).startswith("charrnn: nothing.txt: ")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_ends_the_measuring_in_silence(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    with running("bench", "--threads", "1", cwd=tmp_path) as process:
+def test_a_signal_ends_the_measuring_in_silence(
+    tmp_path: Path, number: signal.Signals, code: int, warm: list[str]
+) -> None:
+    with running("bench", "--threads", "1", program=warm, cwd=tmp_path) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith(b"measuring: ")
         process.send_signal(number)

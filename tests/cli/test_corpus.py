@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from charrnn.cli.app import main
 from charrnn.data import datasets
 from charrnn.data.datasets import DATASETS, Remote
 from tests.conftest import Charrnn, environment, one_line
@@ -44,17 +43,14 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs ``charrnn corpus ARGUMENTS`` in ``tmp_path``, within this process and without a proxy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("no_proxy", "*")
-    handler = signal.getsignal(signal.SIGTERM)
+def run(charrnn: Charrnn) -> Run:
+    """Runs ``charrnn corpus ARGUMENTS`` in ``tmp_path``, without a proxy."""
 
     def run(*arguments: str) -> Result:
-        return Result(main(["corpus", *arguments]), *capfd.readouterr())
+        done = charrnn("corpus", *arguments, env={"no_proxy": "*"})
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+    return run
 
 
 @pytest.fixture
@@ -397,8 +393,8 @@ def test_check_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
-def test_check_reads_stdin(charrnn: Charrnn) -> None:
-    result = charrnn("corpus", "check", "-", "--json", input="naïve\r\n".encode() * 20, env={"LC_ALL": "C"})
+def test_check_reads_stdin(charrnn_process: Charrnn) -> None:
+    result = charrnn_process("corpus", "check", "-", "--json", input="naïve\r\n".encode() * 20, env={"LC_ALL": "C"})
     assert (result.returncode, result.stderr) == (0, b"")
     facts = json.loads(result.stdout)
     assert facts["files"] == ["-"]
@@ -412,9 +408,6 @@ def test_check_of_an_empty_stdin_is_one_line(charrnn: Charrnn) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["check", "text.txt"], ["list"], ["get", "hello"]])
-def test_no_command_needs_torch(arguments: list[str], tmp_path: Path) -> None:
+def test_no_command_needs_torch(arguments: list[str], without_torch: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello\n" * 10)
-    code = "import sys; from charrnn.cli.app import main; main(sys.argv[1:]); print('torch' in sys.modules)"
-    command = [sys.executable, "-c", code, "corpus", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == b"False"
+    assert without_torch("corpus", *arguments).returncode == 0

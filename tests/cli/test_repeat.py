@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from tests.cli.conftest import NETWORK
 from tests.conftest import Charrnn
 
 TEXT = "the rain in spain stays mainly in the plain,\n" * 60
@@ -10,7 +11,7 @@ TEXT = "the rain in spain stays mainly in the plain,\n" * 60
 
 def test_the_command_that_info_prints_makes_the_same_model_again(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "rain.txt").write_text(TEXT, encoding="utf-8")
-    charrnn("train", "rain.txt", "--epochs", "3", "--patience", "0")
+    charrnn("train", "rain.txt", "--hidden", "32", "--epochs", "2", "--patience", "0")
     facts = charrnn("info", "rain").stdout.decode().splitlines()
     command = next(line.removeprefix("repeat").strip() for line in facts if line.startswith("repeat"))
     arguments = shlex.split(command.replace("CORPUS", "rain.txt"))
@@ -23,7 +24,7 @@ def test_the_command_that_info_prints_makes_the_same_model_again(charrnn: Charrn
 
 def test_a_run_by_the_clock_makes_no_promise(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "rain.txt").write_text(TEXT, encoding="utf-8")
-    charrnn("train", "rain.txt", "--minutes", "0.01")
+    charrnn("train", "rain.txt", "--minutes", "0.005", *NETWORK)
     facts = charrnn("info", "rain").stdout.decode()
     assert "\nsimilar " in facts
     assert "\nrepeat " not in facts

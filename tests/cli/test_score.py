@@ -97,11 +97,13 @@ def test_carried_on_the_lines_add_up_to_what_eval_says(charrnn: Charrnn, tiny_pa
         ("classify", "-m", "tiny", "-m", "wide"),
     ],
 )  # fmt: skip
-def test_lines_come_as_they_are_written(command: tuple[str, ...], tiny_path: Path, wide_path: Path) -> None:
+def test_lines_come_as_they_are_written(
+    command: tuple[str, ...], tiny_path: Path, wide_path: Path, warm: list[str]
+) -> None:
     (tiny_path.parent / "checkpoints").mkdir()
     for path in (tiny_path, wide_path):
         (tiny_path.parent / "checkpoints" / path.name).write_bytes(path.read_bytes())
-    with running(*command, cwd=tiny_path.parent, stdin=subprocess.PIPE) as process:
+    with running(*command, program=warm, cwd=tiny_path.parent, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for line in (b"a\n", b"lazy dog\n", b"\n"):
@@ -113,8 +115,8 @@ def test_lines_come_as_they_are_written(command: tuple[str, ...], tiny_path: Pat
         assert process.stdout.read() == b""
 
 
-def test_a_reader_that_has_enough_ends_it_in_silence(tiny_path: Path) -> None:
-    with running("score", tiny_path, stdin=subprocess.PIPE) as process:
+def test_a_reader_that_has_enough_ends_it_in_silence(tiny_path: Path, warm: list[str]) -> None:
+    with running("score", tiny_path, program=warm, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -270,8 +272,8 @@ def test_what_cannot_be_is_one_line(
     assert result.stdout == b""
 
 
-def test_a_closed_stdin_is_told(charrnn: Charrnn, tiny_path: Path) -> None:
-    result = charrnn("score", tiny_path, preexec_fn=lambda: os.close(0), stdin=None)
+def test_a_closed_stdin_is_told(charrnn_process: Charrnn, tiny_path: Path) -> None:
+    result = charrnn_process("score", tiny_path, preexec_fn=lambda: os.close(0), stdin=None)
     assert result.returncode == 1
     assert "stdin is closed" in one_line(result)
 

@@ -74,9 +74,11 @@ def test_the_logarithms_add_up_to_the_bits(charrnn: Charrnn, tiny_path: Path) ->
     assert "logprobs" not in json.loads(without.stdout)
 
 
-def test_surprise_is_shown_in_colours_at_a_terminal(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+def test_surprise_is_shown_in_colours_at_a_terminal(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
+) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1", "-p", "fox", "--echo")
-    child = terminal(tmp_path, *options, "--show", "surprise")
+    child = terminal(tmp_path, *options, "--show", "surprise", program=warm)
     raw = child.read()
     child.wait()
 
@@ -104,9 +106,11 @@ def test_the_bytes_of_a_character_have_the_colour_of_the_first() -> None:
     assert before == after != within
 
 
-def test_many_samples_are_shown_one_after_the_other(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+def test_many_samples_are_shown_one_after_the_other(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
+) -> None:
     options = ("sample", "tiny.safetensors", "-n", "40", "--seed", "1", "--count", "3", "--forbid", r"\n")
-    child = terminal(tmp_path, *options, "--show", "surprise", "-q")
+    child = terminal(tmp_path, *options, "--show", "surprise", "-q", program=warm)
     raw = child.read()
     child.wait()
     shown = re.sub("\x1b\\[[0-9;]*m", "", raw).replace("\r\n", "\n")
@@ -115,20 +119,22 @@ def test_many_samples_are_shown_one_after_the_other(charrnn: Charrnn, tiny_path:
 
 
 def test_where_no_colours_can_be_shown_the_text_comes_plain(
-    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1")
     piped = charrnn(*options, "--show", "surprise")
     assert piped.stdout == charrnn(*options).stdout
     assert "stdout is no terminal that shows colours" in one_line(piped)
-    child = terminal(tmp_path, *options, "--show", "surprise", NO_COLOR="1")
+    child = terminal(tmp_path, *options, "--show", "surprise", program=warm, NO_COLOR="1")
     assert "\x1b" not in child.read()
     child.wait()
 
 
-def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: Path) -> None:
+def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "long.txt").write_text(LONG * 30)
-    child = terminal(tmp_path, "sample", "tiny.safetensors", "-n", "5", "-p", (LONG * 30)[:30_000], "--seed", "1")
+    child = terminal(
+        tmp_path, "sample", "tiny.safetensors", "-n", "5", "-p", (LONG * 30)[:30_000], "--seed", "1", program=warm
+    )
     raw = child.read()
     child.wait()
     assert "100%" in raw or "characters" in raw

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import signal
-import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.training.checkpointing import Checkpointer
 from tests.cli.conftest import CORPUS, ENDLESS, PROGRAM, QUICK
-from tests.conftest import environment
+from tests.conftest import Charrnn, environment
 
 WIDTH = 100
 LINES = re.compile(
@@ -61,12 +61,12 @@ def show(raw: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def terminal(folder: Path, *arguments: str, **env: str) -> "pexpect.spawn[str]":
+def terminal(folder: Path, *arguments: str, program: Sequence[str] = PROGRAM, **env: str) -> "pexpect.spawn[str]":
     """A charrnn at work in a terminal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here stays ignored there
     try:
         return pexpect.spawn(
-            PROGRAM[0], [*PROGRAM[1:], *arguments], cwd=folder, dimensions=(24, WIDTH), timeout=100, encoding="utf-8",
+            program[0], [*program[1:], *arguments], cwd=folder, dimensions=(24, WIDTH), timeout=100, encoding="utf-8",
             env=environment(**{"TERM": "xterm-256color", **env}),
         )  # fmt: skip
     finally:
@@ -80,16 +80,16 @@ def finish(process: "pexpect.spawn[str]", folder: Path, so_far: str = "") -> Ses
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Session:
     """``charrnn train corpus.txt`` to its end."""
     folder = tmp_path_factory.mktemp("session")
     (folder / "corpus.txt").write_text(CORPUS)
-    return finish(terminal(folder, "train", "corpus.txt", *QUICK), folder)
+    return finish(terminal(folder, "train", "corpus.txt", *QUICK, program=warm), folder)
 
 
 @pytest.fixture(scope="module")
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """``charrnn train corpus.txt`` until a Ctrl-C, while the bar moves."""
+    """``charrnn train corpus.txt`` until a Ctrl-C, while the bar moves; a process that nothing stands in for."""
     folder = tmp_path_factory.mktemp("broken-off")
     (folder / "corpus.txt").write_text(CORPUS)
     process = terminal(folder, "train", "corpus.txt", *ENDLESS)
@@ -126,11 +126,11 @@ def test_a_training_ends_with_a_verdict_the_next_command_and_the_path(session: S
     assert session.code == 0
 
 
-def test_the_next_command_works_as_it_stands(session: Session) -> None:
+def test_the_next_command_works_as_it_stands(session: Session, charrnn: Charrnn) -> None:
     line = next(line for line in session.screen if line.startswith("next: charrnn "))
     arguments = shlex.split(line.removeprefix("next: charrnn "))
 
-    result = subprocess.run([*PROGRAM, *arguments], cwd=session.folder, env=environment(), capture_output=True)
+    result = charrnn(*arguments, cwd=session.folder)
 
     assert (result.returncode, len(result.stdout)) == (0, 1000)
 
@@ -154,9 +154,9 @@ def test_ctrl_c_ends_a_training_with_a_verdict_and_the_next_command(broken_off: 
     ]  # fmt: skip
 
 
-def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
-    process = terminal(tmp_path, "train", "corpus.txt", *ENDLESS)
+    process = terminal(tmp_path, "train", "corpus.txt", *ENDLESS, program=warm)
     process.expect(r"\d bits/char, ")
     os.close(process.child_fd)
     _, status = os.waitpid(process.pid, 0)
@@ -170,20 +170,23 @@ def test_ctrl_c_leaves_nothing_of_the_bar(broken_off: Session) -> None:
     assert [line for line in unwrapped(broken_off.screen) if not LINES.fullmatch(line)] == []
 
 
-def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, session: Session) -> None:
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
-    dumb = finish(terminal(tmp_path, "train", "corpus.txt", *QUICK, TERM="dumb"), tmp_path)
+    dumb = finish(terminal(tmp_path, "train", "corpus.txt", *QUICK, program=warm, TERM="dumb"), tmp_path)
 
     assert "\r" not in dumb.raw.replace("\r\n", "\n")
     assert "\x1b" not in dumb.raw
     assert [line for line in dumb.raw.splitlines() if not LINES.fullmatch(line)] == []
 
 
-def test_a_quiet_training_shows_its_path_alone(tmp_path: Path) -> None:
+def test_a_quiet_training_shows_its_path_alone(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
-    quiet = finish(terminal(tmp_path, "train", "corpus.txt", "-q", *QUICK), tmp_path)
+    quiet = finish(terminal(tmp_path, "train", "corpus.txt", "-q", *QUICK, program=warm), tmp_path)
 
     assert (quiet.code, quiet.raw) == (0, "checkpoints/corpus.safetensors\r\n")
+
+
+Note = Callable[..., str]
 
 
 @pytest.fixture
@@ -193,36 +196,42 @@ def shelf(tmp_path: Path, tiny: Checkpoint) -> Path:
     return tmp_path
 
 
-def note(folder: Path, *arguments: str, **env: str) -> str:
-    """What ``charrnn sample`` says on a terminal besides the sample, which goes elsewhere."""
-    script = 'exec "$@" > sample'
-    process = pexpect.spawn(
-        "bash", ["-c", script, "bash", *PROGRAM, "sample", "-n", "5", *arguments], cwd=folder, timeout=100,
-        dimensions=(24, WIDTH), encoding="utf-8", env=environment(**{"TERM": "xterm-256color", **env}),
-    )  # fmt: skip
-    return finish(process, folder).raw
+@pytest.fixture
+def note(shelf: Path, warm: list[str]) -> Note:
+    """Returns what ``charrnn sample`` says on a terminal besides the sample, which goes elsewhere."""
+
+    def note(*arguments: str, **env: str) -> str:
+        script = 'exec "$@" > sample'
+        process = pexpect.spawn(
+            "bash", ["-c", script, "bash", *warm, "sample", "-n", "5", *arguments], cwd=shelf, timeout=100,
+            dimensions=(24, WIDTH), encoding="utf-8", env=environment(**{"TERM": "xterm-256color", **env}),
+        )  # fmt: skip
+        return finish(process, shelf).raw
+
+    return note
 
 
-def test_a_terminal_gets_colour(shelf: Path) -> None:
-    assert re.fullmatch(r"\x1b\[2m.*tiny\.safetensors\x1b\[0m\r\n", note(shelf))
+def test_a_terminal_gets_colour(note: Note) -> None:
+    assert re.fullmatch(r"\x1b\[2m.*tiny\.safetensors\x1b\[0m\r\n", note())
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
-def test_no_color_and_dumb_terminals_get_none(shelf: Path, env: dict[str, str]) -> None:
-    assert note(shelf, **env) == "charrnn: sampling checkpoints/tiny.safetensors\r\n"
+def test_no_color_and_dumb_terminals_get_none(note: Note, env: dict[str, str]) -> None:
+    assert note(**env) == "charrnn: sampling checkpoints/tiny.safetensors\r\n"
 
 
-def test_quiet_says_nothing(shelf: Path) -> None:
-    assert note(shelf, "-q") == ""
+def test_quiet_says_nothing(note: Note) -> None:
+    assert note("-q") == ""
 
 
-def test_a_sample_on_a_terminal_is_the_text_and_then_a_fresh_line_for_the_shell(shelf: Path) -> None:
-    shown = finish(terminal(shelf, "sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox"), shelf)
+def test_a_sample_on_a_terminal_is_the_text_and_then_a_fresh_line_for_the_shell(
+    shelf: Path, charrnn: Charrnn, warm: list[str]
+) -> None:
+    command = ("sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox")
+    shown = finish(terminal(shelf, *command, program=warm), shelf)
 
-    piped = subprocess.run(
-        [*PROGRAM, "sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox"],
-        cwd=shelf, env=environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    piped = charrnn(*command)
+    assert piped.returncode == 0
     assert not piped.stdout.endswith(b"\n")
     assert shown.raw.replace("\r\n", "\n") == piped.stdout.decode() + "\n"
 
