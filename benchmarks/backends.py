@@ -85,7 +85,7 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
             detach(after)
 
     else:
-        engine = "fused" if way == "native" else "stock"
+        engine = "native" if way == "native" else "torch"
         train_step = TrainStep(network, TrainConfig(device="cpu", seq_length=T, engine=engine, **settings))
 
         def step(number: int) -> None:

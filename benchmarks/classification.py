@@ -79,7 +79,7 @@ def main() -> None:
     budget = {"minutes": arguments.minutes}
     if arguments.quick:
         arguments.size, arguments.lines = 5000, 5
-        budget = {"steps": 30, "hidden": 16, "layers": 1, "engine": "stock", "precision": "fp32", "threads": 1}
+        budget = {"steps": 30, "hidden": 16, "layers": 1, "engine": "torch", "precision": "fp32", "threads": 1}
     random = np.random.default_rng(0)
     training, lines, labels = {}, [], []
     for name, known, fresh in texts(arguments.size):

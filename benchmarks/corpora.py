@@ -29,7 +29,7 @@ from charrnn.data.token_cache import Cache
 
 ROOT = Path(__file__).parent.parent
 B, T, CHUNKS = 32, 64, 200
-STEPS = ("--steps", "2", "--hidden", "64", "--layers", "1", "--threads", "1", "--engine", "stock")
+STEPS = ("--steps", "2", "--hidden", "64", "--layers", "1", "--threads", "1", "--engine", "torch")
 HEADER = (
     "text", "MB", "read, s", "MB/s", "kept, s", "peak MB, read", "peak MB, kept", "us per chunk", "ids per us",
     "loader / copy",

@@ -24,9 +24,9 @@ from side_by_side import Laps, describe_machine, median, ratio, table
 from charrnn.cli.console import Console
 from charrnn.cli.signals import Signals
 from charrnn.cli.train_progress import watch
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import read
-from charrnn.overrides import Overrides
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import plan_here
 from charrnn.training.checkpointing import Checkpointer

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from side_by_side import describe_machine, table
 
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import read
 from charrnn.io import atomic_io
-from charrnn.overrides import Overrides
 from charrnn.training.autotune import plan_here
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import Run

@@ -101,10 +101,10 @@ def measure(cell: str, hidden: int, text: Path, rounds: int) -> list[str | float
     laps = alternate(
         {
             "score": score, "eval": lambda: carried_nats(reader, ids),
-            "fused": lambda: whole(fused), "stock": lambda: whole(stock),
+            "native": lambda: whole(fused), "torch": lambda: whole(stock),
         }, rounds,
     )  # fmt: skip
-    best = "fused" if median(laps, "fused") < median(laps, "stock") else "stock"
+    best = "native" if median(laps, "native") < median(laps, "torch") else "torch"
     lines = sum(len(batch) for batch in pieces)
     started = time.perf_counter()
     with open(path.with_name("scores.txt"), "wb") as scores:

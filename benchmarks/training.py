@@ -22,7 +22,7 @@ from side_by_side import Laps, cores, describe_machine, median, ratio, table
 V, T = 65, 64
 CELLS, SIZES, BATCHES = ("lstm", "gru", "rnn"), (128, 256, 512), (64,)
 ALL_SIZES, ALL_BATCHES = (64, 128, 256, 512, 1024), (16, 64, 256)
-ENGINES = {"stock": ("stock", False), "kept": ("stock", True), "ours": ("fused", True)}
+ENGINES = {"torch": ("torch", False), "kept": ("torch", True), "ours": ("native", True)}
 HEADER = ("2 layers, stock / kept / ours", "B", *(f"{name} char/s" for name in ENGINES))
 HEADER += ("ours / stock", "ours / kept", "GFLOP/s", "limit", "share")
 
@@ -143,7 +143,7 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
     rate = 6 * parameters * characters / median(laps, "ours") / 1e9
     title = f"{hidden} {cell.upper()}, {' / '.join(contestant.precision for contestant in contestants.values())}"
     rates = [characters / median(laps, name) for name in laps]
-    ratios = [ratio(laps, name, "ours") for name in ("stock", "kept")]
+    ratios = [ratio(laps, name, "ours") for name in ("torch", "kept")]
     return [title, batch_size, *rates, *ratios, rate, limit, rate / limit]
 
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Unpack
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig, SamplePrecision
+from charrnn.config.keywords import SampleKeywords, TrainKeywords, spell_out
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 from charrnn.generation import prompt_state as states
 from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
 from charrnn.generation.prompt_state import PromptState
-from charrnn.keywords import SampleKeywords, TrainKeywords, spell_out
-from charrnn.overrides import Overrides
 from charrnn.rnn.backend import Decoders, choose_reader
 from charrnn.units import bits
 

@@ -7,8 +7,8 @@ import pytest
 
 from charrnn.charset import brackets
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 
 WRONG = [
     (ModelConfig, "cell", "transformer"),

@@ -11,10 +11,8 @@ import charrnn
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
     {"errors", "units", "version"},
-    {"charset", "checks", "io"},
-    {"settings"},
+    {"charset", "io"},
     {"config"},
-    {"overrides", "keywords"},
     {"data"},
     {"checkpoint"},
     {"rnn"},

@@ -40,7 +40,7 @@ def shortened(command: str) -> str:
     if "--resume" in command:  # which is for more than there was
         return command.replace("--steps 3", "--steps 6")
     if "charrnn train" in command and "hello" not in command:
-        extra = " --hidden 16 --force --threads 1 --engine stock --precision fp32" + (
+        extra = " --hidden 16 --force --threads 1 --engine torch --precision fp32" + (
             "" if "--steps" in command else " --steps 3"
         )
         command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{extra}", command)

@@ -14,8 +14,8 @@ import pytest
 
 import charrnn
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, TrainConfig
-from charrnn.keywords import SampleKeywords, TrainKeywords
-from charrnn.overrides import Overrides
+from charrnn.config.keywords import SampleKeywords, TrainKeywords
+from charrnn.config.overrides import Overrides
 
 ROOT = Path(charrnn.__file__).parent.parent
 STARTING = {"from_model", "freeze_vocabulary"}  # settings of how a run starts, and of no config

@@ -14,7 +14,7 @@ from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit, printable
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
-from charrnn.overrides import Overrides
+from charrnn.config.overrides import Overrides
 from charrnn.units import duration
 from charrnn.version import __version__
 

@@ -10,8 +10,8 @@ from charrnn.cli import options
 from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
 from charrnn.config import TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 from charrnn.units import bits
 
 if TYPE_CHECKING:

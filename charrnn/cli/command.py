@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 import typer
 
-from charrnn.checks import OneOf
 from charrnn.cli.options import flags_of
-from charrnn.settings import Option, Setting, check, declaration, setting_of
+from charrnn.config.checks import OneOf
+from charrnn.config.settings import Option, Setting, check, declaration, setting_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

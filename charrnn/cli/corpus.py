@@ -12,8 +12,8 @@ from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ReadConfig, Unit
+from charrnn.config.overrides import Overrides
 from charrnn.errors import FileError, SettingError
-from charrnn.overrides import Overrides
 from charrnn.units import bits
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import typer
 from charrnn.cli import options
 from charrnn.cli.console import Console
 from charrnn.config import GLOB
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 
 if TYPE_CHECKING:
     from charrnn.config import ReadConfig

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.checks import Whole
 from charrnn.cli import corpus_options, options
 from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
 from charrnn.config import SampleConfig, TrainConfig, Unknown
+from charrnn.config.checks import Whole
+from charrnn.config.overrides import Overrides
+from charrnn.config.settings import Option, override, setting
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
-from charrnn.settings import Option, override, setting
 from charrnn.units import bits
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, TrainConfig
-from charrnn.overrides import Overrides
-from charrnn.settings import Setting, setting_of
+from charrnn.config.overrides import Overrides
+from charrnn.config.settings import Setting, setting_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.checks import Whole
 from charrnn.cli import options
 from charrnn.cli.command import command
 from charrnn.cli.console import Console, colourful, complain, emit, in_colours
 from charrnn.config import SampleConfig
+from charrnn.config.checks import Whole
+from charrnn.config.settings import Option, override, setting
 from charrnn.errors import CorpusError, SettingError
-from charrnn.settings import Option, override, setting
 
 if TYPE_CHECKING:
     from charrnn.generation.batch import Choice

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.checks import Whole
 from charrnn.cli import options
 from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, emit
 from charrnn.config import TrainConfig
+from charrnn.config.checks import Whole
+from charrnn.config.overrides import Overrides
+from charrnn.config.settings import Option, setting
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
-from charrnn.settings import Option, setting
 from charrnn.units import bits
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from charrnn.cli.console import Console, emit
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.cli.signals import Signals
 from charrnn.config import SaveConfig
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 
 
 @dataclass(frozen=True, kw_only=True)

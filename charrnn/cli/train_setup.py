@@ -11,12 +11,12 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import ReadConfig
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.token_cache import Cache
 from charrnn.data.token_store import OnDisk
 from charrnn.data.vocabulary import BOUNDARY, describe_all
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
-from charrnn.overrides import Overrides
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import Run, check_same, extend
 from charrnn.units import duration

@@ -228,7 +228,7 @@ def fastest(timings: Iterable[_Timing]) -> _Timing:
     Torch's layers must win by a margin, for what a measurement of a moment doesn't see: they slow down where streams
     are reset within a chunk, and more than the kernels do where other programs are busy.
     """
-    margins = {"stock": NATIVE_MARGIN}
+    margins = {"torch": NATIVE_MARGIN}
     return min(timings, key=lambda timing: timing.seconds_per_step * margins.get(timing.engine, 1))
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.errors import is_out_of_memory
-from charrnn.overrides import Overrides
 from charrnn.rnn.backend import fastest, resolve_device, usable_cores
 from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
@@ -66,10 +66,10 @@ class Autotuner:
                 try:
                     attempt(precision, engine, self.threads)
                 except (RuntimeError, ImportError, OSError) as error:  # no such kernel here (pytorch#88136)
-                    if is_out_of_memory(error) or (precision, engine) == ("fp32", "stock"):
+                    if is_out_of_memory(error) or (precision, engine) == ("fp32", "torch"):
                         raise
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
-                    if engine == "fused":
+                    if engine == "native":
                         notes.append(f"our kernels cannot run here ({reason}), so torch's layers train")
                     elif not timings:
                         notes.append(f"this machine cannot train in bf16 ({reason}), so fp32 it is")
@@ -80,7 +80,7 @@ class Autotuner:
         if not timings and "fp32" not in precisions:
             attempt_engines("fp32")
         if not timings:
-            attempt("fp32", "stock", self.threads)
+            attempt("fp32", "torch", self.threads)
         best = fastest(timings)
         for threads in self._fewer:
             attempt(best.precision, best.engine, threads)
@@ -94,8 +94,8 @@ class Autotuner:
 
     def _engines(self) -> tuple[Engine, ...]:
         if self.device != "cpu":
-            return ("stock",)
-        return ("fused", "stock") if self._config.engine == "auto" else (self._config.engine,)
+            return ("torch",)
+        return ("native", "torch") if self._config.engine == "auto" else (self._config.engine,)
 
     def _try(self, model: ModelConfig, train: TrainConfig, vocab_size: int, limit: float) -> float:
         """Return the seconds of a step; after fewer steps where they take longer than ``limit``."""

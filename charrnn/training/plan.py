@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
-from charrnn.overrides import Overrides
+from charrnn.config.overrides import Overrides
 from charrnn.units import count, duration
 
 DEFAULT_SECONDS = 280.0  # of training without a budget: with the evaluations about five minutes
@@ -170,7 +170,7 @@ def _most_steps(train: TrainConfig, steps_per_epoch: int) -> int | None:
 def typical_pace(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
     """A laptop's pace, for looking ahead without torch: 0.1 Tflop/s, six flops per parameter and character."""
     return StepTiming(
-        6 * model.parameters(vocab_size) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1
+        6 * model.parameters(vocab_size) * train.batch_size * train.seq_length / 1e11, "fp32", "torch", 1
     )
 
 

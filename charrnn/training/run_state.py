@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from charrnn.checkpoint import Tensors, check_tensors
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
 from charrnn.io import container
 from charrnn.io.container import RUN
-from charrnn.overrides import Overrides
 from charrnn.training.plan import Plan
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.units import duration
@@ -183,7 +183,7 @@ def _other_places(train: TrainConfig, overrides: Overrides) -> dict[str, Any]:
     places = {name: getattr(overrides, name) for name in PLACES if getattr(overrides, name) not in (None, "auto", 0)}
     places = {name: value for name, value in places.items() if value != getattr(train, name)}
     if places.get("device", "cpu") != "cpu":
-        places["engine"] = "stock"  # our kernels run on the CPU only
+        places["engine"] = "torch"  # our kernels run on the CPU only
     return places
 
 

@@ -39,7 +39,7 @@ class TrainStep:
 
     def __init__(self, network: CharRNN, config: TrainConfig) -> None:
         self.network = network.to(config.device)
-        self.network.native = config.engine == "fused"
+        self.network.native = config.engine == "native"
         self._config = config
         self._parameters: list[Tensor] = list(network.parameters())
         # AdamW as a function: the class loads torch's compiler, which takes longer to start than all else together.

@@ -20,7 +20,7 @@ from tests.conftest import TEXT, environment, make_checkpoint
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 NETWORK = ("--hidden", "16", "--layers", "1", "--validation", "0.2", "--threads", "1", "--precision", "fp32",
-           "--engine", "stock")  # fmt: skip  # nothing raced: two runs are the same
+           "--engine", "torch")  # fmt: skip  # nothing raced: two runs are the same
 QUICK = (*NETWORK, "--steps", "20")
 ENDLESS = (*NETWORK, "--steps", "20000", "--patience", "0")  # with the first evaluation after 200 steps
 CORPUS = TEXT * 40

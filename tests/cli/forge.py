@@ -32,7 +32,7 @@ from tests.conftest import TEXT
 
 CORPUS = TEXT * 30
 TRAIN = ["train", "corpus.txt", "--hidden", "16", "--layers", "1", "--batch-size", "4", "--seq-length", "16",
-         "--validation", "0.2", "--threads", "1", "--precision", "fp32", "--engine", "stock", "--dropout", "0.2",
+         "--validation", "0.2", "--threads", "1", "--precision", "fp32", "--engine", "torch", "--dropout", "0.2",
          "--steps", "150", "--patience", "0", "--save-every", "0.02"]  # fmt: skip
 MODES = ["kill", "aim", "signal"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]

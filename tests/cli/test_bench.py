@@ -41,7 +41,7 @@ def test_the_table_has_a_row_for_a_size_with_aligned_columns(shown: subprocess.C
 
     assert shown.returncode == 0
     assert re.fullmatch(
-        r"2 x 16 +8,593 +[\d,]+ +(fp32|bf16) (fused|stock), 1 thread +[\d,]+ +\d+% +[\d,]+", lines[head + 1]
+        r"2 x 16 +8,593 +[\d,]+ +(fp32|bf16) (native|torch), 1 thread +[\d,]+ +\d+% +[\d,]+", lines[head + 1]
     )
     assert len({len(line) for line in lines[head - 1 : head + 2]}) == 1
     assert max(map(len, lines)) <= 80

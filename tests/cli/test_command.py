@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from charrnn.checks import Whole
 from charrnn.cli import bench, eval, options, sample, train
 from charrnn.cli.command import Only, command
 from charrnn.config import SampleConfig, TrainConfig
+from charrnn.config.checks import Whole
+from charrnn.config.overrides import Overrides
+from charrnn.config.settings import Option, override, setting, setting_of
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
-from charrnn.settings import Option, override, setting, setting_of
 
 
 @dataclass(frozen=True, kw_only=True)

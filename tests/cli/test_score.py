@@ -26,7 +26,7 @@ QUICK = {
     "validation": 0,
     "threads": 1,
     "precision": "fp32",
-    "engine": "stock",
+    "engine": "torch",
 }
 
 

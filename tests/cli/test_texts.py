@@ -124,7 +124,7 @@ def test_a_run_on_documents_that_was_stopped_ends_as_if_it_had_not_been(tmp_path
         "--lines",
         *NETWORK[:-2],
         "--engine",
-        "fused",
+        "native",
         "--patience",
         "0",
         "--dropout",
@@ -158,7 +158,7 @@ def test_a_trained_model_goes_on_with_another_text_read_likewise(
     charrnn: Charrnn, names: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "more.txt").write_text("émi\néra\n" * 60)
-    train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "stock")
+    train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "torch")
     more = checkpoint.load(tmp_path / "checkpoints" / "more.safetensors")
     assert more.training["corpus"]["documents"] == 120
     assert more.vocabulary.symbols == checkpoint.load(names).vocabulary.symbols + "é"

@@ -29,8 +29,8 @@ def build(cell: Cell, *, boundary: bool) -> CharRNN:
 def read_by(engine: str, network: CharRNN) -> Reader:
     symbols = "abcdef" if network.boundary is None else BOUNDARY + "abcde"
     contents = Checkpoint(network.config, Vocabulary(symbols), network.tensors(), {})
-    network.native = engine == "fused"
-    if engine in ("stock", "fused"):
+    network.native = engine == "native"
+    if engine in ("torch", "native"):
         return TorchReader(network)
     costs = replace(TYPICAL, load_torch=0.001) if engine == "both" else TYPICAL  # some ten steps
     return SwitchingReader(contents, lambda: torch_reader(contents), costs=costs)
@@ -56,7 +56,7 @@ def _short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("boundary", [False, True])
-@pytest.mark.parametrize("engine", ["stock", "fused", "numpy", "both"])
+@pytest.mark.parametrize("engine", ["torch", "native", "numpy", "both"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @settings(max_examples=12)
 @given(data=st.data())

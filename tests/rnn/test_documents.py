@@ -16,15 +16,15 @@ from charrnn.rnn.torch_rnn import CharRNN, RecurrentLayer, Reset
 from tests.rnn.test_recurrence import CELLS, UNITS, assert_close, layer, random, state_of
 
 V, B, BOUNDARY = 7, 3, 2
-ENGINES = pytest.mark.parametrize("fused", [False, True], ids=["stock", "fused"])
+ENGINES = pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
 ALL_CELLS = pytest.mark.parametrize("cell", CELLS)
 IDS = st.integers(0, V - 1)
 
 
-def network(cell: Cell, fused: bool, **shape: Any) -> CharRNN:
+def network(cell: Cell, native: bool, **shape: Any) -> CharRNN:
     made = CharRNN(ModelConfig(cell=cell, hidden=6, **shape), V, BOUNDARY)
     made.initialize(seed=0)
-    made.native = fused
+    made.native = native
     return made
 
 
@@ -34,9 +34,9 @@ def network(cell: Cell, fused: bool, **shape: Any) -> CharRNN:
 @given(documents=st.lists(st.lists(IDS.filter(lambda one: one != BOUNDARY), max_size=5), min_size=1, max_size=6))
 @torch.no_grad()
 def test_documents_in_a_row_are_read_as_each_of_them_alone(
-    fused: bool, cell: Cell, documents: list[list[int]]
+    native: bool, cell: Cell, documents: list[list[int]]
 ) -> None:
-    made = network(cell, fused)
+    made = network(cell, native)
     ids = [torch.tensor([BOUNDARY, *document])[:, None].expand(-1, B) for document in documents]
     used = made.zero_state(B).map(torch.ones_like)
     together, _ = made(torch.cat(ids), used)
@@ -50,9 +50,9 @@ def test_documents_in_a_row_are_read_as_each_of_them_alone(
 @given(ids=st.lists(st.lists(IDS, min_size=B, max_size=B), min_size=2, max_size=9), data=st.data())
 @torch.no_grad()
 def test_a_text_in_chunks_is_read_as_the_whole(
-    fused: bool, cell: Cell, ids: list[list[int]], data: st.DataObject
+    native: bool, cell: Cell, ids: list[list[int]], data: st.DataObject
 ) -> None:
-    made, whole = network(cell, fused, embedding=3), torch.tensor(ids)
+    made, whole = network(cell, native, embedding=3), torch.tensor(ids)
     cut = data.draw(st.integers(1, len(ids) - 1))
     at_once, after = made(whole, made.zero_state(B))
     first, state = made(whole[:cut], made.zero_state(B))
@@ -64,12 +64,12 @@ def test_a_text_in_chunks_is_read_as_the_whole(
 
 @ENGINES
 @torch.no_grad()
-def test_streams_that_start_no_document_are_left_alone(fused: bool) -> None:
-    made = network("lstm", fused)
+def test_streams_that_start_no_document_are_left_alone(native: bool) -> None:
+    made = network("lstm", native)
     ids = torch.tensor([[0, 1, 3], [BOUNDARY, 4, 5], [1, 1, BOUNDARY]])
     plain = CharRNN(made.config, V)
     plain.load_state_dict(made.state_dict())
-    plain.native = fused
+    plain.native = native
     torch.testing.assert_close(made(ids, made.zero_state(B))[0][:, 1], plain(ids, made.zero_state(B))[0][:, 1])
 
 
@@ -86,8 +86,8 @@ def reset_at(places: set[tuple[int, int]]) -> NDArray[np.bool_]:
     return reset
 
 
-def results(made: RecurrentLayer, fused: bool, inputs: Tensor, state: Any, reset: Reset) -> list[Tensor]:
-    made.native = fused
+def results(made: RecurrentLayer, native: bool, inputs: Tensor, state: Any, reset: Reset) -> list[Tensor]:
+    made.native = native
     outputs, after = made(inputs, state, None, reset)
     mixture = sum(
         (part * random(*part.shape, dtype=inputs.dtype, seed=20 + place).detach()).sum()

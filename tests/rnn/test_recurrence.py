@@ -40,9 +40,9 @@ def zeros(made: RecurrentLayer, batch: int) -> LayerState:
     return tuple(torch.zeros_like(part) for part in state_of(made, batch, torch.float32))
 
 
-def results(made: RecurrentLayer, fused: bool, inputs: Tensor, state: LayerState, *more: Tensor) -> list[Tensor]:
+def results(made: RecurrentLayer, native: bool, inputs: Tensor, state: LayerState, *more: Tensor) -> list[Tensor]:
     """Outputs, last state, and the gradient of a mixture of them with respect to everything that has one."""
-    made.native = fused
+    made.native = native
     outputs, after = made(inputs, state, *more)
     mixture = sum(
         (part * random(*part.shape, dtype=made.layer.weight_hh_l0.dtype, seed=20 + place).detach()).sum()
@@ -109,8 +109,8 @@ def test_a_gradient_of_the_last_state_may_lie_in_columns(cell: Cell) -> None:
     made = layer(cell, 3, 5, torch.float32)
     x, state = random(2, 4, 3, dtype=torch.float32, seed=1), state_of(made, 4, torch.float32)
     of_state = []
-    for fused in (True, False):
-        made.native = fused
+    for native in (True, False):
+        made.native = native
         _, after = made(x, state)
         columns = [random(5, 4, dtype=torch.float32, seed=7 + place).detach().t() for place in range(len(after))]
         of_state.append(list(torch.autograd.grad(after, state, columns)))
@@ -164,10 +164,10 @@ def test_bfloat16_is_as_exact_as_torch_s(cell: Cell, batch: int, hidden: int, lo
     x, state = random(6, batch, 7, dtype=torch.float32, seed=1), state_of(made, batch, torch.float32)
     exact = results(made, False, x, state)
 
-    def errors(fused: bool) -> list[float]:
+    def errors(native: bool) -> list[float]:
         """Relative, of outputs, last state and gradients."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = results(made, fused, x, state)
+            rough = results(made, native, x, state)
         return [((one.float() - other).norm() / other.norm()).item() for one, other in zip(rough, exact, strict=True)]
 
     try:
@@ -241,9 +241,9 @@ def test_a_network_computes_the_same_by_either_engine(config: ModelConfig) -> No
     network.initialize(seed=0)
     ids = torch.randint(V, (7, 5), generator=torch.Generator().manual_seed(1))
     both: list[Any] = []
-    for fused in (True, False):
-        network.native = fused
-        assert network.native is fused
+    for native in (True, False):
+        network.native = native
+        assert network.native is native
         logits, state = network(ids, network.zero_state(5))
         grads = torch.autograd.grad(logits.square().sum(), list(network.parameters()))
         both.append([logits, *(part for _, part in state.named()), *grads])

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from charrnn.config import ModelConfig, TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.data.reading import of
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 from charrnn.training import autotune as module
 from charrnn.training.autotune import Autotuner, plan_here
 
@@ -48,18 +48,18 @@ def test_the_faster_precision_wins(monkeypatch: pytest.MonkeyPatch, fp32: float,
 
 
 @pytest.mark.parametrize(
-    ("fused", "stock", "winner"), [(2.0, 1.0, "stock"), (1.0, 2.0, "fused"), (1.1, 1.0, "fused")]
+    ("native", "torch_", "winner"), [(2.0, 1.0, "torch"), (1.0, 2.0, "native"), (1.1, 1.0, "native")]
 )
 def test_the_faster_engine_wins_unless_ours_is_nearly_as_fast(
-    monkeypatch: pytest.MonkeyPatch, fused: float, stock: float, winner: str
+    monkeypatch: pytest.MonkeyPatch, native: float, torch_: float, winner: str
 ) -> None:
-    race(monkeypatch, fp32_fused=fused, fp32_stock=stock)
+    race(monkeypatch, fp32_native=native, fp32_torch=torch_)
     pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
-    seconds = {"fused": fused, "stock": stock}[winner]
+    seconds = {"native": native, "torch": torch_}[winner]
     assert (pace.engine, pace.seconds_per_step, pace.note) == (winner, seconds, "")
 
 
-@pytest.mark.parametrize("engine", ["fused", "stock"])
+@pytest.mark.parametrize("engine", ["native", "torch"])
 def test_a_chosen_engine_is_not_raced(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     race(monkeypatch, fp32=1.0, **{f"fp32_{engine}": 5.0})
     assert Autotuner(TrainConfig(device="cpu", engine=engine)).measure_step(MODEL, TRAIN, 5).engine == engine
@@ -72,9 +72,9 @@ def test_a_processor_without_bf16_trains_in_fp32_and_wastes_no_time(monkeypatch:
 
 
 def test_bf16_that_torch_has_no_layer_for_is_left_to_our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    race(monkeypatch, fp32=2.0, bf16_fused=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
+    race(monkeypatch, fp32=2.0, bf16_native=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
     pace = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
-    assert (pace.precision, pace.engine, pace.note) == ("bf16", "fused", "")
+    assert (pace.precision, pace.engine, pace.note) == ("bf16", "native", "")
 
 
 def test_bf16_that_fails_where_it_looked_best_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,24 +99,24 @@ def test_a_precision_that_cannot_win_is_not_raced(monkeypatch: pytest.MonkeyPatc
 
 def test_bf16_that_was_asked_for_and_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     race(monkeypatch, fp32=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
-    pace = Autotuner(TrainConfig(device="cpu", precision="bf16", engine="stock")).measure_step(MODEL, TRAIN, 5)
+    pace = Autotuner(TrainConfig(device="cpu", precision="bf16", engine="torch")).measure_step(MODEL, TRAIN, 5)
     assert pace.precision == "fp32"
     assert "cannot train in bf16 (could not create a primitive descriptor)" in pace.note
 
 
-@pytest.mark.parametrize("wish", ["auto", "fused"])
+@pytest.mark.parametrize("wish", ["auto", "native"])
 def test_kernels_that_cannot_be_compiled_leave_the_training_to_torch_and_are_told_once(
     monkeypatch: pytest.MonkeyPatch, wish: Any
 ) -> None:
-    race(monkeypatch, fp32=1.0, bf16=2.0, fp32_fused=ImportError("No module named 'llvmlite'"),
-         bf16_fused=ImportError("No module named 'llvmlite'"))  # fmt: skip
+    race(monkeypatch, fp32=1.0, bf16=2.0, fp32_native=ImportError("No module named 'llvmlite'"),
+         bf16_native=ImportError("No module named 'llvmlite'"))  # fmt: skip
     pace = Autotuner(TrainConfig(device="cpu", engine=wish)).measure_step(MODEL, TRAIN, 5)
-    assert pace.engine == "stock"
+    assert pace.engine == "torch"
     assert pace.note.count("our kernels cannot run here (No module named 'llvmlite')") == 1
 
 
 def test_a_shortage_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    race(monkeypatch, fp32=1.0, fp32_fused=MemoryError())
+    race(monkeypatch, fp32=1.0, fp32_native=MemoryError())
     with pytest.raises(MemoryError):
         Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
 
@@ -183,7 +183,7 @@ def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch
         return read(self, *arguments, **more)
 
     monkeypatch.setattr(module.CharRNN, "read", compiled_at_first)
-    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
+    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="native", threads=1)
     assert Autotuner(train)._try(MODEL, train, 5, limit=0.001) < 1
 
 
@@ -195,7 +195,7 @@ def test_steps_to_warm_up_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
         return step(self, number, *arguments, **more)
 
     monkeypatch.setattr(module.TrainStep, "step", slow_at_first)
-    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="fused", threads=1)
+    train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="native", threads=1)
     assert Autotuner(train)._try(MODEL, train, 5, limit=0.1) < 0.1
 
 

@@ -21,7 +21,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fixed(monkeypatch: pytest.MonkeyPatch, *precisions: Precision, gflops: float = 10.0) -> list[torch.dtype]:
     """Makes the races end with these precisions in turn; the list fills with the products that are timed."""
-    paces = iter(StepTiming(0.25, precision, "stock", 1, "a note") for precision in precisions)
+    paces = iter(StepTiming(0.25, precision, "torch", 1, "a note") for precision in precisions)
     timed: list[torch.dtype] = []
 
     def product(device: str, dtype: torch.dtype) -> float:
@@ -42,7 +42,7 @@ def test_characters_and_operations_follow_from_the_pace(monkeypatch: pytest.Monk
     assert speed.training_chars_per_second == 5 * 10 / 0.25
     assert speed.gflops == pytest.approx(6 * parameters * 200 / 1e9)
     assert speed.share_of_limit == pytest.approx(speed.gflops / 0.5)
-    assert (speed.note, speed.engine, speed.threads) == ("a note", "stock", 1)
+    assert (speed.note, speed.engine, speed.threads) == ("a note", "torch", 1)
 
 
 def test_the_limit_is_that_of_the_precision_and_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig, TrainConfig
+from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.overrides import Overrides
 from charrnn.training.plan import ENOUGH_EPOCHS, ENOUGH_STEPS, Plan, StepTiming, make_plan
 
 
 def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
     """A machine of 100 Gflop/s."""
-    return StepTiming(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "stock", 1)
+    return StepTiming(6 * model.parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "torch", 1)
 
 
 def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
@@ -203,7 +203,7 @@ def test_a_network_that_turns_out_faster_than_expected_may_be_larger() -> None:
 
     def one_speed_for_all(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
         asked.append(model.hidden)
-        return StepTiming(0.03, "fp32", "stock", 1)
+        return StepTiming(0.03, "fp32", "torch", 1)
 
     made = make_plan(1_115_394, 65, Overrides(), one_speed_for_all)
     assert asked[0] < asked[1] < asked[2] == made.model.hidden
@@ -223,7 +223,7 @@ def test_the_expected_duration_is_that_of_all_epochs() -> None:
 
 def test_a_machine_without_bf16_is_explained() -> None:
     def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
-        return StepTiming(0.1, "fp32", "stock", 1, "no bf16 here")
+        return StepTiming(0.1, "fp32", "torch", 1, "no bf16 here")
 
     assert make_plan(10_000, 65, Overrides(), slow).notes == ("no bf16 here",)
 

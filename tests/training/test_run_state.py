@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from charrnn import checkpoint
 from charrnn.config import Cell, Precision
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.reading import of
 from charrnn.errors import ModelFileError, ResumeError, SettingError
-from charrnn.overrides import Overrides
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.run_state import Run, SavedRun, check_same, extend, from_bytes, to_bytes
@@ -39,7 +39,7 @@ def corpus(text: str = LONG) -> Corpus:
 def plan(text: str = LONG, **given: Any) -> Plan:
     given = {"device": "cpu", "hidden": 8, "layers": 2, "batch_size": 4, "seq_length": 16, "steps": STEPS,
              "evaluations": 7, "validation": 0.3 if text is SHORT else 0.1, "patience": 0, **given}  # fmt: skip
-    pace = StepTiming(0.01, given.get("precision", "fp32"), given.get("engine", "stock"), given.get("threads", 1))
+    pace = StepTiming(0.01, given.get("precision", "fp32"), given.get("engine", "torch"), given.get("threads", 1))
     return make_plan(len(text), len(set(text)), Overrides(**given), lambda *_: pace)
 
 
@@ -102,7 +102,7 @@ def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, tex
         cell=cell,
         precision=precision,
         dropout=dropout,
-        engine="fused" if dropout or precision == "bf16" else "stock",
+        engine="native" if dropout or precision == "bf16" else "torch",
     )
     whole = outcome(Trainer(corpus(text), made))
     for step in steps:
@@ -142,7 +142,7 @@ def test_it_may_be_broken_off_as_often_as_it_likes(stops: list[int]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_several_threads_resume_exactly_too(threads: int) -> None:
-    made = plan(dropout=0.3, engine="fused", precision="bf16", threads=threads, batch_size=5)
+    made = plan(dropout=0.3, engine="native", precision="bf16", threads=threads, batch_size=5)
     whole = outcome(Trainer(corpus(), made))
     assert outcome(broken_off(made, LONG, 23).trainer(corpus())) == whole
 
@@ -270,8 +270,8 @@ def test_another_machine_is_told_to_be_inexact() -> None:
     assert "not the same to the last bit" in notes[0]
     assert extend(saved, Overrides(threads=0))[1] == []
     assert (
-        extend(broken_off(plan(engine="fused"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train.engine
-        == "stock"
+        extend(broken_off(plan(engine="native"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train.engine
+        == "torch"
     )
 
 

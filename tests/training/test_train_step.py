@@ -24,7 +24,7 @@ V, T, B = 11, 6, 2 * GROUP + 3  # three groups
 def learner(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
     network = CharRNN(ModelConfig(hidden=12, dropout=dropout), V)
     network.initialize(seed=3)
-    settled = {"device": "cpu", "precision": "fp32", "engine": "fused", "threads": 1, "batch_size": B, **train}
+    settled = {"device": "cpu", "precision": "fp32", "engine": "native", "threads": 1, "batch_size": B, **train}
     return TrainStep(network, TrainConfig(seed=seed, **settled))  # type: ignore[arg-type]
 
 
@@ -45,7 +45,7 @@ def assert_near(one: object, other: object) -> None:
     torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("engine", ["fused", "stock"])
+@pytest.mark.parametrize("engine", ["native", "torch"])
 @pytest.mark.parametrize("threads", [2, 3, 9])
 @pytest.mark.parametrize("padded", [0, 1, 3])
 def test_any_number_of_threads_learns_the_same_to_the_bit(engine: Engine, threads: int, padded: int) -> None:
@@ -66,7 +66,7 @@ def test_groups_learn_what_the_whole_batch_learns(padded: int, monkeypatch: pyte
     assert_near([groups[0], groups[2]], [whole[0], whole[2]])
 
 
-@pytest.mark.parametrize("engine", ["fused", "stock"])
+@pytest.mark.parametrize("engine", ["native", "torch"])
 def test_either_engine_learns_the_same(engine: Engine) -> None:
     one, other = learn(learner(engine=engine)), learn(learner())
     assert_near([one[0], one[2]], [other[0], other[2]])

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from charrnn import checkpoint
+from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.dataloader import IGNORED
 from charrnn.data.reading import of
 from charrnn.errors import TrainingError
 from charrnn.evaluation.metrics import carried_nats
-from charrnn.overrides import Overrides
 from charrnn.rnn.torch_reader import TorchReader
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import trainer as module
@@ -36,7 +36,7 @@ def corpus(text: str = TEXT) -> Corpus:
 def plan(text: str = TEXT, **settings: Any) -> Plan:
     settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
     pace = StepTiming(
-        0.01, settings.get("precision", "fp32"), settings.get("engine", "fused"), settings.get("threads", 1)
+        0.01, settings.get("precision", "fp32"), settings.get("engine", "native"), settings.get("threads", 1)
     )
     return make_plan(len(text), len(set(text)), Overrides(**settings), lambda *_: pace)
 
@@ -313,7 +313,7 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
 
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
-    pace = StepTiming(0.01, "fp32", "fused", 2)
+    pace = StepTiming(0.01, "fp32", "native", 2)
     made = make_plan(len(text), len(set(text)), Overrides(device="cpu", steps=5), lambda *_: pace)
     trainer = Trainer(corpus(text), made)
     assert isinstance(list(trainer.run())[-1], Finished)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from charrnn.checks import Check
+from charrnn.config.checks import Check
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -10,14 +10,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from charrnn.charset import brackets
-from charrnn.checks import OneOf, Range, Whole, check_encoding, check_stop, check_temperature, parse_temperature
+from charrnn.config.checks import (
+    OneOf,
+    Range,
+    Whole,
+    check_encoding,
+    check_stop,
+    check_temperature,
+    parse_temperature,
+)
+from charrnn.config.settings import Option, check, setting
 from charrnn.errors import SettingError
-from charrnn.settings import Option, check, setting
 
 Cell = Literal["lstm", "gru", "rnn"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
-Engine = Literal["auto", "fused", "stock"]
+Engine = Literal["auto", "native", "torch"]
 Unknown = Literal["error", "skip"]
 Unit = Literal["char", "byte"]
 Newlines = Literal["unix", "keep"]
@@ -173,7 +181,7 @@ class TrainConfig:
     seed: int = setting(0, Whole(0), Option("Of the first weights and of dropout.", "N"))
     # weights and sums stay fp32
     precision: Precision = setting("auto", OneOf(Precision), Option("Of the matrix products.", shown="the faster"))
-    # fused: our kernels, one thread for each part of the streams; stock: torch's layers
+    # native: our compiled kernels; torch: torch's layers
     engine: Engine = setting("auto", OneOf(Engine), Option("Our kernels, or torch's.", shown="the faster"))
     device: Device = setting("auto", OneOf(Device), Option("What computes."))
     # 0 is as many as are fastest

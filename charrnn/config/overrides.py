@@ -24,7 +24,7 @@ from charrnn.config import (
     check_bytes,
     check_documents,
 )
-from charrnn.settings import Option, check, override, setting
+from charrnn.config.settings import Option, check, override, setting
 
 Config = TypeVar("Config", ReadConfig, ModelConfig, TrainConfig)
 
