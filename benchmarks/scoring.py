@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from side_by_side import alternate, describe_machine, median, ratio, table
+from side_by_side import alternate, cores, describe_machine, median, ratio, table
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
@@ -50,9 +50,9 @@ def make_model(cell: str, hidden: int, text: Path) -> Checkpoint:
 
 def batch_reader(model: Checkpoint) -> list[TorchReader]:
     """The network by each engine."""
-    fused, stock = torch_reader(model), torch_reader(model)
-    stock._network.fused = False
-    return [fused, TorchReader(stock._network)]
+    readers = [torch_reader(model, threads=cores()) for _ in ("native", "torch")]
+    readers[1]._network.native = False
+    return readers
 
 
 def answers(model: Path, lines: int) -> tuple[float, float]:
@@ -97,11 +97,11 @@ def measure(cell: str, hidden: int, text: Path, rounds: int) -> list[str | float
             after = slice(begin + 1, places.stop + 1)
             _, state = reader.read(grid[places], grid[after], never[places], state)
 
-    fused, stock = batch_reader(model)
+    native, torchs = batch_reader(model)
     laps = alternate(
         {
             "score": score, "eval": lambda: carried_nats(reader, ids),
-            "native": lambda: whole(fused), "torch": lambda: whole(stock),
+            "native": lambda: whole(native), "torch": lambda: whole(torchs),
         }, rounds,
     )  # fmt: skip
     best = "native" if median(laps, "native") < median(laps, "torch") else "torch"

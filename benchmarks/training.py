@@ -1,11 +1,10 @@
-"""Characters per second of training: torch's layers, the same with memory that is kept, and our kernels.
+"""Characters per second of training, and the share of the machine's own rate of matrix products.
 
-All take whole optimizer steps (forward, loss, backward, clip, AdamW) of the same network on random ids, each in a
-process of its own, in turn; the idle ones sleep. `stock` is how torch comes. `kept` are the same layers where the C
-library keeps what the process frees, as `charrnn train` has it, and `ours` our kernels in such a process; the faster
-of the two is what `charrnn train` uses. Each runs in the precision that is faster for it here, which a first lap
-decides. `limit` is the machine's own matrix product, 2048 cubed, in our precision and taken beside each lap; the work
-counted is 6 flops per parameter and character, the useful ones whoever computes them.
+Both engines of `charrnn train` take whole optimizer steps (forward, loss, backward, clip, AdamW) of the same network
+on random ids, each in a process of its own, in turn; the idle ones sleep. Each runs in the precision that is faster
+for it here, which a first lap decides. `limit` is the machine's own matrix product, 2048 cubed, in the precision of
+the native engine and taken beside each lap; the work counted is 6 flops per parameter and character, the useful ones
+whoever computes them. `backends.py` compares the native engine with torch used in other ways.
 """
 
 import argparse
@@ -22,16 +21,16 @@ from side_by_side import Laps, cores, describe_machine, median, ratio, table
 V, T = 65, 64
 CELLS, SIZES, BATCHES = ("lstm", "gru", "rnn"), (128, 256, 512), (64,)
 ALL_SIZES, ALL_BATCHES = (64, 128, 256, 512, 1024), (16, 64, 256)
-ENGINES = {"torch": ("torch", False), "kept": ("torch", True), "ours": ("native", True)}
-HEADER = ("2 layers, stock / kept / ours", "B", *(f"{name} char/s" for name in ENGINES))
-HEADER += ("ours / stock", "ours / kept", "GFLOP/s", "limit", "share")
+ENGINES = ("torch", "native")
+HEADER = ("2 layers, torch / native", "B", *(f"{name} char/s" for name in ENGINES))
+HEADER += ("native / torch", "GFLOP/s", "limit", "share")
 
 
 class Contestant:
     """A learner in a process of its own.
 
     Args:
-        settings: cell, hidden, batch_size, engine, keep, precision, threads.
+        settings: cell, hidden, batch_size, engine, precision, threads.
         seconds: of a lap, at least.
     """
 
@@ -66,12 +65,10 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
 
     from charrnn.config import ModelConfig, TrainConfig
     from charrnn.rnn.torch_rnn import CharRNN
-    from charrnn.training.autotune import keep_memory
+    from charrnn.training.autotune import set_up_torch
     from charrnn.training.train_step import TrainStep
 
-    if settings.pop("keep"):
-        keep_memory()
-    torch.set_num_threads(settings["threads"])
+    set_up_torch(settings["threads"])
     torch.set_flush_denormal(True)
     network = CharRNN(ModelConfig(cell=settings.pop("cell"), hidden=settings.pop("hidden")), V)
     network.initialize(seed=0)
@@ -119,10 +116,9 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
     laps: Laps = {name: [] for name in ENGINES}
     limits = []
     try:
-        for name, (engine, keep) in ENGINES.items():
+        for name in ENGINES:
             several = [
-                Contestant({**settings, "engine": engine, "keep": keep, "precision": precision}, seconds)
-                for precision in precisions
+                Contestant({**settings, "engine": name, "precision": precision}, seconds) for precision in precisions
             ]
             contestants[name] = several[0] if len(several) == 1 else min(several, key=Contestant.lap)
             for other in several:
@@ -133,18 +129,17 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
                 lap = contestant.lap()
                 if counted:
                     laps[name].append(lap)
-            limits.append(contestants["ours"].limit())
+            limits.append(contestants["native"].limit())
     finally:
         for contestant in contestants.values():
             contestant.end()
     characters = batch_size * T
     limit = statistics.median(limits)
     parameters = ModelConfig(cell=cell, hidden=hidden).parameters(V)  # type: ignore[arg-type]
-    rate = 6 * parameters * characters / median(laps, "ours") / 1e9
+    rate = 6 * parameters * characters / median(laps, "native") / 1e9
     title = f"{hidden} {cell.upper()}, {' / '.join(contestant.precision for contestant in contestants.values())}"
     rates = [characters / median(laps, name) for name in laps]
-    ratios = [ratio(laps, name, "ours") for name in ("torch", "kept")]
-    return [title, batch_size, *rates, *ratios, rate, limit, rate / limit]
+    return [title, batch_size, *rates, ratio(laps, "torch", "native"), rate, limit, rate / limit]
 
 
 def main() -> None:

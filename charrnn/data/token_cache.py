@@ -23,7 +23,8 @@ from charrnn.config import ReadConfig
 from charrnn.data.sources import File
 from charrnn.data.token_store import IN_MEMORY, Ids, OnDisk, TokenWriter
 from charrnn.errors import CharrnnError
-from charrnn.io.atomic_io import Draft, Lock, clear_leftovers
+from charrnn.io.atomic_io import Draft, clear_leftovers
+from charrnn.io.lock import Lock
 
 FORMAT = 1
 _END = b"charrnn\n"

@@ -1,4 +1,4 @@
-"""Files written whole: a reader, a crash or a full disk never meets half of one; and one writer at a time.
+"""Files written whole: a reader, a crash or a full disk never meets half of one.
 
 The only module that writes files; the mode follows the umask, and a symbolic link stays one.
 """
@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from charrnn.errors import BusyError, FileError
+from charrnn.errors import FileError
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    pass
 
 _OLD = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
 
@@ -29,7 +29,7 @@ def write_atomic(path: Path, data: bytes, *, keep_old: bool = False) -> None:
     Raises:
         FileError: it cannot be written; what was there before is untouched.
     """
-    target = _target(path)
+    target = target_of(path)
     temporary = target.with_name(_temporary(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_atomic(path: Path, data: bytes, *, keep_old: bool = False) -> None:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
 class Draft:
@@ -95,7 +95,7 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
 def clear_leftovers(path: Path) -> None:
@@ -113,51 +113,14 @@ def check_writable(path: Path) -> None:
     Raises:
         FileError: no regular file can be written there.
     """
-    target = _target(path)
+    target = target_of(path)
     try:
         there = next(folder for folder in target.parents if folder.exists())  # the others are made when it is saved
         probe = there / _temporary(target)  # by its own name, which may be too long
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-class Lock:
-    """The right to write a file and those that belong to it; the system takes it from a process that dies.
-
-    Args:
-        path: the file, which need not exist; its folder is made.
-
-    Raises:
-        BusyError: another process has it.
-        FileError: no lock can be made there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import filelock
-
-        target = _target(path)
-        self._made = [folder for folder in target.parents if not folder.exists()]  # the innermost first
-        self._file = target.with_name(f".{target.name}.lock")
-        self._lock: FileLock = filelock.FileLock(self._file, timeout=0, thread_local=False)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise BusyError(str(path), "another charrnn is training it", "let it end, or choose another -o") from None
-        except OSError as error:
-            raise _unwritable(path, error) from None
-
-    def release(self) -> None:
-        """Gives the right back; does nothing the second time."""
-        if self._lock.is_locked:
-            with suppress(OSError):  # Windows deletes no open file; it stays, and does no harm
-                self._file.unlink(missing_ok=True)
-            self._lock.release()
-            with suppress(OSError):  # only what is empty: nothing came of what was to be written
-                for folder in self._made:
-                    folder.rmdir()
+        raise unwritable(path, error) from None
 
 
 def _replace(temporary: Path, target: Path, keep_old: bool) -> None:
@@ -175,19 +138,19 @@ def _temporary(target: Path) -> str:
     return f".{target.name}.{os.getpid()}.tmp"
 
 
-def _target(path: Path) -> Path:
-    """The regular file behind ``path``, which may be a symbolic link and may not exist yet."""
+def target_of(path: Path) -> Path:
+    """Return the regular file behind ``path``, which may be a symbolic link and may not exist yet."""
     try:
         target = path.resolve()
     except RuntimeError as error:  # how Python says that links lead in a circle
-        raise _unwritable(path, OSError(errno.ELOOP, str(error))) from None
+        raise unwritable(path, OSError(errno.ELOOP, str(error))) from None
     try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise FileError(str(path), "is not a regular file", "name a file that can be replaced")
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     return target
 
 
@@ -201,7 +164,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(path: Path, error: OSError) -> FileError:
+def unwritable(path: Path, error: OSError) -> FileError:
+    """Return the error of a file that cannot be written."""
     reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return FileError(str(path), reason, "make room and try again" if full else "choose another place")

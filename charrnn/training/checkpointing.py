@@ -16,6 +16,7 @@ from charrnn import checkpoint
 from charrnn.checkpoint import SUFFIX, TRAINING, Tensors
 from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.io import atomic_io
+from charrnn.io.lock import Lock
 from charrnn.training import run_state
 from charrnn.training.events import Evaluation, Event, Finished
 from charrnn.training.run_state import Run, SavedRun
@@ -52,7 +53,7 @@ class Checkpointer:
         """Whether there is a run, sound or not."""
         return self.state.exists() or atomic_io.old(self.state).exists()
 
-    def lock(self) -> atomic_io.Lock:
+    def lock(self) -> Lock:
         """Makes this process the only writer, and clears away what a killed one left.
 
         Raises:
@@ -61,7 +62,7 @@ class Checkpointer:
         """
         for path in (self.model, self.state, atomic_io.old(self.state), self.log):
             atomic_io.check_writable(path)
-        lock = atomic_io.Lock(self.model)
+        lock = Lock(self.model)
         for path in (self.model, self.state, self.log):
             atomic_io.clear_leftovers(path)
         return lock
