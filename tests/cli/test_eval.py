@@ -103,6 +103,12 @@ def test_what_goes_on_learning_is_told_apart(trained: Run, charrnn: Charrnn) -> 
     assert ", learning as it reads" in lines[1]
 
 
+def test_the_part_that_was_trained_on_is_not_learned_again(trained: Run, charrnn: Charrnn) -> None:
+    text = trained.folder / "corpus.txt"
+    parts = facts_of(charrnn("eval", trained.model, text, "--split", "--dynamic", "--json"))
+    assert ["dynamic_nats" in part for part in parts] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -390,6 +390,7 @@ def test_a_text_is_the_same_whatever_is_kept_where_and_however_wide_its_ids(monk
     write("a.txt", text)
     monkeypatch.setattr(sources, "PIECE", 100)
     monkeypatch.setattr(token_store, "_COPIED", 64)
+    monkeypatch.setattr("charrnn.data.reading._WORTH_IT", 100)  # or the whole text would come at once
     for in_memory in (0, 200, 1000, 1 << 20):
         monkeypatch.setattr(token_store, "IN_MEMORY", in_memory)
         monkeypatch.setattr("charrnn.data.token_cache.IN_MEMORY", in_memory)

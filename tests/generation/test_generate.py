@@ -1,6 +1,6 @@
 """The feedback loop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import SettingError, UnknownCharacterError
 from charrnn.generation import generate as module
 from charrnn.generation.batch import start
-from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
+from charrnn.generation.generate import AHEAD, Listed, Request, Sample, generate_batch, write
 from charrnn.generation.sampler import log_softmax
 from charrnn.rnn.backend import Decoder
 from charrnn.rnn.compiled_rnn import CompiledRNN
@@ -191,6 +191,20 @@ def test_what_is_there_is_written_while_the_rest_is_awaited(tiny: Checkpoint) ->
         next(samples)
         assert requests.taken == count
     assert list(samples) == []
+
+
+def test_few_that_fail_at_once_are_taken_ahead_of_one_that_takes_long(tiny: Checkpoint) -> None:
+    taken: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for number in range(1000):
+            taken.append(number)
+            yield Request(number, "fox" if number == 0 else "€")  # which the model never saw
+
+    config, width = SampleConfig(length=200, seed=0), 3
+    network = NumPyRNN(tiny.model, tiny.tensors)
+    next(generate_batch(network, tiny.vocabulary, config, Listed(requests()), width=width))
+    assert len(taken) <= AHEAD * width + 1
 
 
 def test_however_many_are_asked_for_few_are_taken_ahead(tiny: Checkpoint) -> None:

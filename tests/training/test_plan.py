@@ -55,6 +55,12 @@ def test_every_option_is_obeyed(characters: int, settings: dict[str, Any]) -> No
         assert getattr(made.model if hasattr(made.model, name) else made.train, name) == value
 
 
+def test_cells_with_fewer_gates_learn_more_slowly() -> None:
+    rates = {cell: plan(1_000_000, cell=cell, hidden=256).train.learning_rate for cell in ("lstm", "gru", "rnn")}
+    assert rates["gru"] == rates["lstm"] / 2
+    assert rates["rnn"] == rates["lstm"] / 4
+
+
 @pytest.mark.parametrize("name", ["hidden", "dropout", "learning_rate", "clip"])
 def test_an_option_leaves_the_decisions_before_it_alone(name: str) -> None:
     told, untold = plan(1_000_000, **{name: 0.25 if name != "hidden" else 96}), plan(1_000_000)
