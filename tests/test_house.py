@@ -78,12 +78,13 @@ def test_a_module_says_what_it_does(path: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] not in {"data", "rnn"}], ids=str)
+@pytest.mark.parametrize("path", MODULES, ids=str)
 def test_a_function_with_many_parameters_takes_an_object(path: Path) -> None:
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-            assert len([name for name in names if name not in ("self", "cls")]) <= 6, node.name
+            if "ctx" not in names:  # torch calls the methods of an autograd function with each tensor by itself
+                assert len([name for name in names if name not in ("self", "cls")]) <= 6, node.name
 
 
 def test_the_changelog_begins_with_this_version() -> None:

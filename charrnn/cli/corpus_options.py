@@ -110,11 +110,10 @@ def read(
     size = sum(identity[1] for file in source.files if (identity := file.identity))
 
     def read_all(advance: Callable[[int], object]) -> "Corpus":
-        return reading.read(
-            source.paths, config, files=source.files, cache=cache, advance=advance, sift=sift,
-            note=lambda text: console.line(f"note: {text}"),
-            look=look or (lambda _: None), collect=look is None,
-        )  # fmt: skip
+        hooks = reading.Hooks(
+            advance, lambda text: console.line(f"note: {text}"), look or (lambda _: None), sift, collect=look is None
+        )
+        return reading.read(source.paths, config, files=source.files, cache=cache, hooks=hooks)
 
     if size < LARGE and "-" not in source.paths:
         return read_all(lambda _: None)

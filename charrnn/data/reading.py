@@ -6,6 +6,7 @@ Knows nothing about networks or batches.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.decoding import Decoder, Noticed, tidied
 from charrnn.data.encoder import Encoder, Marker, Starts
 from charrnn.data.sources import File
-from charrnn.data.token_cache import Cache, Writing, signature
-from charrnn.data.token_store import Ids, TokenWriter, Uncollected
+from charrnn.data.token_cache import Cache, Kept, Writing, signature
+from charrnn.data.token_store import TokenWriter, Uncollected
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
 from charrnn.errors import CorpusError
 
@@ -31,32 +32,38 @@ _SURROGATE = "holds half of a surrogate pair"
 _NOTHING: Callable[[Any], object] = lambda _: None  # noqa: E731
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to see of a text while it is read, and to do to it."""
+
+    advance: Callable[[int], object] = _NOTHING  # is called with each number of bytes that were read
+    note: Callable[[str], object] = _NOTHING  # is called with what a person should know
+    look: Callable[[str], object] = _NOTHING  # is shown every piece of the text, as `Decoder.feed` returns it
+    sift: Callable[[str], str] = str  # is given text between two boundaries, and returns what is to be read of it
+    collect: bool = True  # whether ids are wanted; without them there are only counts
+
+
+NO_HOOKS = Hooks()
+
+
 def read(
     paths: Sequence[str],
     config: ReadConfig = USUALLY,
     *,
     glob: str = sources.GLOB,
-    cache: Cache | None = None,
-    advance: Callable[[int], object] = _NOTHING,
-    note: Callable[[str], object] = _NOTHING,
     files: Sequence[File] | None = None,
-    look: Callable[[str], object] = _NOTHING,
-    sift: Callable[[str], str] = str,
-    collect: bool = True,
+    cache: Cache | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Corpus:
-    """Reads files, folders and stdin as one text, in the order given.
+    """Read files, folders and stdin as one text, in the order given.
 
     Args:
         paths: of files and folders, and ``-`` for stdin.
         config: how they are read.
         glob: which files of a folder.
-        cache: where the ids of a large text are kept, and found again.
-        advance: is told how many bytes were read.
-        note: is told what a person should know.
         files: behind the paths, where that is known already.
-        look: is shown every piece of the text, as of `Decoder.feed`.
-        sift: is given text between two boundaries, and gives back what is to be read of it.
-        collect: whether the ids are wanted; without them there are only counts.
+        cache: where the ids of a large text are kept, and found again.
+        hooks: what is called on the way.
 
     Raises:
         CorpusError: what cannot be read as a text, fewer than two characters to predict from, or no document.
@@ -66,15 +73,14 @@ def read(
     files = list(sources.find(paths, glob)) if files is None else files
     name, label = sources.name_of(paths), ", ".join(paths)
     mine = signature(files, config)
-    spool: TokenWriter | Writing = TokenWriter(None, _size(files)) if collect else Uncollected()
+    spool: TokenWriter | Writing = TokenWriter(None, _size(files)) if hooks.collect else Uncollected()
     if cache is not None:
         path = cache.path(name, files, config)
         if mine and (kept := cache.find(path, mine)):
-            facts, stored, starts = kept
-            return _corpus(name, label, config, stored, facts, starts, files, cached=True)
+            return _corpus(name, label, config, kept, files, cached=True)
         spool = cache.begin(path if mine else None, _size(files))
     try:
-        facts, starts = _encode(files, config, spool, advance, note, look, sift)
+        facts, starts = _encode(files, config, spool, hooks)
         _check(label, config, facts, spool.length)
         if mine and signature(files, config) != mine:
             changed = "changed while it was read" if len(files) == 1 else "hold a file that changed while it was read"
@@ -84,7 +90,7 @@ def read(
     except BaseException:
         spool.discard()
         raise
-    return _corpus(name, label, config, stored, facts, starts, files)
+    return _corpus(name, label, config, (facts, stored, starts), files)
 
 
 def of(text: str, config: ReadConfig = AS_IT_STANDS, name: str = "text") -> Corpus:
@@ -102,7 +108,7 @@ def of(text: str, config: ReadConfig = AS_IT_STANDS, name: str = "text") -> Corp
         raise CorpusError(name, _SURROGATE, "decode the text with its encoding") from None
     facts, starts = encoding.finish(Noticed())
     _check(name, config, facts, encoding.spool.length)
-    return _corpus(name, name, config, encoding.spool.finish(), facts, starts, [])
+    return _corpus(name, name, config, (facts, encoding.spool.finish(), starts), [])
 
 
 class _Digest:
@@ -181,31 +187,28 @@ def _encode(
     files: Sequence[File],
     config: ReadConfig,
     spool: TokenWriter,
-    advance: Callable[[int], object],
-    note: Callable[[str], object],
-    look: Callable[[str], object],
-    sift: Callable[[str], str],
+    hooks: Hooks,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    encoding, noticed, skipped = _Encoding(config, spool, sift), Noticed(), list[str]()
+    encoding, noticed, skipped = _Encoding(config, spool, hooks.sift), Noticed(), list[str]()
     for file in files:
         decoder = Decoder(config, file.name, noticed)
-        for number, piece in enumerate(sources.pieces(file, advance)):
+        for number, piece in enumerate(sources.pieces(file, hooks.advance)):
             if number == 0 and file.found and decoder.is_binary(piece[:_SNIFFED]):
                 skipped.append(file.name)
                 break
             last = len(piece) < sources.PIECE
             text = decoder.feed(piece, last=last)
-            look(text)
+            hooks.look(text)
             try:
                 encoding.add(text, last=last)
             except UnicodeEncodeError:  # some codecs let it pass
                 raise CorpusError(file.name, _SURROGATE, "give its own --encoding") from None
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
-        note(f"left out what is binary: {skipped[0]}{more}")
+        hooks.note(f"left out what is binary: {skipped[0]}{more}")
     facts, starts = encoding.finish(noticed)
     if config.documents == "separated" and facts["documents"] <= len(files):
-        note(f"the separator {config.separator!r} never comes")
+        hooks.note(f"the separator {config.separator!r} never comes")
     return facts, starts
 
 
@@ -225,13 +228,12 @@ def _corpus(
     name: str,
     label: str,
     config: ReadConfig,
-    stored: Ids,
-    facts: Mapping[str, Any],
-    starts: NDArray[np.int64],
+    kept: Kept,
     files: Sequence[File],
     *,
     cached: bool = False,
 ) -> Corpus:
+    facts, stored, starts = kept
     counts = dict(facts["counts"])
     return Corpus(
         name, label, config, stored, counts, Vocabulary.counted(counts, config.unit, config.min_count),

@@ -134,7 +134,7 @@ def test_binary_files_in_a_directory_are_left_out_and_told() -> None:
     write("all/c.bin", b"\0\1")
     write("all/d.md", "more")
     told: list[str] = []
-    made = reading.read(["all"], glob="**/*", note=told.append)
+    made = reading.read(["all"], glob="**/*", hooks=reading.Hooks(note=told.append))
     assert text_of(made) == "text more"
     assert told == [f"left out what is binary: {Path('all', 'b.png')} and 1 more"]
 
@@ -459,7 +459,7 @@ def test_a_separator_is_read_as_the_text_is() -> None:
 def test_a_separator_that_never_comes_is_told() -> None:
     told: list[str] = []
     config = ReadConfig(documents="separated", separator="%%")
-    reading.read([write("a.txt", TEXT)], config, note=told.append)
+    reading.read([write("a.txt", TEXT)], config, hooks=reading.Hooks(note=told.append))
     assert told == ["the separator '%%' never comes"]
 
 
