@@ -113,12 +113,12 @@ class Scorer:
         edges = np.cumsum([0, *map(len, parts)])
         ids = self._vocabulary.ids_of("".join(parts))
         known = ids >= 0
-        fresh = np.zeros(len(ids), dtype=bool)
+        reset = np.zeros(len(ids), dtype=bool)
         first = self._firsts(lines, known, edges)  # known symbols that nothing comes before
         if not self._carry:
-            fresh[edges[1:][ending] - 1 if self._end else first] = True
+            reset[edges[1:][ending] - 1 if self._end else first] = True
         nats = np.zeros(len(ids))
-        nats[known] = self._meter.read(ids[known], fresh[known])
+        nats[known] = self._meter.read(ids[known], reset[known])
         nats[first] = 0 if self._carry else math.log(len(self._vocabulary))
         unknown = ~known if self._vocabulary.unknown is None else ids == self._vocabulary.unknown
         nats[unknown] += UNKNOWN_NATS

@@ -28,7 +28,7 @@ class _Reading(NamedTuple):
 
     inputs: Places  # (n,), what is read
     targets: Places  # (n,), what comes after each
-    fresh: Marks  # (n,), before which the state is forgotten
+    reset: Marks  # (n,), before which the state is forgotten
     nats: NDArray[np.float64]  # (n,), of each target: the result
 
 
@@ -64,12 +64,12 @@ class SurprisalMeter:
         """Goes on as if a text began with this symbol, which is only read."""
         self._last = symbol, True
 
-    def read(self, ids: NDArray[np.integer], fresh: Marks | None = None) -> NDArray[np.float64]:
+    def read(self, ids: NDArray[np.integer], reset: Marks | None = None) -> NDArray[np.float64]:
         """Reads more of the text.
 
         Args:
             ids: of its next symbols, (n,).
-            fresh: before which of them the state is forgotten, (n,); none if left out. Where the network has a
+            reset: before which of them the state is forgotten, (n,); none if left out. Where the network has a
                 boundary, it forgets before that anyway.
 
         Returns:
@@ -77,7 +77,7 @@ class SurprisalMeter:
         """
         if not len(ids):
             return np.zeros(0)
-        marks = np.zeros(len(ids), dtype=bool) if fresh is None else fresh
+        marks = np.zeros(len(ids), dtype=bool) if reset is None else reset
         if self._reader.boundary is not None:
             marks = marks | (ids == self._reader.boundary)
         last, self._last = self._last, (int(ids[-1]), bool(marks[-1]))
@@ -91,9 +91,9 @@ class SurprisalMeter:
 
     def _read_lanes(self, reading: _Reading) -> None:
         size = len(reading.nats)
-        starts = _lanes(reading.fresh)
+        starts = _lanes(reading.reset)
         ends, lanes = np.append(starts[1:], size), np.arange(len(starts))
-        guessed = np.append(False, ~reading.fresh[starts[1:]])
+        guessed = np.append(False, ~reading.reset[starts[1:]])
         before: Array = np.zeros((len(lanes), self._width), dtype=np.float32)
         before[0] = self._state.flatten()[0]
         if guessed.any():
@@ -123,7 +123,7 @@ class SurprisalMeter:
 
     def _read(self, reading: _Reading, starts: Places, ends: Places, states: Array) -> Array:
         """Reads some lanes from a state each, longest first, and gives back the states after them."""
-        begins = _together(starts, ends, reading.fresh)
+        begins = _together(starts, ends, reading.reset)
         order = np.argsort(begins - ends, kind="stable")
         starts, begins, lengths = starts[order], begins[order], (ends - begins)[order]
         state, after = self._state.unflatten(states[order]), np.empty_like(states)
@@ -133,7 +133,7 @@ class SurprisalMeter:
             stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
             places = begins[:left] + np.arange(offset, stop)[:, None]  # (T, B)
             nats, state = self._reader.read(
-                reading.inputs[places], reading.targets[places], reading.fresh[places], state
+                reading.inputs[places], reading.targets[places], reading.reset[places], state
             )
             own = places >= starts[:left]
             reading.nats[places[own]] = nats[own]
@@ -153,14 +153,14 @@ def lanes_of(size: int) -> int:
     return max(1, min(LANES, size // LANE_LENGTH))
 
 
-def _lanes(fresh: Marks) -> Places:
+def _lanes(reset: Marks) -> Places:
     """Where lanes begin in a piece: evenly, and where the state does, if that is near; these may be short."""
-    size = len(fresh)
+    size = len(reset)
     count = lanes_of(size)
     starts = np.arange(count, dtype=np.int64) * size // count
-    if not fresh.any():
+    if not reset.any():
         return starts
-    known = np.append(np.flatnonzero(fresh), size)
+    known = np.append(np.flatnonzero(reset), size)
 
     def following(places: Places) -> Places:
         return known[np.searchsorted(known, places)]
@@ -170,7 +170,7 @@ def _lanes(fresh: Marks) -> Places:
     return np.unique(np.concatenate([[0], short[short < size], guessed]))
 
 
-def _together(starts: Places, ends: Places, fresh: Marks) -> Places:
+def _together(starts: Places, ends: Places, reset: Marks) -> Places:
     """Where to begin to read lanes so that only few numbers of steps are among them: a few passes instead of many.
 
     One in which the state begins anew may begin earlier, for what it reads before that is forgotten.
@@ -178,7 +178,7 @@ def _together(starts: Places, ends: Places, fresh: Marks) -> Places:
     lengths = ends - starts
     steps = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # the longest first
     longer = steps[np.searchsorted(-steps, -lengths, side="right") - 1]
-    return np.where(fresh[starts] & (longer <= ends), ends - longer, starts)
+    return np.where(reset[starts] & (longer <= ends), ends - longer, starts)
 
 
 def _lasting(begun: Array, ended: Array) -> Array:

@@ -42,7 +42,7 @@ class Checkpointer:
         self.state = _shown(real.with_name(stem + TRAINING + SUFFIX), model)
         self.log = log_of(model)
         self._save_every = save_every
-        self._fresh = True  # what lies there is of another run
+        self._is_new = True  # what lies there is of another run
         self._keep_old = True  # what lies there is sound
         self._saved = time.monotonic()
         self._rest = 0.0  # seconds after a save before it was worth its time
@@ -102,7 +102,7 @@ class Checkpointer:
 
     def adopt_existing(self) -> None:
         """Says that what lies there is of the run that will be saved."""
-        self._fresh = False
+        self._is_new = False
 
     def keep(self, run: Run, trainer: "Trainer", event: Event, *, now: bool = False) -> bool:
         """Saves if it is time to: at evaluations, where it costs little, every so many seconds, and at the end.
@@ -127,10 +127,10 @@ class Checkpointer:
     def _save(self, saved: SavedRun, trainer: "Trainer", *, over: bool) -> None:
         started = time.monotonic()
         trainer.corpus.check()  # before anything that was learned of another text is kept
-        if self._fresh:  # or the state before this one would be another run's
+        if self._is_new:  # or the state before this one would be another run's
             atomic_io.remove(atomic_io.old(self.state))
-        atomic_io.write_atomic(self.state, run_state.to_bytes(saved), keep_old=self._keep_old and not self._fresh)
-        self._fresh, self._keep_old = False, True
+        atomic_io.write_atomic(self.state, run_state.to_bytes(saved), keep_old=self._keep_old and not self._is_new)
+        self._is_new, self._keep_old = False, True
         if over or (trainer.best is not self._model_saved and saved.now.progress.best_step):
             checkpoint.save(self.model, trainer.checkpoint)
             self._model_saved = trainer.best
