@@ -106,7 +106,7 @@ def test_the_python_of_the_readme_runs(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = blocks("python")
-    short = re.sub(r"minutes=[\d.]+", "steps=3, hidden=16, threads=1, engine='stock', precision='fp32'", code)
+    short = re.sub(r"minutes=[\d.]+", "steps=3, hidden=16, threads=1, engine='torch', precision='fp32'", code)
     assert short != code
     monkeypatch.chdir(workshop)
     exec(compile(short, "README.md", "exec"), {})

@@ -107,7 +107,7 @@ def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]
 def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
     monkeypatch: pytest.MonkeyPatch, charrnn: Charrnn
 ) -> None:
-    monkeypatch.setattr(Autotuner, "_race", lambda *_: 0.5)
+    monkeypatch.setattr(Autotuner, "_try", lambda *_: 0.5)
     monkeypatch.setattr(autotune, "cpu_precisions", lambda: ("fp32",))
     monkeypatch.setattr(bench, "LIMIT_SECONDS", 0)
     monkeypatch.setattr(bench, "SAMPLING_SECONDS", 0.001)

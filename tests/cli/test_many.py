@@ -123,7 +123,7 @@ def test_a_compilation_is_announced_and_happens_once(
             20_000,
             "--seed",
             1,
-            env={"NUMBA_CACHE_DIR": str(tmp_path / "kept"), "XDG_CACHE_HOME": str(tmp_path)},
+            env={"CHARRNN_CACHE": str(tmp_path / "kept"), "XDG_CACHE_HOME": str(tmp_path)},
         )
 
     first, second = written(), written()
