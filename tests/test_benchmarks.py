@@ -24,15 +24,15 @@ def figures(output: str) -> list[list[float]]:
     ("script", "rows", "columns"),
     [
         ("sampling.py", 2, 14),
-        ("startup.py", 5, 2),
         ("overhead.py", 1, 5),
         ("saving.py", 1, 6),
-        ("training.py", 1, 7),
-        ("backends.py", 1, 5),
-        ("quality.py", 1, 6),
-        ("corpora.py", 2, 9),
         ("scoring.py", 1, 9),
-        ("classification.py", 1, 4),
+        pytest.param("startup.py", 5, 2, marks=pytest.mark.slow),
+        pytest.param("training.py", 1, 7, marks=pytest.mark.slow),
+        pytest.param("backends.py", 1, 5, marks=pytest.mark.slow),
+        pytest.param("quality.py", 1, 6, marks=pytest.mark.slow),
+        pytest.param("corpora.py", 2, 9, marks=pytest.mark.slow),
+        pytest.param("classification.py", 1, 4, marks=pytest.mark.slow),
     ],
 )
 def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
@@ -56,3 +56,19 @@ def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
     assert [len(row) for row in table] == [columns] * rows
     assert all(math.isfinite(figure) and figure > 0 for row in table for figure in row)
     assert list(tmp_path.iterdir()) == [text]
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in FOLDER.glob("*.py") if path.name != "side_by_side.py")
+)
+def test_every_benchmark_starts_and_says_what_it_measures(script: str, warm: list[str]) -> None:
+    done = subprocess.run(
+        [*warm, PYTHON, str(FOLDER / script), "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--quick" in done.stdout
+    assert len(done.stdout) > 400

@@ -32,7 +32,7 @@ def forge(mode: str, times: int, seed: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("mode", "times"),
-    [("all", 6)]
+    [("all", 4)]
     + [pytest.param(mode, times, marks=pytest.mark.slow) for mode, times in (("kill", 300), ("aim", 100))]
     + [pytest.param("signal", 200, marks=pytest.mark.slow)],
 )

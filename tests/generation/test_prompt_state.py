@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn import checkpoint
@@ -35,6 +35,7 @@ def written(network: Decoder, tiny: Checkpoint, prompt: str, primed: PromptState
     return "".join(piece.text for piece in write(network, tiny.vocabulary, config, prompt, primed))
 
 
+@settings(max_examples=30)
 @given(parts=st.lists(texts, min_size=1, max_size=4), rest=texts, penalty=st.sampled_from([1.0, 1.5]))
 def test_a_text_read_in_parts_is_the_text_read_at_once(
     tiny: Checkpoint, parts: list[str], rest: str, penalty: float

@@ -4,7 +4,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.config import Cell, ModelConfig
@@ -36,6 +36,7 @@ def scores(
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("embedding", [0, 5])
+@settings(max_examples=20)
 @given(old=CHARACTERS, new=CHARACTERS)
 def test_characters_that_both_know_mean_the_same_as_before(cell: str, embedding: int, old: str, new: str) -> None:
     known, wanted = Vocabulary.of(old), Vocabulary.of(new + old)

@@ -204,15 +204,16 @@ def test_memory_is_not_asked_for_anew_at_every_step() -> None:
     program = """
 import resource, sys, torch
 from charrnn.training.autotune import keep_memory
+torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     keep_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):  # until the heap has grown to what its alignment wants
-    torch.ones(10_000_000)
+for _ in range(6):  # until the heap has grown to what its alignment wants
+    torch.ones(9_000_000)
 before = faults()
-for _ in range(20):
-    torch.ones(10_000_000)
+for _ in range(8):
+    torch.ones(9_000_000)
 print(faults() - before)
 """
     lost, kept = (

@@ -102,7 +102,7 @@ def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, tex
         cell=cell,
         precision=precision,
         dropout=dropout,
-        engine="native" if dropout or precision == "bf16" else "torch",
+        engine="torch" if (cell, precision, dropout) == ("lstm", "fp32", 0.0) else "native",
     )
     whole = outcome(Trainer(corpus(text), made))
     for step in steps:

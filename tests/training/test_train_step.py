@@ -143,7 +143,7 @@ def test_an_error_in_a_group_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_average_is_of_the_weights_after_late_steps() -> None:
-    made, steps, every = learner(), 300, []
+    made, steps, every = learner(), 200, []
     draw, state = np.random.default_rng(0), made.network.zero_state(B)
     for number in range(steps):
         ids = draw.integers(V, size=(T + 1, B))
