@@ -42,7 +42,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class SettingError(CharrnnError):
-    """A value that a setting cannot have; the subject is the field's name in ``config.py``."""
+    """A value that a setting cannot have; the subject is the field's name in ``config/``."""
 
 
 class FileError(CharrnnError):

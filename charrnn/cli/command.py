@@ -1,6 +1,6 @@
 """From a frozen dataclass to the options of a command, and from their values to the dataclass.
 
-An option is made of each field: of a setting as ``config.py`` declares it, of others as their annotation says. A
+An option is made of each field: of a setting as ``config/`` declares it, of others as their annotation says. A
 field that is a dataclass stands for all of its settings. Fields of the same name share one option: the first of them
 describes it, and all get its value.
 """

@@ -1,4 +1,4 @@
-"""The options that commands share, and the option that sets a field of ``config.py``."""
+"""The options that commands share, and the option that sets a field of ``config/``."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,7 @@ Force = Annotated[bool, typer.Option("-f", "--force", help="Replace what exists.
 
 
 def flag(name: str) -> str:
-    """Return the option that sets a field of ``config.py``."""
+    """Return the option that sets a field of ``config/``."""
     configs: tuple[type[DataclassInstance], ...] = (ReadConfig, ModelConfig, TrainConfig, SampleConfig, Overrides)
     for config in configs:
         if name in config.__dataclass_fields__:

@@ -193,7 +193,7 @@ def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides,
     """Go on with a run; one that is finished has nothing left to do but to be saved once more.
 
     Raises:
-        ResumeError: there is no such run, or the text is another one.
+        ResumeError: there is no such run, the text is another one, or what trained it cannot run here.
         SettingError: a setting is another one, or the budget is spent.
         CharrnnError: a state or device that cannot be used.
     """
@@ -221,8 +221,12 @@ def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides,
     from charrnn.training.autotune import set_up_torch
 
     set_up_torch(run.plan.train.threads)
+    try:
+        trainer = saved.trainer(corpus)
+    except ImportError as error:
+        raise ResumeError("--engine", f"native cannot run here ({error})", "add --engine torch") from None
     keeper.adopt_existing()
-    return run, saved.trainer(corpus)
+    return run, trainer
 
 
 def _tell_text(corpus: Corpus, keeper: Checkpointer, console: Console) -> None:

@@ -1,6 +1,6 @@
 """The settings of a run that the user chose, as one object.
 
-Names, types, checks and options are those of ``config.py``, which a test holds.
+Names, types, checks and options are those of ``config/``, which a test holds.
 """
 # ruff: noqa: RUF009 - setting() and override() make a field
 

@@ -2,7 +2,7 @@
 
 A line is read from the state in which one begins, fresh and after a line feed (or whatever the model takes for the
 end of a line), and its own end counts as one of its characters. Or the state runs on from line to line; then the
-first character of all is only read, as in ``bits.py``, and the sum of all lines is the figure of the whole text.
+first character of all is only read, as in ``metrics.py``, and the sum of all lines is the figure of the whole text.
 
 A character that the model never saw costs `UNKNOWN_NATS`, a blind guess among all that there are, and is passed over.
 Where the model has a symbol for rare characters, what that costs comes on top. So every line has a figure, and those

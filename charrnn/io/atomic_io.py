@@ -8,12 +8,9 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from charrnn.errors import FileError
-
-if TYPE_CHECKING:
-    pass
 
 _OLD = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
 

@@ -4,7 +4,6 @@ They compute the same function (``cells.py``). NumPy and the compiled decoder in
 others to rounding. So the choice is a matter of speed alone, and this is the only place that makes it.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
@@ -19,6 +18,7 @@ from charrnn.rnn.choices import Choices
 from charrnn.rnn.numpy_rnn import Ids, NumPyRNN
 from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
+from charrnn.rnn.thread_team import usable_cores
 
 NATIVE_MARGIN = 1.15  # how much faster torch's layers must be to be preferred to the compiled kernels
 
@@ -246,8 +246,3 @@ def resolve_device(device: Device) -> Device:
     if not available.get(device, True):
         raise SettingError("device", f"torch finds no {device} here", "give cpu")
     return device
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,15 +1,12 @@
 """The recurrent cells: their equations and gradients, each written once and run by every backend.
 
-The functions below take numbers and do arithmetic, nothing else. A number is whatever has Python's operators: a NumPy
-array (``numpy_rnn.py``), a scalar, or a vector of the compiled kernels (``kernels/``). ``torch_rnn.py`` computes the
-same functions with torch's own layers where these are faster; tests hold all backends together.
+The functions below only do arithmetic, on anything that has Python's operators: a NumPy array (``numpy_rnn.py``), a
+scalar, or a vector of the compiled kernels (``kernels/``). ``torch_rnn.py`` computes the same functions with torch's
+own layers where these are faster; tests hold all backends together.
 
 Notation: x_t is the input, h_t the hidden state, c_t the cell state, * the elementwise product, s the logistic
 function. W_x and W_h stand for the rows of ``weight_ih`` and ``weight_hh`` that belong to a gate, b_x and b_h for its
 biases, b for their sum. Gates have torch's order.
-
-RNN (Elman 1990)
-    h_t = tanh(W_x x_t + W_h h_{t-1} + b)
 
 LSTM (Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber & Cummins 2000); gates i, f, g, o
     i, f, o = s(W_x x_t + W_h h_{t-1} + b)       input, forget and output gate, each with rows of its own
@@ -24,11 +21,20 @@ GRU (Cho et al. 2014, in the form that cuDNN and torch compute); gates r, z, n
   The reset gate acts after the matrix product. Lecture notes often print tanh(W_x x_t + W_h (r * h_{t-1})), which is
   another function, and some of them swap z and 1 - z.
 
-A *pre-activation* is what stands in the parentheses above. The GRU's candidate has two, because the reset gate comes
-between them: W_x x_t + b_x and W_h h_{t-1} + b_h.
+RNN (Elman 1990)
+    h_t = tanh(W_x x_t + W_h h_{t-1} + b)
+
+A *pre-activation* is the argument of s or tanh above, computed before a cell's function is called. The GRU's
+candidate has two, because the reset gate comes between them: W_x x_t + b_x and W_h h_{t-1} + b_h. One step of an
+LSTM with H units, from a character x and a state:
+
+    pre = W_x @ x + W_h @ h + b                              # (4 * H,)
+    saved, (h, c) = lstm(np.split(pre, 4), (h, c), np.tanh)  # (H,) each
+
+The gradients need the derivatives s' = s (1 - s) and tanh' = 1 - tanh^2, of values that the step has computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,45 +50,19 @@ def sigmoid(x: Number, tanh: Tanh) -> Number:
     return tanh(x * 0.5) * 0.5 + 0.5
 
 
-def rnn(pre: Numbers, state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
-    """Take one step of a plain RNN.
+def lstm(pre: Sequence[Number], state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
+    """Take one step of an LSTM.
 
     Args:
-        pre: the pre-activation, in a tuple of one.
-        state: (h_{t-1},), which has already entered the pre-activation.
+        pre: the pre-activations of i, f, g and o.
+        state: (h_{t-1}, c_{t-1}).
         tanh: the hyperbolic tangent for this kind of number.
 
     Returns:
-        What `rnn_gradient` needs, (h_t,), and the next state, (h_t,).
+        What `lstm_gradient` needs, and the next state, (h_t, c_t).
     """
-    h = tanh(pre[0])
-    return (h,), (h,)
-
-
-def rnn_gradient(
-    saved: Numbers, before: Numbers, after: Numbers, grad: Numbers, tanh: Tanh
-) -> tuple[Numbers, Numbers]:
-    """Differentiate `rnn`.
-
-    Args:
-        saved: what `rnn` returned first.
-        before: the state before the step.
-        after: the state after it.
-        grad: the gradient of the loss with respect to the state after the step.
-        tanh: as for `rnn`.
-
-    Returns:
-        The gradients with respect to the pre-activations, and to the state before the step. The latter leaves out
-        what flows through the pre-activations, and has None where nothing else flows.
-    """
-    (h,), (grad_h,) = saved, grad
-    return (grad_h * (1 - h * h),), (None,)
-
-
-def lstm(pre: Numbers, state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
-    """Take one step of an LSTM: pre-activations of i, f, g and o, states (h, c). See `rnn`."""
     pre_i, pre_f, pre_g, pre_o = pre
-    _, c = state
+    _, c = state  # h is in the pre-activations already
     i, f, g, o = sigmoid(pre_i, tanh), sigmoid(pre_f, tanh), tanh(pre_g), sigmoid(pre_o, tanh)
     c = f * c + i * g
     return (i, f, g, o), (o * tanh(c), c)
@@ -91,7 +71,19 @@ def lstm(pre: Numbers, state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
 def lstm_gradient(
     saved: Numbers, before: Numbers, after: Numbers, grad: Numbers, tanh: Tanh
 ) -> tuple[Numbers, Numbers]:
-    """Differentiate `lstm`. See `rnn_gradient`."""
+    """Differentiate `lstm`.
+
+    Args:
+        saved: what `lstm` returned first.
+        before: the state before the step.
+        after: the state after it.
+        grad: the gradients of the loss with respect to h_t and c_t.
+        tanh: as for `lstm`.
+
+    Returns:
+        The gradients with respect to the pre-activations, and to h_{t-1} and c_{t-1}. The latter exclude the path
+        through the pre-activations; None if there is no other path.
+    """
     (i, f, g, o), (grad_h, grad_c) = saved, grad
     (_, c_before), (_, c_after) = before, after
     tanh_c = tanh(c_after)
@@ -102,11 +94,11 @@ def lstm_gradient(
         grad_c * i * (1 - g * g),
         grad_h * tanh_c * o * (1 - o),
     )
-    return grad_pre, (None, grad_c * f)
+    return grad_pre, (None, grad_c * f)  # scaled by f alone from step to step: where f is near 1, it doesn't vanish
 
 
-def gru(pre: Numbers, state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
-    """Take one step of a GRU: pre-activations of r and z, the two of n, state (h,). See `rnn`."""
+def gru(pre: Sequence[Number], state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
+    """Take one step of a GRU: pre-activations of r and z, the two of n, state (h,). See `lstm`."""
     pre_r, pre_z, n_x, n_h = pre
     (h,) = state
     r, z = sigmoid(pre_r, tanh), sigmoid(pre_z, tanh)
@@ -117,31 +109,47 @@ def gru(pre: Numbers, state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
 def gru_gradient(
     saved: Numbers, before: Numbers, after: Numbers, grad: Numbers, tanh: Tanh
 ) -> tuple[Numbers, Numbers]:
-    """Differentiate `gru`. See `rnn_gradient`."""
+    """Differentiate `gru`. See `lstm_gradient`."""
     (r, z, n, n_h), (h_before,), (grad_h,) = saved, before, grad
     grad_n = grad_h * (1 - z) * (1 - n * n)
     grad_pre = grad_n * n_h * r * (1 - r), grad_h * (h_before - n) * z * (1 - z), grad_n, grad_n * r
     return grad_pre, (grad_h * z,)
 
 
+def rnn(pre: Sequence[Number], state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
+    """Take one step of a plain RNN: one pre-activation, state (h,). See `lstm`."""
+    h = tanh(pre[0])
+    return (h,), (h,)
+
+
+def rnn_gradient(
+    saved: Numbers, before: Numbers, after: Numbers, grad: Numbers, tanh: Tanh
+) -> tuple[Numbers, Numbers]:
+    """Differentiate `rnn`. See `lstm_gradient`."""
+    (h,), (grad_h,) = saved, grad
+    return (grad_h * (1 - h * h),), (None,)
+
+
 @dataclass(frozen=True)
 class Equations:
-    """A cell, for code that serves all of them."""
+    """One cell's functions, and how the rows of its weights become pre-activations."""
 
-    step: Callable[[Numbers, Numbers, Tanh], tuple[Numbers, Numbers]]
+    step: Callable[[Sequence[Number], Numbers, Tanh], tuple[Numbers, Numbers]]
     gradient: Callable[[Numbers, Numbers, Numbers, Numbers, Tanh], tuple[Numbers, Numbers]]
     parts: int  # of the state of a layer: (h,) or (h, c)
-    inputs: tuple[int, ...]  # which pre-activation takes the input product of each gate
-    recurrent: tuple[int, ...]  # which one takes its recurrent product
+    # Which pre-activation takes the input product of each gate, and which one its recurrent product: the same, but
+    # for the candidate of a GRU.
+    inputs: tuple[int, ...]
+    recurrent: tuple[int, ...]
 
     @property
     def gates(self) -> int:
-        """How many blocks of H rows each weight matrix has."""
+        """The number of blocks of H rows in each weight matrix."""
         return len(self.inputs)
 
     @property
     def pre_activations(self) -> int:
-        """How many there are."""
+        """The number of pre-activations."""
         return max(*self.inputs, *self.recurrent) + 1
 
     def pre(self, inputs: Numbers, recurrent: Numbers) -> Numbers:
@@ -153,7 +161,7 @@ class Equations:
 
 
 EQUATIONS: dict[Cell, Equations] = {
-    "rnn": Equations(rnn, rnn_gradient, parts=1, inputs=(0,), recurrent=(0,)),
     "lstm": Equations(lstm, lstm_gradient, parts=2, inputs=(0, 1, 2, 3), recurrent=(0, 1, 2, 3)),
     "gru": Equations(gru, gru_gradient, parts=1, inputs=(0, 1, 2), recurrent=(0, 1, 3)),
+    "rnn": Equations(rnn, rnn_gradient, parts=1, inputs=(0,), recurrent=(0,)),
 }

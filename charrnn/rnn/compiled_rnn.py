@@ -4,9 +4,8 @@ Importing this module raises ImportError where llvmlite is missing, and `Compile
 compiled.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +21,7 @@ from charrnn.rnn.kernels.simd import LANES
 from charrnn.rnn.numpy_rnn import Ids, prepare
 from charrnn.rnn.quantize import Array, quantize_state, state_levels
 from charrnn.rnn.state import State
+from charrnn.rnn.thread_team import ThreadTeam, usable_cores
 
 _FEWEST = 4  # streams that are worth a core of their own, and that the kernel takes together
 
@@ -59,8 +59,7 @@ class CompiledRNN:
             **_named("recurrent", recurrent), **_named("above", above or recurrent), **_named("output", [output]),
         }  # fmt: skip
         self._gate_lanes = gates * LANES
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._cores, self._others = cores, (0, ThreadPoolExecutor(1))
+        self._team = ThreadTeam(usable_cores())
 
     def zero_state(self, batch: int) -> State:
         """Return the state of B streams before their first character."""
@@ -69,7 +68,7 @@ class CompiledRNN:
     def step(self, ids: Ids, state: State) -> tuple[Array, State]:
         """Read a character of each stream; see `NumPyRNN.step`."""
         known = Choices.known(np.zeros((1, len(ids)), dtype=np.intp))
-        logits, _, _, after = self._in_shards(ids, state, known, measure=False)
+        logits, _, _, after = self._on_all_cores(ids, state, known, measure=False)
         return logits, after
 
     def run(
@@ -86,22 +85,24 @@ class CompiledRNN:
         Returns:
             The ids (T, B) that were read next, the surprisal in nats of those that were chosen, and the state after.
         """
-        _, chosen, nats, after = self._in_shards(ids, state, choices, measure=measure)
+        _, chosen, nats, after = self._on_all_cores(ids, state, choices, measure=measure)
         return chosen, nats, after
 
-    def _in_shards(
+    def _on_all_cores(
         self, ids: Ids, state: State, choices: Choices, *, measure: bool
     ) -> tuple[Array, Ids, NDArray[np.float64], State]:
-        """Run the kernel, the streams dealt to the processor's cores."""
+        """Run the kernel, the streams dealt to the processor's cores.
+
+        Raises:
+            IndexError: an id that is not in the vocabulary.
+        """
+        if ids.min() < 0 or max(ids.max(), choices.given.max()) >= self.vocab_size:  # which a kernel doesn't ask
+            raise IndexError("an id is not in the vocabulary")
         batch = len(ids)
-        shards = max(1, min(self._cores, batch // _FEWEST))
-        edges = [batch // _FEWEST * shard // shards * _FEWEST for shard in range(shards)] + [batch]
-        work = [slice(*pair) for pair in pairwise(edges)]
-        if shards > 1 and self._others[0] != os.getpid():  # threads do not outlive a fork
-            self._others = os.getpid(), ThreadPoolExecutor(self._cores)
-        later = [self._others[1].submit(self._run, ids, state, choices, streams, measure) for streams in work[1:]]
-        parts = [self._run(ids, state, choices, work[0], measure), *(future.result() for future in later)]
-        logits, chosen, nats, after = zip(*parts, strict=True)
+        count = max(1, min(self._team.threads, batch // _FEWEST))
+        edges = [batch // _FEWEST * part // count * _FEWEST for part in range(count)] + [batch]
+        works = [partial(self._run, ids, state, choices, slice(*pair), measure) for pair in pairwise(edges)]
+        logits, chosen, nats, after = zip(*self._team.run(works), strict=True)
         return _joined(logits, 0)[:, : self.vocab_size], _joined(chosen, 1), _joined(nats, 1), State.join(after)
 
     def _run(

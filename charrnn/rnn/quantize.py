@@ -15,7 +15,8 @@ def quantize_rows(weights: Array) -> tuple[NDArray[np.int8], Array]:
     """Return the integers (R, K) and the scales (R,) whose product is nearest to weights (R, K)."""
     scales = np.abs(weights).max(axis=1, initial=0) / np.float32(STEPS)
     scales[scales == 0] = 1
-    return np.rint(weights / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+    integers = np.clip(np.rint(weights / scales[:, None]), -STEPS, STEPS)  # a subnormal scale is not exact
+    return integers.astype(np.int8), scales.astype(np.float32)
 
 
 def state_levels(size: int) -> np.float32:
@@ -27,5 +28,5 @@ def state_levels(size: int) -> np.float32:
 
 
 def quantize_state(hidden: Array, levels: np.float32) -> Array:
-    """Return the integers that stand for hidden states."""
-    return np.asarray(np.floor(hidden * levels + np.float32(0.5)))
+    """Return the integers that stand for hidden states; what lies beyond -1 and 1 counts as these."""
+    return np.asarray(np.floor(np.minimum(np.maximum(hidden * levels + np.float32(0.5), -levels), levels)))

@@ -51,6 +51,8 @@ def recur(
         ImportError: nothing can be compiled here.
     """
     equations, units = EQUATIONS[cell], weights.weight_hh.shape[1]
+    if reset is not None and not reset.any():
+        reset = None
     if missing := _missing(units):
         weights = LayerWeights(*(_padded_gates(part, equations.gates, missing) for part in weights))
         weights = weights._replace(weight_hh=functional.pad(weights.weight_hh, (0, missing)))
@@ -59,6 +61,15 @@ def recur(
         cell, reset, packed, inputs, *weights, state[0], state[-1]
     )
     return outputs[..., :units], tuple(part[:, :units] for part in after[2 - equations.parts :])
+
+
+def compile_kernels(cell: Cell, dtype: torch.dtype) -> None:
+    """Compile or load what `recur` needs, which it otherwise does when it is first called.
+
+    Raises:
+        ImportError: nothing can be compiled here.
+    """
+    training_kernels(cell, _PRECISIONS[dtype])
 
 
 def pack(cell: Cell, weight_hh: Tensor, dtype: torch.dtype) -> PackedWeights:
@@ -97,7 +108,7 @@ class _Recurrence(torch.autograd.Function):
             bias[list(places)] += part.view(-1, units)
         bias = bias.flatten()
         gates = torch.empty(rows, len(bias), dtype=dtype)
-        inputs = inputs.flatten(0, 1)  # (T * B, inputs) or (T * B,)
+        inputs = inputs.flatten(0, 1).contiguous()  # (T * B, inputs) or (T * B,)
         if inputs.dim() == 1:
             table = functional.pad(weight_ih.t(), (0, len(bias) - with_inputs)) + bias
             torch.index_select(table.to(dtype), 0, inputs, out=gates)

@@ -56,7 +56,7 @@ class State:
 
     def reset(self, mask: NDArray[np.bool_]) -> "State":
         """Return the state with zeros where ``mask`` (B,) is true. For NumPy."""
-        return self.map(lambda part: part * ~mask[:, None]) if mask.any() else self
+        return self.map(lambda part: np.where(mask[:, None], np.float32(0), part)) if mask.any() else self
 
     def flatten(self) -> NDArray[np.float32]:
         """Return the state as (B, all numbers of it). For NumPy."""
@@ -68,19 +68,19 @@ class State:
         parts = iter(np.split(flat, np.cumsum(widths)[:-1], axis=1))
         return self.map(lambda _: next(parts))
 
-    def named(self, prefix: str = "state") -> Iterator[tuple[str, Array]]:
+    def named(self) -> Iterator[tuple[str, Array]]:
         """Yield each array with its name in files: ``state.LAYER.PART``."""
         for index, layer in enumerate(self.layers):
             for number, part in enumerate(layer):
-                yield f"{prefix}.{index}.{number}", part
+                yield f"state.{index}.{number}", part
 
-    def from_named(self, arrays: Mapping[str, Array], prefix: str = "state") -> "State":
+    def from_named(self, arrays: Mapping[str, Array]) -> "State":
         """Return the arrays that `named` gave as a state of this form.
 
         Raises:
             KeyError: one is missing.
         """
-        names = (name for name, _ in self.named(prefix))
+        names = (name for name, _ in self.named())
         return self.map(lambda _: arrays[next(names)])
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Precision
 from charrnn.rnn.state import State
-from charrnn.rnn.stream_groups import ThreadTeam, groups_of
+from charrnn.rnn.stream_groups import groups_of, torch_team
 from charrnn.rnn.torch_rnn import CharRNN
 
 
@@ -29,7 +29,7 @@ class TorchReader:
         self._network, self._device = network, network.output.weight.device
         self.vocab_size, self.boundary = network.vocab_size, network.boundary
         self._precision = precision
-        self._team = ThreadTeam(threads) if self._device.type == "cpu" else None
+        self._team = torch_team(threads) if self._device.type == "cpu" else None
 
     def zero_state(self, batch: int) -> State:
         """Return the state of B streams before their first character."""

@@ -202,6 +202,17 @@ class CharRNN(nn.Module):
         for layer in self._stack:
             layer.native = native
 
+    def compile_kernels(self) -> None:
+        """Compile the kernels of a native network for the present precision, before threads need them.
+
+        Raises:
+            ImportError: nothing can be compiled here.
+        """
+        if self.native:
+            from charrnn.rnn.recurrence import compile_kernels
+
+            compile_kernels(self.config.cell, _product_type(self.output.weight))
+
     def zero_state(self, batch_size: int) -> State:
         """Return the state of B streams before their first character."""
         return State.zeros(self.config, batch_size, self.output.weight.new_zeros)

@@ -18,7 +18,8 @@ from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.errors import is_out_of_memory
-from charrnn.rnn.backend import fastest, resolve_device, usable_cores
+from charrnn.rnn.backend import fastest, resolve_device
+from charrnn.rnn.thread_team import usable_cores
 from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.plan import Plan, StepTiming, make_plan

@@ -6,6 +6,7 @@ the order of their numbers. So a step gives the same weights, to the bit, with a
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.optim.adamw import adamw
 from charrnn.config import TrainConfig
 from charrnn.data.dataloader import IGNORED
 from charrnn.rnn.state import State
-from charrnn.rnn.stream_groups import ThreadTeam, groups_of, one_thread
+from charrnn.rnn.stream_groups import groups_of, torch_team
 from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN, PackedWeights, detach, plain_name
 
@@ -26,6 +27,7 @@ _BETAS = (0.9, 0.99)  # of AdamW's moving averages
 _TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
 WARM_UP = 1  # steps before it is at its pace
 
+_T = TypeVar("_T")
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
 
 
@@ -35,6 +37,9 @@ class TrainStep:
     Args:
         network: what learns; moved to the device and set to the engine of ``config``.
         config: with device, precision, engine and threads decided.
+
+    Raises:
+        ImportError: the engine is native, and nothing can be compiled here.
     """
 
     def __init__(self, network: CharRNN, config: TrainConfig) -> None:
@@ -49,7 +54,8 @@ class TrainStep:
         self._fused_update = config.device != "mps"
         where = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=where) for _ in self._parameters]
-        self._team = ThreadTeam(config.threads if config.device == "cpu" else 1)
+        self._team = torch_team(config.threads if config.device == "cpu" else 1)
+        self._in_precision(self.network.compile_kernels)
 
     def step(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
@@ -82,10 +88,8 @@ class TrainStep:
         nats = float(sum(loss for loss, _, _ in parts))
         if not np.isfinite(nats):
             return nats, state
-        with one_thread():
-            gradients = zip(*(gradients for _, gradients, _ in parts), strict=True)
-            self._descend(learning_rate, [sum(same[1:], start=same[0]) for same in gradients])
-            self._average(number + 1)
+        gradients = [gradients for _, gradients, _ in parts]
+        self._team.run([partial(self._update, number, learning_rate, gradients)])
         return nats, State.join([after for _, _, after in parts])
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
@@ -129,12 +133,13 @@ class TrainStep:
         wanted = self._tensor(targets).flatten()
         return functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"), after
 
-    def _in_precision(self, pack: Callable[[], PackedWeights]) -> PackedWeights:
+    def _in_precision(self, function: Callable[[], _T]) -> _T:
         with autocast(self._config.device, self._config.precision):  # a setting of each thread
-            return pack()
+            return function()
 
-    def _descend(self, learning_rate: float, gradients: Sequence[Tensor]) -> None:
-        """Take the optimizer step along the gradients of all parameters, in their order."""
+    def _update(self, number: int, learning_rate: float, of_groups: Sequence[Sequence[Tensor]]) -> None:
+        """Take the optimizer step along the sum of the groups' gradients, added in the order of the groups."""
+        gradients = [sum(same[1:], start=same[0]) for same in zip(*of_groups, strict=True)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if self._config.clip:
@@ -156,6 +161,7 @@ class TrainStep:
                 eps=1e-8,
                 maximize=False,
             )
+        self._average(number + 1)
 
     def _average(self, steps: int) -> None:
         """Takes the weights into their average, each time that the steps taken are half a per cent more or so.

@@ -42,7 +42,7 @@ class Trainer:
     Args:
         corpus: the text.
         plan: every setting, decided.
-        history: what else belongs into the record (`resume.Run`).
+        history: what else belongs into the record (`run_state.Run`).
 
     Attributes:
         stop: set it to True and the run ends at once, after the step at hand or in the midst of an evaluation, where
@@ -119,15 +119,12 @@ class Trainer:
             TrainingError: the loss is no finite number, whatever the learning rate.
         """
         self._began = time.monotonic() - self._now.seconds
-        torch.set_flush_denormal(True)  # averages that fade to nothing must not slow the processor down
         try:
             while not (self._now.finished or self.stop):
                 if (event := self._advance()) is not None:
                     yield event
         except _Stopped:
             pass
-        finally:
-            torch.set_flush_denormal(False)
         self._stopped = not self._now.finished
         yield self._finished()
 

@@ -285,3 +285,18 @@ def test_a_run_from_a_model_is_resumed_exactly(done: Path, charrnn: Charrnn, war
     assert charrnn("train", "new.txt", "-o", "broken", "--resume").returncode == 0
     whole, broken = ((done / "checkpoints" / f"{name}.safetensors").read_bytes() for name in ("whole", "broken"))
     assert whole == broken
+
+
+def test_a_run_whose_engine_cannot_run_here_says_which_one_can(
+    charrnn: Charrnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.txt").write_text(CORPUS)
+    options = [*QUICK[: QUICK.index("--engine")], "--steps", "4"]
+    assert charrnn("train", "corpus.txt", *options, "--engine", "native").returncode == 0
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "charrnn.rnn.recurrence", None)  # as where llvmlite is missing
+        refused = charrnn("train", "corpus.txt", "--resume", "--steps", "6")
+        assert refused.returncode == 1
+        assert refused.stderr.decode().splitlines()[-1].startswith("charrnn: --engine: native cannot run here (")
+        assert refused.stderr.endswith(b"; add --engine torch\n")
+        assert charrnn("train", "corpus.txt", "--resume", "--steps", "6", "--engine", "torch").returncode == 0

@@ -18,6 +18,7 @@ from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.quantize import STEPS, quantize_rows, state_levels
 from charrnn.rnn.state import State
+from charrnn.rnn.thread_team import ThreadTeam
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.units import bits
 from tests.conftest import TEXT, make_checkpoint
@@ -61,7 +62,7 @@ def test_it_does_so_for_any_number_of_streams_and_cores(
 ) -> None:
     made = network(cell, 2, 40)
     ours, theirs = CompiledRNN(*made), NumPyRNN(*made)
-    monkeypatch.setattr(ours, "_cores", cores)
+    monkeypatch.setattr(ours, "_team", ThreadTeam(cores))
     state, expected_state = ours.zero_state(batch), theirs.zero_state(batch)
     for ids in np.random.default_rng(batch).integers(V, size=(5, batch)):
         logits, state = ours.step(ids, state)
@@ -103,10 +104,10 @@ def test_many_steps_at_once_on_many_cores_are_as_many_one_by_one_on_one(monkeypa
     given = random.integers(-V, V, size=(20, 13))
     uniforms, temperatures = random.random((20, 13)), random.random((20, 13)) + 0.5
     never, first = np.zeros(V, dtype=bool), np.arange(13)
-    monkeypatch.setattr(ours, "_cores", 3)
+    monkeypatch.setattr(ours, "_team", ThreadTeam(3))
     choices = Choices(given, uniforms, temperatures, never)
     chosen, nats, after = ours.run(first, ours.zero_state(13), choices, measure=True)
-    monkeypatch.setattr(ours, "_cores", 1)
+    monkeypatch.setattr(ours, "_team", ThreadTeam(1))
     ids, state = first, ours.zero_state(13)
     for t in range(20):
         step = Choices(given[[t]], uniforms[[t]], temperatures[[t]], never)
@@ -223,3 +224,24 @@ def test_logits_that_are_no_numbers_choose_a_character_that_there_is() -> None:
     text = "".join(piece.text for piece in write(CompiledRNN(made.model, broken), made.vocabulary, config, "fox"))
     assert set(text) <= set(made.vocabulary.symbols)
     assert len(text) == 20
+
+
+@pytest.mark.parametrize("ids", [[-1, 0], [0, V]])
+def test_an_id_beyond_the_vocabulary_is_an_error_and_no_crash(ids: list[int]) -> None:
+    ours = CompiledRNN(*network("rnn", 1, 8))
+    with pytest.raises(IndexError):
+        ours.step(np.array(ids), ours.zero_state(2))
+    with pytest.raises(IndexError):
+        ours.run(np.zeros(1, dtype=np.intp), ours.zero_state(1), Choices.known(np.array([[V]])), measure=False)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_state_beyond_its_bounds_is_cut_alike_by_both(cell: Cell) -> None:
+    made = network(cell, 2, 8)
+    ours, theirs = CompiledRNN(*made), NumPyRNN(*made)
+    wild = ours.zero_state(3).map(lambda part: np.full_like(part, 1e30))
+    for kind in (ours, theirs):
+        logits, after = kind.step(np.arange(3), wild)
+        assert np.isfinite(logits).all()
+        np.testing.assert_array_equal(logits, ours.step(np.arange(3), wild)[0])
+        np.testing.assert_array_equal(after.flatten(), ours.step(np.arange(3), wild)[1].flatten())

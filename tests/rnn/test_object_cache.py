@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llvmlite import ir
+from llvmlite import binding, ir
 
 from charrnn.rnn import compiled_rnn
 from charrnn.rnn.backend import Decoders
@@ -130,6 +130,25 @@ def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pyt
         answer(Build())
 
 
+@pytest.mark.parametrize("error", [OSError("no library"), RuntimeError("another version"), AttributeError("old")])
+def test_a_broken_llvmlite_is_as_good_as_none(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(binding, "initialize_native_target", fail)
+    for name in [
+        name for name in sys.modules if name.startswith(("charrnn.rnn.kernels", "charrnn.rnn.compiled_rnn"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    network = Decoders(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    assert isinstance(network, NumPyRNN)
+
+
+def test_a_function_that_is_not_there_is_an_import_error() -> None:
+    with pytest.raises(ImportError, match="no function question"):
+        load_kernels("answer", {"question": PARAMETERS["answer"]}, Build())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -137,8 +156,9 @@ def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pyt
         {"result": np.zeros((2, 2), dtype=np.int64).T[::2], "number": 0},
         {"result": np.zeros(1, dtype=np.int64)},
         {"result": np.zeros(1, dtype=np.int64), "number": 0, "more": 1},
+        {"result": np.zeros(1, dtype=np.int64), "number": "one"},
     ],
-    ids=["another type", "not contiguous", "missing", "unknown"],
+    ids=["another type", "not contiguous", "missing", "unknown", "no number"],
 )
 def test_a_kernel_refuses_arguments_that_it_would_misread(arguments: dict[str, object]) -> None:
     kernel = load_kernels("answer", PARAMETERS, Build())["answer"]

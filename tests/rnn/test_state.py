@@ -68,3 +68,8 @@ def test_a_reset_makes_some_streams_zero_and_leaves_the_old_state_alone() -> Non
     np.testing.assert_array_equal(reset.flatten()[~mask], before.flatten()[~mask])
     assert same(state, before)
     assert state.reset(np.zeros(3, dtype=bool)) is state
+
+
+def test_a_reset_also_clears_what_is_no_number() -> None:
+    state = some(2).map(lambda part: part * np.float32("nan"))
+    assert np.isfinite(state.reset(np.array([True, True])).flatten()).all()

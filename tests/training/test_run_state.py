@@ -84,7 +84,13 @@ def broken_off(made: Plan, text: str, at: int, *, inside: bool = False) -> Saved
 
 
 KINDS = [
-    pytest.param(cell, precision, dropout, id=f"{cell}-{precision}-{dropout}")
+    pytest.param(
+        cell,
+        precision,
+        dropout,
+        id=f"{cell}-{precision}-{dropout}",
+        marks=[] if (precision == "bf16") == (dropout > 0) else pytest.mark.slow,
+    )
     for cell in ("lstm", "gru", "rnn")
     for precision in ("fp32", "bf16")
     for dropout in (0.0, 0.3)

@@ -28,6 +28,15 @@ def learner(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
     return TrainStep(network, TrainConfig(seed=seed, **settled))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_a_last_group_of_one_stream_learns_too(engine: Engine) -> None:
+    made, batch = learner(engine=engine, batch_size=GROUP + 1), GROUP + 1
+    ids = np.random.default_rng(0).integers(V, size=(T + 1, batch))
+    one, after = made.step(0, ids[:-1], ids[1:], made.network.zero_state(batch), 0.01)
+    assert np.isfinite(one)
+    assert after.batch == batch
+
+
 def learn(made: TrainStep, steps: int = 3, padded: int = 0) -> tuple[list[float], State, list[torch.Tensor]]:
     draw = np.random.default_rng(0)
     state, losses = made.network.zero_state(B), []

@@ -99,7 +99,8 @@ def _build(cell: Cell, target: Target) -> ir.Module:
                 _, new = equations.step(pre, tuple(part.vector() for part in state), tanh)
                 for memory, part in zip(state, new, strict=True):
                     memory.store_vector(part)
-                code = (new[0] * f["levels"].to(F32.type).spread() + 0.5).floor()
+                levels = f["levels"].to(F32.type).spread()
+                code = (new[0] * levels + 0.5).at_least(-levels).at_most(levels).floor()
                 after.at(panel * LANES + (stream + n) * units).store(
                     f.builder.trunc(code, ir.VectorType(SHORT, LANES))
                 )

@@ -6,6 +6,7 @@ Importing this module raises ImportError where llvmlite is missing.
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -50,7 +51,7 @@ def multiply_tile(f: Function, target: Target, product: Product) -> None:
     width, together = tile_units(target), _rows_together(target)
     lanes = range(0, width, LANES)
     builder, pairs = f.builder, weights.element is PAIR
-    add, factor = (_add_pairs, INT) if pairs else (_add, weights.element.type)
+    add, factor = (partial(_add_pairs, target), INT) if pairs else (_add, weights.element.type)
     with f.range(0, rows, together) as first:
         some = [(first + row).at_most(rows - 1) for row in range(together)]
         starts = [product.start(row, lane).value for row in some for lane in lanes]
@@ -62,19 +63,19 @@ def multiply_tile(f: Function, target: Target, product: Product) -> None:
             columns = [weights.at(k * width + lane).load(kind) for lane in lanes]
             values = [spread(builder, place.at(k * 2 if pairs else k).load(factor)) for place in places]
             pairs_of = itertools.product(values, columns)
-            return [add(builder, target, total, *pair[::-1]) for total, pair in zip(totals, pairs_of, strict=True)]
+            return [add(builder, total, *pair[::-1]) for total, pair in zip(totals, pairs_of, strict=True)]
 
         following = f.fold(product.length, 1, starts, add_products)
         for then, (row, lane) in zip(following, itertools.product(range(together), lanes), strict=True):
             sums.at((first + row) * width + lane).store(then)
 
 
-def _add(builder: ir.IRBuilder, target: Target, total: Any, one: Any, other: Any) -> Any:
+def _add(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     """Return total + one * other."""
     return builder.fadd(builder.fmul(one, other, flags=("contract",)), total, flags=("contract",))
 
 
-def _add_pairs(builder: ir.IRBuilder, target: Target, total: Any, one: Any, other: Any) -> Any:
+def _add_pairs(target: Target, builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     """Return the same for pairs of bfloat16: both products of a lane are added to its float32."""
     if target.has("avx512bf16"):
         kind = ir.FunctionType(total.type, [total.type, one.type, other.type])
@@ -82,5 +83,5 @@ def _add_pairs(builder: ir.IRBuilder, target: Target, total: Any, one: Any, othe
     sixteen, upper = (ir.Constant(one.type, [bits] * LANES) for bits in (16, 0xFFFF0000))
     for half, bits in ((builder.shl, sixteen), (builder.and_, upper)):
         pair = (builder.bitcast(half(value, bits), ir.VectorType(FLOAT, LANES)) for value in (one, other))
-        total = _add(builder, target, total, *pair)
+        total = _add(builder, total, *pair)
     return total

@@ -1,4 +1,4 @@
-"""Compiled functions as Python calls them: by keyword, with arrays and numbers, without the interpreter's lock.
+"""Compiled functions as Python calls them: by keyword, with arrays and numbers, without the GIL.
 
 Importing this module raises ImportError where llvmlite is missing.
 """
@@ -13,7 +13,7 @@ from llvmlite import ir
 from charrnn.rnn.kernels.object_cache import Target, load
 from charrnn.rnn.kernels.simd import Element, Parameters
 
-_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # it gives up the lock while the function runs
+_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # it releases the GIL while the function runs
 
 
 class Kernel:
@@ -45,7 +45,11 @@ class Kernel:
             _address(name, arguments[name], kind) if isinstance(kind, Element) else arguments[name]
             for name, kind in self._parameters.items()
         ]
-        self._function(self._pack(*values))
+        try:
+            packed = self._pack(*values)
+        except struct.error as error:
+            raise TypeError(f"expected numbers: {error}") from None
+        self._function(packed)
 
 
 def load_kernels(
@@ -68,6 +72,8 @@ def load_kernels(
 
 
 def _address(name: str, array: Any, element: Element) -> int:
-    if array.dtype != element.dtype or not array.flags.c_contiguous:
-        raise TypeError(f"{name}: expected a contiguous array of {element.dtype}, got {array.dtype}")
+    if array.dtype != element.dtype:
+        raise TypeError(f"{name}: expected an array of {element.dtype}, got {array.dtype}")
+    if not array.flags.c_contiguous:
+        raise TypeError(f"{name}: expected a contiguous array")
     return int(array.__array_interface__["data"][0])

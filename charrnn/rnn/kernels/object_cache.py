@@ -1,13 +1,15 @@
 """Compiled code on disk: each file carries a digest, which is checked before anything of it runs.
 
-A file is made again where the sources of the kernels, the compiler or the processor are others, and where it is
-damaged. Where no folder can be written, each process compiles for itself.
+A file is rebuilt when the sources of the kernels, the compiler or the processor change, and when it is damaged. The
+digest finds damage, not malice: who can write the folder can have any code run. Where no folder can be written, each
+process compiles for itself.
 
 Importing this module raises ImportError where llvmlite is missing.
 """
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +27,14 @@ FOLDER_VARIABLE = "CHARRNN_CACHE"  # of the environment: where compiled code is 
 _DIGEST_BYTES = hashlib.sha256().digest_size  # at the beginning of a file: the digest of the rest
 _HERE = Path(__file__).parent
 
-binding.initialize_native_target()
-binding.initialize_native_asmprinter()
-binding.initialize_native_asmparser()  # for the one instruction that is written in assembly
+_COMPILING = threading.Lock()  # one compilation at a time: others wait and find its result
+
+try:
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()  # for the one instruction that is written in assembly
+except (OSError, RuntimeError, AttributeError) as error:  # a library that is missing, broken or of another version
+    raise ImportError(f"llvmlite cannot be used: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,12 @@ class Target:
     @classmethod
     @cache
     def host(cls) -> "Target":
-        """Return this machine's processor."""
-        return cls(binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+        """Return this machine's processor; one with unknown features has none."""
+        try:
+            features = binding.get_host_cpu_features().flatten()
+        except RuntimeError:
+            features = ""
+        return cls(binding.get_host_cpu_name(), features)
 
     def has(self, feature: str) -> bool:
         """Return whether the processor has a feature, by LLVM's name for it."""
@@ -61,8 +72,14 @@ class ObjectCode:
     engine: binding.ExecutionEngine
 
     def address(self, function: str) -> int:
-        """Return where a function begins."""
-        return int(self.engine.get_function_address(function))
+        """Return where a function begins.
+
+        Raises:
+            ImportError: there is no such function.
+        """
+        if not (address := int(self.engine.get_function_address(function))):
+            raise ImportError(f"the compiled code has no function {function}")
+        return address
 
 
 def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCode:
@@ -78,10 +95,11 @@ def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCod
     """
     file = _file(name, target)
     try:
-        code = _read(file)
-        if code is None:
-            code = _compile(build(), target)
-            _write(file, code)
+        with _COMPILING:
+            code = _read(file)
+            if code is None:
+                code = _compile(build(), target)
+                _write(file, code)
         engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target.machine())
         engine.add_object_file(binding.ObjectFileRef.from_data(code))
         engine.finalize_object()

@@ -89,13 +89,6 @@ class Function:
         """Return something that can be assigned to, also within loops. LLVM keeps it in a register."""
         return Variable(self, initial)
 
-    def scratch(self, element: Element, size: int) -> "Memory":
-        """Return uninitialized memory for so many elements, on the stack."""
-        with self._in_entry():
-            place = self.builder.alloca(ir.ArrayType(element.type, size))
-            place.align = 64
-        return Memory(self, place, element)
-
     @contextmanager
     def range(self, start: Any, stop: Any = None, step: Any = 1) -> Iterator["Index"]:
         """Write a loop over integers, as Python's ``range`` does for positive steps."""
@@ -200,18 +193,15 @@ class Index:
 class Number:
     """A float, or a vector of floats, in float32 or float64.
 
-    NumPy's ``minimum`` and ``maximum`` take it, and in the form used here they pass NaN on, as NumPy's own do.
+    NumPy's ``minimum`` and ``maximum`` take it as their first argument. A NaN in it stays; one in the other is lost.
     """
 
     def __init__(self, function: Function, value: Any) -> None:
         self._function, self.value = function, value
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
-        """Compute a NumPy ufunc of two arguments, one of which is a `Number`."""
-        operations = {
-            np.add: self._add, np.subtract: self._subtract, np.multiply: self._multiply, np.divide: self._divide,
-            np.minimum: self._minimum, np.maximum: self._maximum,
-        }  # fmt: skip
+        """Compute NumPy's minimum or maximum."""
+        operations = {np.minimum: self._minimum, np.maximum: self._maximum}
         if method != "__call__" or keywords or ufunc not in operations:
             return NotImplemented
         one, other = (self._coerced(number) for number in inputs)
@@ -246,11 +236,11 @@ class Number:
         return self._function.builder.fcmp_ordered(sign, self.value, self._coerced(other))
 
     def at_least(self, other: Any) -> Self:
-        """Return the larger numbers of two, as ``np.maximum`` does."""
+        """Return the larger numbers of two; a NaN among these stays, one among the others is lost."""
         return self._maximum(self.value, self._coerced(other))
 
     def at_most(self, other: Any) -> Self:
-        """Return the smaller numbers of two, as ``np.minimum`` does."""
+        """Return the smaller numbers of two; a NaN among these stays, one among the others is lost."""
         return self._minimum(self.value, self._coerced(other))
 
     def where(self, condition: Any, other: Any) -> Self:
@@ -293,9 +283,9 @@ class Number:
             value = operation(value, builder.shuffle_vector(value, value, order)).value
         return self._made(builder.extract_element(value, INT(0)))
 
-    def spread(self, lanes: int = LANES) -> Self:
+    def spread(self) -> Self:
         """Return a vector of copies of this number."""
-        return self._made(spread(self._function.builder, self.value, lanes))
+        return self._made(spread(self._function.builder, self.value))
 
     def _add(self, one: Any, other: Any) -> Self:
         return self._made(self._function.builder.fadd(one, other, flags=self._function.flags))
@@ -407,7 +397,7 @@ def widened(builder: ir.IRBuilder, bits: Any) -> Any:
 
 
 def narrowed(builder: ir.IRBuilder, value: Any) -> Any:
-    """Return a vector of float32 as the nearest bfloat16, ties to even, as integers of 16 bits. NaN stays NaN."""
+    """Return float32 as the nearest bfloat16, ties to even, in integers of 16 bits. A quiet NaN stays NaN."""
     wide = ir.VectorType(INT, value.type.count)
 
     def constant(number: int) -> ir.Constant:
