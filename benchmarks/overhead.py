@@ -79,10 +79,10 @@ def bare_loop(plan: Plan) -> Callable[[], object]:
     config = plan.train
     network = CharRNN(plan.model, plan.distinct)
     network.initialize(seed=0)
-    learner = TrainStep(network, config)
+    train_step = TrainStep(network, config)
     ids = np.random.default_rng(0).integers(plan.distinct, size=(config.seq_length + 1, config.batch_size))
     state = network.zero_state(config.batch_size)
-    return lambda: learner.step(0, ids[:-1], ids[1:], state, learning_rate=1e-3)
+    return lambda: train_step.step(0, ids[:-1], ids[1:], state, learning_rate=1e-3)
 
 
 def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:

@@ -117,12 +117,12 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
     network = CharRNN(ModelConfig(cell=cell, layers=layers, hidden=hidden), len(VOCABULARY))
     network.initialize(seed=0)
     tensors = network.tensors()
-    stepper, compiled = NumPyRNN(network.config, tensors, "fp32"), CompiledRNN(network.config, tensors)
+    numpy_rnn, compiled = NumPyRNN(network.config, tensors, "fp32"), CompiledRNN(network.config, tensors)
     module, ops = Module(network), Ops(network)
-    exact = stepper.step(np.zeros(1, dtype=np.intp), stepper.zero_state(1))[0][0]
+    exact = numpy_rnn.step(np.zeros(1, dtype=np.intp), numpy_rnn.zero_state(1))[0][0]
     for rival in (module, ops):
         if not np.allclose(exact, rival.step(0, None)[0].detach().flatten(), atol=1e-5):
-            raise SystemExit("the stepper and torch disagree")
+            raise SystemExit("the numpy_rnn and torch disagree")
     matrices = [tensor for name, tensor in tensors.items() if "weight" in name and name != "layers.0.weight_ih"]
     vector = np.ones(hidden, dtype=np.float32)
     config = SampleConfig(length=characters, temperature=TEMPERATURE, seed=0)
@@ -139,7 +139,7 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
 
     contestants = {
         "loop": lambda: "".join(text for text, _ in write(compiled, VOCABULARY, config)),
-        "NumPy": lambda: "".join(text for text, _ in write(stepper, VOCABULARY, config)),
+        "NumPy": lambda: "".join(text for text, _ in write(numpy_rnn, VOCABULARY, config)),
         "of 256": many,
         "module": lambda: module.write(characters),
         "ops": lambda: ops.write(characters),

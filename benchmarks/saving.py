@@ -30,15 +30,15 @@ def measure(corpus: Corpus, folder: Path, hidden: int, seconds: float, save_ever
     overrides = Overrides(hidden=hidden, minutes=seconds / 60, device="cpu", evaluations=25, patience=0)
     plan = plan_here(corpus, overrides)
     run = Run.of(plan, overrides, corpus)
-    trainer, keeper = Trainer(corpus, plan), Checkpointer(folder / f"{hidden}.safetensors", save_every)
+    trainer, checkpointer = Trainer(corpus, plan), Checkpointer(folder / f"{hidden}.safetensors", save_every)
     laps, evaluations, started = [], 0, time.perf_counter()
     for event in trainer.run():
         before = time.perf_counter()
-        if keeper.keep(run, trainer, event):
+        if checkpointer.keep(run, trainer, event):
             laps.append(time.perf_counter() - before)
     took = time.perf_counter() - started
     evaluations = len(trainer.snapshot().progress.evaluations)
-    sizes = [path.stat().st_size for path in (keeper.state, atomic_io.old(keeper.state)) if path.exists()]
+    sizes = [path.stat().st_size for path in (checkpointer.state, atomic_io.old(checkpointer.state)) if path.exists()]
     milliseconds = 1000 * statistics.median(laps)
     return [f"2x{hidden}", took, evaluations, len(laps), max(sizes) / 1e6, milliseconds, 100 * sum(laps) / took]
 

@@ -27,7 +27,7 @@ HEADER += ("native / torch", "GFLOP/s", "limit", "share")
 
 
 class Contestant:
-    """A learner in a process of its own.
+    """A network that learns in a process of its own.
 
     Args:
         settings: cell, hidden, batch_size, engine, precision, threads.
@@ -72,12 +72,12 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
     torch.set_flush_denormal(True)
     network = CharRNN(ModelConfig(cell=settings.pop("cell"), hidden=settings.pop("hidden")), V)
     network.initialize(seed=0)
-    learner = TrainStep(network, TrainConfig(device="cpu", seq_length=T, **settings))
+    train_step = TrainStep(network, TrainConfig(device="cpu", seq_length=T, **settings))
     ids = np.random.default_rng(0).integers(V, size=(T + 1, settings["batch_size"]))
     state = network.zero_state(settings["batch_size"])
 
     def step(number: int) -> None:
-        learner.step(number, ids[:-1], ids[1:], state, 1e-4)
+        train_step.step(number, ids[:-1], ids[1:], state, 1e-4)
 
     while True:
         if pipe.recv() == "limit":

@@ -64,10 +64,10 @@ def train(args: TrainOptions) -> None:
 
     console = Console(quiet=args.quiet)
     path = checkpoint.place(args.out if args.out is not None else sources.name_of(args.corpus))
-    keeper = Checkpointer(path, args.saving.save_every)
+    checkpointer = Checkpointer(path, args.saving.save_every)
     with Signals() as signals:
-        lock = keeper.lock()
-        corpus_spec = train_setup.CorpusSpec(args.corpus, keeper, glob=args.text.glob, cache=args.cache)
+        lock = checkpointer.lock()
+        corpus_spec = train_setup.CorpusSpec(args.corpus, checkpointer, glob=args.text.glob, cache=args.cache)
 
         def leave() -> None:
             corpus_spec.abandon()
@@ -75,13 +75,13 @@ def train(args: TrainOptions) -> None:
 
         signals.farewell = leave
         try:
-            train_setup.check_place(keeper, resume=args.resume, force=args.force)
+            train_setup.check_place(checkpointer, resume=args.resume, force=args.force)
             prepare = train_setup.resumed if args.resume else train_setup.new
-            run, trainer = prepare(corpus_spec, keeper, overrides, console)
+            run, trainer = prepare(corpus_spec, checkpointer, overrides, console)
 
             from charrnn.cli.train_progress import resume_command, tell_verdict, watch
 
-            finished = watch(trainer, run, keeper, signals, console)
+            finished = watch(trainer, run, checkpointer, signals, console)
             found_by = [f"--{name}={value}" for name, value in corpus_spec.found_by if value]
             tell_verdict(finished, path, resume_command(args.corpus, path, found_by), console)
         finally:

@@ -22,7 +22,7 @@ STILL_IMPROVING = 0.005  # nats gained in the last fifth of a run
 LAYOUT = "{percentage:3.0f}% {bar} {desc}, {remaining} left"
 
 
-def watch(trainer: Trainer, run: Run, keeper: Checkpointer, signals: Signals, console: Console) -> Finished:
+def watch(trainer: Trainer, run: Run, checkpointer: Checkpointer, signals: Signals, console: Console) -> Finished:
     """Shows a run as it goes, and has it saved.
 
     Raises:
@@ -46,7 +46,7 @@ def watch(trainer: Trainer, run: Run, keeper: Checkpointer, signals: Signals, co
                 console.line(f"note: {told} with a learning rate of {event.learning_rate:.2g}")
             elif isinstance(event, Finished):
                 finished = event
-            if keeper.keep(run, trainer, event, now=signals.save):
+            if checkpointer.keep(run, trainer, event, now=signals.save):
                 if signals.save:
                     signals.save = False
                     console.line("note: saved, as asked")

@@ -36,7 +36,7 @@ class CorpusSpec:
 
     Args:
         paths: its files and folders.
-        keeper: where the run will be saved.
+        checkpointer: where the run will be saved.
         glob: which files of a folder.
         cache: the folder for its ids, if it was named.
 
@@ -44,10 +44,12 @@ class CorpusSpec:
         found_by: names and values of the options that are needed to find the same text again.
     """
 
-    def __init__(self, paths: Sequence[str], keeper: Checkpointer, *, glob: str | None, cache: str | None) -> None:
-        self._paths, self._keeper, self._glob = paths, keeper, glob
+    def __init__(
+        self, paths: Sequence[str], checkpointer: Checkpointer, *, glob: str | None, cache: str | None
+    ) -> None:
+        self._paths, self._checkpointer, self._glob = paths, checkpointer, glob
         self.found_by = (("glob", glob), ("cache", cache))
-        folder = keeper.model.resolve().parent / CACHE if cache is None else Path(cache)
+        folder = checkpointer.model.resolve().parent / CACHE if cache is None else Path(cache)
         self._cache = Cache(folder, asked=cache is not None)
 
     def read(self, config: ReadConfig, console: Console) -> Corpus:
@@ -57,8 +59,12 @@ class CorpusSpec:
             CharrnnError: it cannot be read, or is the run's own.
         """
         source = corpus_options.find(self._paths, self._glob)
-        keeper = self._keeper
-        places = {name: path for path in (keeper.model, keeper.state, keeper.log) if (name := _identity(str(path)))}
+        checkpointer = self._checkpointer
+        places = {
+            name: path
+            for path in (checkpointer.model, checkpointer.state, checkpointer.log)
+            if (name := _identity(str(path)))
+        }
         for file in source.files if places else ():
             if (name := _identity(file.name)) and (path := places.get(name)):
                 raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
@@ -83,7 +89,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def check_place(keeper: Checkpointer, *, resume: bool, force: bool) -> None:
+def check_place(checkpointer: Checkpointer, *, resume: bool, force: bool) -> None:
     """Makes sure, before anything is read, that nothing is in the way of a run.
 
     Raises:
@@ -93,32 +99,32 @@ def check_place(keeper: Checkpointer, *, resume: bool, force: bool) -> None:
     if force:
         return
     if resume:
-        if not keeper.has_state():
-            raise ResumeError(str(keeper.model), "has no run to go on with", "leave out --resume to start one")
-    elif keeper.has_state() and (found := keeper.find()):
+        if not checkpointer.has_state():
+            raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
+    elif checkpointer.has_state() and (found := checkpointer.find()):
         now = found[0].now.progress
         other = "--force to start again, or -o NAME to keep both"
-        if now.finished and not keeper.model.exists():
+        if now.finished and not checkpointer.model.exists():
             reason, advice = "is missing, though its run is finished", f"add --resume to write it again, {other}"
         elif now.finished:
             reason, advice = "exists already", f"add --resume and a larger budget to train on, {other}"
         else:
             reason, advice = f"a run is unfinished, at step {now.step:,}", f"add --resume to go on, {other}"
-        raise ModelFileError(str(keeper.model), reason, advice)
+        raise ModelFileError(str(checkpointer.model), reason, advice)
     else:
-        for path in (keeper.model, keeper.log):
+        for path in (checkpointer.model, checkpointer.log):
             if path.exists():
                 raise ModelFileError(
                     str(path), "exists already", "add --force to replace it, or -o NAME to keep both"
                 )
 
 
-def new(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+def new(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
     """Plan a run, from nothing or from a trained model.
 
     Args:
         corpus_spec: the text.
-        keeper: where the run will be saved.
+        checkpointer: where the run will be saved.
         overrides: the settings that the user chose.
         console: shows what is planned.
 
@@ -146,7 +152,7 @@ def new(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, con
             raise UnknownCharacterError(corpus.label, reason, "leave out --freeze-vocabulary to add them")
         else:
             corpus, added = corpus.with_vocabulary(base.vocabulary), ""
-    _tell_text(corpus, keeper, console)
+    _tell_text(corpus, checkpointer, console)
     if base is not None:
         known = len(symbols & set(corpus.counts))
         unused = len(symbols) - known
@@ -166,7 +172,7 @@ def new(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, con
 
         trainer.start_from(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
     run = Run.of(plan, overrides, corpus, history)
-    keeper.begin(run, trainer)
+    checkpointer.begin(run, trainer)
     return run, trainer
 
 
@@ -189,7 +195,7 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
     return fixed
 
 
-def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+def resumed(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
     """Go on with a run; one that is finished has nothing left to do but to be saved once more.
 
     Raises:
@@ -197,16 +203,16 @@ def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides,
         SettingError: a setting is another one, or the budget is spent.
         CharrnnError: a state or device that cannot be used.
     """
-    found = keeper.find()
+    found = checkpointer.find()
     if found is None:
-        raise ResumeError(str(keeper.model), "has no run to go on with", "leave out --resume to start one")
+        raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
     saved, note = found
     corpus = corpus_spec.read(saved.run.reading, console)
     check_same(saved.run, corpus.label, corpus.sha256, overrides)
     saved, notes = extend(saved, overrides)
     run, now = saved.run, saved.now.progress
     corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)
-    _tell_text(corpus, keeper, console)
+    _tell_text(corpus, checkpointer, console)
     console.line(f"plan: {run.plan.summary}")
     for line in [note, *notes]:
         if line:
@@ -225,15 +231,15 @@ def resumed(corpus_spec: CorpusSpec, keeper: Checkpointer, overrides: Overrides,
         trainer = saved.trainer(corpus)
     except ImportError as error:
         raise ResumeError("--engine", f"native cannot run here ({error})", "add --engine torch") from None
-    keeper.adopt_existing()
+    checkpointer.adopt_existing()
     return run, trainer
 
 
-def _tell_text(corpus: Corpus, keeper: Checkpointer, console: Console) -> None:
+def _tell_text(corpus: Corpus, checkpointer: Checkpointer, console: Console) -> None:
     documents = f", {corpus.documents:,} document{'s' * (corpus.documents != 1)}" if corpus.documents else ""
     noun = "bytes" if corpus.config.unit == "byte" else "characters"
     console.line(
         f"{corpus.name}: {corpus.characters:,} {noun}, {len(corpus.counts) - bool(corpus.documents)} distinct"
-        f"{documents} -> {keeper.model}",
+        f"{documents} -> {checkpointer.model}",
         style="bold",
     )

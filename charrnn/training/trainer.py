@@ -63,7 +63,7 @@ class Trainer:
         self._streams = Streams(training, self._config.batch_size, self._config.seq_length, self._config.seed)
         self._network = self._new_network()
         self._network.initialize(self._config.seed)
-        self._learner = TrainStep(self._network, self._config)
+        self._train_step = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._now = Progress()
         self._began: float | None = None  # on the clock, such that the run has lasted since, breaks left out
@@ -86,7 +86,7 @@ class Trainer:
     def start_from(self, tensors: Tensors) -> None:
         """Takes other first weights than random ones; before the first step."""
         self._network.load_tensors(tensors)
-        self._learner.start_average()
+        self._train_step.start_average()
         self._copied = None
         self.good = self.snapshot()
         self.best = self.good.part("average")
@@ -95,7 +95,7 @@ class Trainer:
         """The run as it is now, between two steps."""
         if self._copied is None or self._copied[0] != self._now.step:
             tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
-            tensors |= self._learner.averages()
+            tensors |= self._train_step.averages()
             tensors |= {name: part.cpu().numpy().copy() for name, part in self._state.named()}
             self._copied = self._now.step, tensors
         return TrainerState(replace(self._now, seconds=self._seconds()), self._copied[1])
@@ -143,7 +143,7 @@ class Trainer:
             self._state = self._network.zero_state(config.batch_size)
         peak = config.learning_rate * 0.5**self.rollbacks
         rate = peak * schedule(self._fraction(now.step), config.warmup)
-        nats, state = self._learner.step(now.step, *streams.chunk(now.step), self._state, rate)
+        nats, state = self._train_step.step(now.step, *streams.chunk(now.step), self._state, rate)
         if not math.isfinite(nats):
             return self._roll_back(nats)
         self._state = state
@@ -174,7 +174,7 @@ class Trainer:
         device = self._config.device
         self._now = snapshot.progress
         self._network.load_tensors(snapshot.part("weights"))
-        self._learner.restore(snapshot.tensors, snapshot.progress.step)
+        self._train_step.restore(snapshot.tensors, snapshot.progress.step)
         saved = self._state.from_named(snapshot.tensors)
         self._state = saved.map(lambda part: torch.tensor(part, device=device))
         self._copied = snapshot.progress.step, snapshot.tensors

@@ -28,8 +28,8 @@ def written(tiny: Checkpoint, prompt: str = "fox", **settings: Any) -> str:
 
 def all_written(tiny: Checkpoint, prompts: Sequence[str], width: int = 256, **settings: Any) -> list[Sample]:
     requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
-    stepper = NumPyRNN(tiny.model, tiny.tensors)
-    return list(generate_batch(stepper, tiny.vocabulary, SampleConfig(**settings), requests, width=width))
+    numpy_rnn = NumPyRNN(tiny.model, tiny.tensors)
+    return list(generate_batch(numpy_rnn, tiny.vocabulary, SampleConfig(**settings), requests, width=width))
 
 
 @pytest.mark.parametrize("length", [1, 2, 100])
@@ -42,22 +42,22 @@ def test_a_shorter_sample_is_the_beginning_of_a_longer_one(tiny: Checkpoint) -> 
 
 
 def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
-    stepper, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
     text = written(tiny, prompt="fox", length=40, temperature=0)
-    state = stepper.zero_state(1)
+    state = numpy_rnn.zero_state(1)
     for position, character in enumerate("fox" + text[:-1]):
-        logits, state = stepper.step(np.array([characters.index(character)]), state)
+        logits, state = numpy_rnn.step(np.array([characters.index(character)]), state)
         if position >= 2:
             assert characters[int(logits.argmax())] == text[position - 2]
 
 
 def test_the_random_numbers_are_those_of_the_seed_and_the_number(tiny: Checkpoint) -> None:
     text = written(tiny, prompt="f", length=20, seed=2)
-    stepper, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
     uniforms = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,))).random(20)
-    state, index = stepper.zero_state(1), characters.index("f")
+    state, index = numpy_rnn.zero_state(1), characters.index("f")
     for character, uniform in zip(text, uniforms, strict=True):
-        logits, state = stepper.step(np.array([index]), state)
+        logits, state = numpy_rnn.step(np.array([index]), state)
         cumulative = np.exp(log_softmax(logits))[0].cumsum()
         index = int(cumulative.searchsorted(uniform))
         assert characters[index] == character
@@ -151,11 +151,11 @@ def test_a_seed_is_told_by_which_it_can_be_had_again(tiny: Checkpoint) -> None:
 
 def test_the_surprise_is_that_of_the_model_whatever_the_temperature(tiny: Checkpoint) -> None:
     (found,) = all_written(tiny, ["fox"], length=50, temperature=0.3, stop="z", seed=0)
-    stepper, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
-    state, nats = stepper.zero_state(1), 0.0
+    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    state, nats = numpy_rnn.zero_state(1), 0.0
     both = "fox" + found.text
     for position in range(len(both) - 1):
-        logits, state = stepper.step(np.array([characters.index(both[position])]), state)
+        logits, state = numpy_rnn.step(np.array([characters.index(both[position])]), state)
         if position >= 2:
             nats -= log_softmax(logits)[0, characters.index(both[position + 1])]
     assert found.nats == pytest.approx(nats, rel=1e-4)
@@ -216,8 +216,8 @@ def test_however_many_are_asked_for_few_are_taken_ahead(tiny: Checkpoint) -> Non
             taken += 1
             return Request(taken - 1, "für" if taken % 2 else "fox")
 
-    stepper = NumPyRNN(tiny.model, tiny.tensors)
-    samples = generate_batch(stepper, tiny.vocabulary, SampleConfig(length=20, seed=0), Endless(), width=8)
+    numpy_rnn = NumPyRNN(tiny.model, tiny.tensors)
+    samples = generate_batch(numpy_rnn, tiny.vocabulary, SampleConfig(length=20, seed=0), Endless(), width=8)
     for number in range(100):
         next(samples)
         assert taken <= number + 1 + (module.AHEAD + 1) * 8
@@ -228,11 +228,11 @@ def test_what_it_thought_is_what_the_network_said(tiny: Checkpoint, penalty: flo
     (sample,) = all_written(
         tiny, ["fox"], length=40, seed=1, temperature=0.5, top_p=0.9, repeat_penalty=penalty, logprobs=3
     )
-    stepper, ids = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.encode("fox" + sample.text).astype(np.intp)
+    numpy_rnn, ids = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.encode("fox" + sample.text).astype(np.intp)
     assert "".join(choice.character for choice in sample.choices) == sample.text
-    state, logs = stepper.zero_state(1), []
+    state, logs = numpy_rnn.zero_state(1), []
     for index in ids[:-1]:
-        logits, state = stepper.step(np.array([index]), state)
+        logits, state = numpy_rnn.step(np.array([index]), state)
         logs.append(log_softmax(logits)[0])
     for choice, log, index in zip(sample.choices, logs[2:], ids[3:], strict=True):
         assert choice.nats == -log[index]

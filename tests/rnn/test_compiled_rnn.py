@@ -174,10 +174,10 @@ def test_rounding_costs_less_than_it_promises() -> None:
     ids = contents.vocabulary.encode(held_out).astype(np.intp)
 
     def cost(precision: Any) -> float:
-        stepper, nats = NumPyRNN(contents.model, contents.tensors, precision), 0.0
-        state = stepper.zero_state(1)
+        numpy_rnn, nats = NumPyRNN(contents.model, contents.tensors, precision), 0.0
+        state = numpy_rnn.zero_state(1)
         for now, following in itertools.pairwise(ids):
-            logits, state = stepper.step(np.array([now]), state)
+            logits, state = numpy_rnn.step(np.array([now]), state)
             nats -= log_softmax(logits)[0, following]
         return bits(nats / (len(ids) - 1))
 

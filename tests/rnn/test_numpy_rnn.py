@@ -26,10 +26,10 @@ def test_logits_are_those_of_the_torch_network(cell: str, layers: int, embedding
     ids = np.random.default_rng(0).integers(V, size=CHARACTERS)
     with torch.no_grad():
         expected, after = network(torch.from_numpy(ids[:, None]), network.zero_state(1))
-    stepper = NumPyRNN(config, network.tensors(), "fp32")
-    state = stepper.zero_state(1)
+    numpy_rnn = NumPyRNN(config, network.tensors(), "fp32")
+    state = numpy_rnn.zero_state(1)
     for t in range(CHARACTERS):
-        logits, state = stepper.step(ids[[t]], state)
+        logits, state = numpy_rnn.step(ids[[t]], state)
         np.testing.assert_allclose(logits[0], expected[t, 0].numpy(), atol=1e-5)
     for (_, ours), (_, theirs) in zip(state.named(), after.named(), strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
@@ -40,14 +40,14 @@ def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
     config = ModelConfig(cell=cell, layers=2, hidden=24)  # type: ignore[arg-type]
     network = CharRNN(config, V)
     network.initialize(seed=0)
-    stepper = NumPyRNN(config, network.tensors(), "fp32")
+    numpy_rnn = NumPyRNN(config, network.tensors(), "fp32")
     ids = np.random.default_rng(1).integers(V, size=(30, 5))
-    states = [stepper.zero_state(1) for _ in range(5)]
-    together = stepper.zero_state(5)
+    states = [numpy_rnn.zero_state(1) for _ in range(5)]
+    together = numpy_rnn.zero_state(5)
     for row in ids:
-        logits, together = stepper.step(row, together)
+        logits, together = numpy_rnn.step(row, together)
         for b in range(5):
-            alone, states[b] = stepper.step(row[[b]], states[b])
+            alone, states[b] = numpy_rnn.step(row[[b]], states[b])
             np.testing.assert_allclose(logits[b], alone[0], atol=1e-5)
     rows = np.array([3, 0])
     picked, joined = together.select(rows), State.join([states[3], states[0]])
@@ -59,11 +59,11 @@ def test_a_step_leaves_the_state_it_was_given(cell: str) -> None:
     config = ModelConfig(cell=cell, layers=2, hidden=8)  # type: ignore[arg-type]
     network = CharRNN(config, V)
     network.initialize(seed=0)
-    stepper = NumPyRNN(config, network.tensors(), "fp32")
-    _, state = stepper.step(np.array([3]), stepper.zero_state(1))
+    numpy_rnn = NumPyRNN(config, network.tensors(), "fp32")
+    _, state = numpy_rnn.step(np.array([3]), numpy_rnn.zero_state(1))
     copy = state.map(np.copy)
-    first, _ = stepper.step(np.array([5]), state)
-    again, _ = stepper.step(np.array([5]), state)
+    first, _ = numpy_rnn.step(np.array([5]), state)
+    again, _ = numpy_rnn.step(np.array([5]), state)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(state.flatten(), copy.flatten())
 
@@ -74,8 +74,8 @@ def test_the_weights_it_was_built_from_stay_as_they_were() -> None:
     network.initialize(seed=0)
     tensors = network.tensors()
     copy = {name: array.copy() for name, array in tensors.items()}
-    stepper = NumPyRNN(config, tensors)
-    stepper.step(np.array([1]), stepper.zero_state(1))
+    numpy_rnn = NumPyRNN(config, tensors)
+    numpy_rnn.step(np.array([1]), numpy_rnn.zero_state(1))
     for name, array in tensors.items():
         np.testing.assert_array_equal(array, copy[name])
 
@@ -84,6 +84,6 @@ def test_very_large_activations_warn_about_nothing() -> None:
     config = ModelConfig(hidden=8)
     network = CharRNN(config, V)
     network.initialize(seed=0)
-    stepper = NumPyRNN(config, {name: array * 1e4 for name, array in network.tensors().items()})
-    logits, _ = stepper.step(np.array([1]), stepper.zero_state(1))
+    numpy_rnn = NumPyRNN(config, {name: array * 1e4 for name, array in network.tensors().items()})
+    logits, _ = numpy_rnn.step(np.array([1]), numpy_rnn.zero_state(1))
     assert np.isfinite(logits).all()

@@ -26,11 +26,11 @@ def scores(
     tensors: dict[str, np.ndarray], vocabulary: Vocabulary, text: str, cell: str, embedding: int
 ) -> np.ndarray:
     """Logits of the characters of ``text``, in that order, after reading it."""
-    stepper = NumPyRNN(ModelConfig(cell=cast(Cell, cell), layers=2, hidden=8, embedding=embedding), tensors)
-    state = stepper.zero_state(1)
+    numpy_rnn = NumPyRNN(ModelConfig(cell=cast(Cell, cell), layers=2, hidden=8, embedding=embedding), tensors)
+    state = numpy_rnn.zero_state(1)
     ids = vocabulary.encode(text)
     for index in ids:
-        logits, state = stepper.step(np.array([index]), state)
+        logits, state = numpy_rnn.step(np.array([index]), state)
     return np.asarray(logits)[0][ids]
 
 

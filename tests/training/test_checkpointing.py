@@ -31,11 +31,11 @@ def _one_thread() -> None:
 def kept(folder: Path, at: int = 20, saves: tuple[int, ...] = (), **settings: Any) -> tuple[Checkpointer, Trainer]:
     """A run that was saved after some steps, and was stopped and saved after ``at``."""
     made = plan(**settings)
-    trainer, keeper = Trainer(corpus(), made), Checkpointer(folder / "m.safetensors", save_every=1e9)
+    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(folder / "m.safetensors", save_every=1e9)
     for event in trainer.run():
         trainer.stop = isinstance(event, Step) and event.step == at
-        keeper.keep(run_of(made), trainer, event, now=isinstance(event, Step) and event.step in saves)
-    return keeper, trainer
+        checkpointer.keep(run_of(made), trainer, event, now=isinstance(event, Step) and event.step in saves)
+    return checkpointer, trainer
 
 
 def names(folder: Path) -> set[str]:
@@ -49,55 +49,55 @@ def test_a_stopped_run_leaves_model_state_and_log(tmp_path: Path) -> None:
 
 
 def test_the_newest_state_is_found(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path, saves=(5, 10, 17))
-    saved, note = keeper.find()
+    checkpointer, _ = kept(tmp_path, saves=(5, 10, 17))
+    saved, note = checkpointer.find()
     assert (saved.now.progress.step, note) == (20, "")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
 def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, damage: str) -> None:
-    keeper, _ = kept(tmp_path, saves=(5, 17))
-    data = bytearray(keeper.state.read_bytes())
+    checkpointer, _ = kept(tmp_path, saves=(5, 17))
+    data = bytearray(checkpointer.state.read_bytes())
     if damage == "gone":
-        keeper.state.unlink()
+        checkpointer.state.unlink()
     else:
         data[len(data) // 2] ^= 1
-        keeper.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
-    saved, note = keeper.find()
+        checkpointer.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
+    saved, note = checkpointer.find()
     assert saved.now.progress.step == 17
     assert note.endswith("going on from the state before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
 
 
 def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path, saves=(17,))
-    keeper.state.write_bytes(b"")
-    again = Checkpointer(keeper.model, 60)
+    checkpointer, _ = kept(tmp_path, saves=(17,))
+    checkpointer.state.write_bytes(b"")
+    again = Checkpointer(checkpointer.model, 60)
     saved, _ = again.find()
     again.adopt_existing()
     trainer = saved.trainer(corpus())
     again.keep(saved.run, trainer, next(trainer.run()), now=True)
-    keeper.state.write_bytes(b"")
+    checkpointer.state.write_bytes(b"")
     assert again.find()[0].now.progress.step == 17
 
 
 def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper, _ = kept(tmp_path, saves=(17,))
+    checkpointer, _ = kept(tmp_path, saves=(17,))
     monkeypatch.setattr("charrnn.training.run_state.RUN", replace(RUN, format=RUN.format + 1))
     with pytest.raises(
         ModelFileError, match=r"has file format (\d+), this charrnn reads \d+; install the charrnn that"
     ):
-        keeper.find()
+        checkpointer.find()
 
 
 def test_a_new_run_is_on_disk_before_its_first_step(tmp_path: Path) -> None:
     kept(tmp_path, saves=(5, 17), seed=1)
     made = plan()
-    keeper, trainer = Checkpointer(tmp_path / "m.safetensors", 60), Trainer(corpus(), made)
-    keeper.begin(run_of(made), trainer)
-    saved, note = keeper.find()
+    checkpointer, trainer = Checkpointer(tmp_path / "m.safetensors", 60), Trainer(corpus(), made)
+    checkpointer.begin(run_of(made), trainer)
+    saved, note = checkpointer.find()
     assert (saved.run.plan.train.seed, saved.now.progress.step, note) == (0, 0, "")
-    assert keeper.log.read_bytes() == b""
+    assert checkpointer.log.read_bytes() == b""
     assert outcome(saved.trainer(corpus())) == outcome(trainer)
 
 
@@ -105,19 +105,19 @@ def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp
     (tmp_path / "store").mkdir()
     kept(tmp_path / "store")
     (tmp_path / "ln.safetensors").symlink_to(tmp_path / "store" / "m.safetensors")
-    keeper = Checkpointer(tmp_path / "ln.safetensors", 60)
-    assert keeper.find()[0].now.progress.step == 20
-    assert (keeper.state, keeper.log) == tuple(
+    checkpointer = Checkpointer(tmp_path / "ln.safetensors", 60)
+    assert checkpointer.find()[0].now.progress.step == 20
+    assert (checkpointer.state, checkpointer.log) == tuple(
         tmp_path / "store" / f"m.{end}" for end in ("training.safetensors", "jsonl")
     )
 
 
 def test_two_damaged_states_are_an_error_with_advice(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path, saves=(17,))
-    for path in (keeper.state, atomic_io.old(keeper.state)):
+    checkpointer, _ = kept(tmp_path, saves=(17,))
+    for path in (checkpointer.state, atomic_io.old(checkpointer.state)):
         path.write_bytes(b"")
     with pytest.raises(ModelFileError, match="is empty; start again with --force"):
-        keeper.find()
+        checkpointer.find()
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
@@ -126,52 +126,54 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 
 def test_the_state_of_another_run_is_never_the_one_before(tmp_path: Path) -> None:
     kept(tmp_path, saves=(5, 17), seed=1)
-    keeper, _ = kept(tmp_path, at=3)
-    assert not atomic_io.old(keeper.state).exists()
-    assert keeper.find()[0].run.plan.train.seed == 0
+    checkpointer, _ = kept(tmp_path, at=3)
+    assert not atomic_io.old(checkpointer.state).exists()
+    assert checkpointer.find()[0].run.plan.train.seed == 0
 
 
 def test_a_run_that_goes_on_keeps_the_state_before(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path)
-    saved, _ = keeper.find()
-    again = Checkpointer(keeper.model, 60)
+    checkpointer, _ = kept(tmp_path)
+    saved, _ = checkpointer.find()
+    again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
     again.keep(saved.run, trainer, next(trainer.run()), now=True)
     assert [again.find()[0].now.progress.step, 20] == [21, 20]
-    keeper.state.unlink()
+    checkpointer.state.unlink()
     assert again.find()[0].now.progress.step == 20
 
 
 def test_a_model_that_is_older_than_the_state_is_written_again(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path)
-    keeper.model.write_bytes(b"torn off")
-    saved, _ = keeper.find()
-    again = Checkpointer(keeper.model, 60)
+    checkpointer, _ = kept(tmp_path)
+    checkpointer.model.write_bytes(b"torn off")
+    saved, _ = checkpointer.find()
+    again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
     again.keep(saved.run, trainer, next(trainer.run()), now=True)
-    np.testing.assert_equal(checkpoint.load(keeper.model).tensors, dict(saved.best))
+    np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, dict(saved.best))
 
 
 def test_the_log_has_a_complete_line_per_evaluation_and_none_twice(tmp_path: Path) -> None:
-    keeper, _ = kept(tmp_path)
-    keeper.log.write_text(keeper.log.read_text() + '{"step": 99, "ep')  # as if a later state had been lost
-    saved, _ = keeper.find()
-    again = Checkpointer(keeper.model, 60)
+    checkpointer, _ = kept(tmp_path)
+    checkpointer.log.write_text(
+        checkpointer.log.read_text() + '{"step": 99, "ep'
+    )  # as if a later state had been lost
+    saved, _ = checkpointer.find()
+    again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
     for event in trainer.run():
         again.keep(saved.run, trainer, event)
-    steps = [json.loads(line)["step"] for line in keeper.log.read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in checkpointer.log.read_text().splitlines()]
     assert steps == [8, 15, 22, 29, 36, 43, 50]
-    assert keeper.log.read_text().endswith("}\n")
+    assert checkpointer.log.read_text().endswith("}\n")
 
 
 def test_without_an_evaluation_the_latest_weights_are_the_model(tmp_path: Path) -> None:
-    keeper, trainer = kept(tmp_path, at=3)
-    np.testing.assert_equal(checkpoint.load(keeper.model).tensors, trainer.latest()[1])
-    saved, _ = keeper.find()
+    checkpointer, trainer = kept(tmp_path, at=3)
+    np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, trainer.latest()[1])
+    saved, _ = checkpointer.find()
     assert outcome(saved.trainer(corpus())) == outcome(Trainer(corpus(), plan()))
 
 
@@ -179,11 +181,11 @@ def test_saving_is_due_after_so_many_seconds_and_not_before(tmp_path: Path, monk
     now = [1000.0]
     monkeypatch.setattr("charrnn.training.checkpointing.time.monotonic", lambda: now[0])
     made = plan()
-    trainer, keeper = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=30)
+    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=30)
     events = trainer.run()
     for seconds, due in ((29.0, False), (1.5, True), (29.0, False), (2.0, True)):
         now[0] += seconds
-        assert keeper.keep(run_of(made), trainer, next(events)) == due
+        assert checkpointer.keep(run_of(made), trainer, next(events)) == due
 
 
 def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +196,11 @@ def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, mon
         atomic_io, "write_atomic", lambda *given, **more: (write(*given, **more), now.__setitem__(0, now[0] + 0.1))
     )
     made = plan(steps=100, evaluations=100)
-    trainer, keeper = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=1e9)
+    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=1e9)
     saves = []
     for event in trainer.run():
         now[0] += 0.5
-        if keeper.keep(run_of(made), trainer, event):
+        if checkpointer.keep(run_of(made), trainer, event):
             saves.append(event)
     assert isinstance(saves[0], Evaluation)  # the first one at once
     assert isinstance(saves[-1], Finished)
@@ -206,14 +208,14 @@ def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, mon
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    keeper = Checkpointer(tmp_path / "m.safetensors", 60)
-    lock = keeper.lock()
+    checkpointer = Checkpointer(tmp_path / "m.safetensors", 60)
+    lock = checkpointer.lock()
     with pytest.raises(BusyError, match="another charrnn is training it"):
         Checkpointer(tmp_path / "m.safetensors", 60).lock()
     Checkpointer(tmp_path / "other.safetensors", 60).lock().release()
     lock.release()
     lock.release()
-    keeper.lock().release()
+    checkpointer.lock().release()
     assert names(tmp_path) == set()
 
 
@@ -259,16 +261,16 @@ def test_a_save_that_fails_anywhere_leaves_what_was_there(
         folder = tmp_path / str(number)
         shutil.copytree(origin, folder)
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        keeper = Checkpointer(folder / "m.safetensors", 60)
-        saved, _ = keeper.find()
-        keeper.adopt_existing()
+        checkpointer = Checkpointer(folder / "m.safetensors", 60)
+        saved, _ = checkpointer.find()
+        checkpointer.adopt_existing()
         trainer = saved.trainer(corpus())
         events = trainer.run()
         while not isinstance(event := next(events), Evaluation):
             pass
         with monkeypatch.context() as patch:
             break_call(patch, call, number, error)
-            told = complaint(partial(keeper.keep, saved.run, trainer, event, now=True))
+            told = complaint(partial(checkpointer.keep, saved.run, trainer, event, now=True))
         if told is None:
             break
         failed += 1

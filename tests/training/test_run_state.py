@@ -214,8 +214,8 @@ def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
     for made, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
         saved = extend(broken_off(made, LONG, 20), Overrides(**budget))[0]
         trainer = saved.trainer(corpus())
-        step = trainer._learner.step
-        trainer._learner.step = lambda *given, step=step: rates.append(given[-1]) or step(*given)  # type: ignore[method-assign]
+        step = trainer._train_step.step
+        trainer._train_step.step = lambda *given, step=step: rates.append(given[-1]) or step(*given)  # type: ignore[method-assign]
         next(trainer.run())
     assert rates[0] == rates[1]
 

@@ -21,7 +21,7 @@ from charrnn.training.train_step import TrainStep
 V, T, B = 11, 6, 2 * GROUP + 3  # three groups
 
 
-def learner(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
+def step_of(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
     network = CharRNN(ModelConfig(hidden=12, dropout=dropout), V)
     network.initialize(seed=3)
     settled = {"device": "cpu", "precision": "fp32", "engine": "native", "threads": 1, "batch_size": B, **train}
@@ -30,7 +30,7 @@ def learner(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_a_last_group_of_one_stream_learns_too(engine: Engine) -> None:
-    made, batch = learner(engine=engine, batch_size=GROUP + 1), GROUP + 1
+    made, batch = step_of(engine=engine, batch_size=GROUP + 1), GROUP + 1
     ids = np.random.default_rng(0).integers(V, size=(T + 1, batch))
     one, after = made.step(0, ids[:-1], ids[1:], made.network.zero_state(batch), 0.01)
     assert np.isfinite(one)
@@ -59,8 +59,8 @@ def assert_near(one: object, other: object) -> None:
 @pytest.mark.parametrize("padded", [0, 1, 3])
 def test_any_number_of_threads_learns_the_same_to_the_bit(engine: Engine, threads: int, padded: int) -> None:
     settings: dict[str, object] = {"engine": engine, "dropout": 0.4}
-    one = learn(learner(**settings), padded=padded)
-    other = learn(learner(threads=threads, **settings), padded=padded)
+    one = learn(step_of(**settings), padded=padded)
+    other = learn(step_of(threads=threads, **settings), padded=padded)
     assert one[0] == other[0]
     assert all(torch.equal(*pair) for pair in zip(one[2], other[2], strict=True))
     for (_, left), (_, right) in zip(one[1].named(), other[1].named(), strict=True):
@@ -69,28 +69,28 @@ def test_any_number_of_threads_learns_the_same_to_the_bit(engine: Engine, thread
 
 @pytest.mark.parametrize("padded", [0, 3])
 def test_groups_learn_what_the_whole_batch_learns(padded: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = learn(learner(), padded=padded)
+    groups = learn(step_of(), padded=padded)
     monkeypatch.setattr(module, "groups_of", lambda batch: [slice(0, batch)])
-    whole = learn(learner(), padded=padded)
+    whole = learn(step_of(), padded=padded)
     assert_near([groups[0], groups[2]], [whole[0], whole[2]])
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_either_engine_learns_the_same(engine: Engine) -> None:
-    one, other = learn(learner(engine=engine)), learn(learner())
+    one, other = learn(step_of(engine=engine)), learn(step_of())
     assert_near([one[0], one[2]], [other[0], other[2]])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_is_repeated_to_the_bit(threads: int) -> None:
-    one, same = (learn(learner(dropout=0.4, threads=threads)) for _ in range(2))
+    one, same = (learn(step_of(dropout=0.4, threads=threads)) for _ in range(2))
     assert one[0] == same[0]
     assert all(torch.equal(*pair) for pair in zip(one[2], same[2], strict=True))
 
 
 def test_dropout_differs_between_steps_seeds_and_groups() -> None:
-    assert learn(learner(dropout=0.4, seed=0))[0] != learn(learner(dropout=0.4, seed=1))[0]
-    made = learner(dropout=0.4)
+    assert learn(step_of(dropout=0.4, seed=0))[0] != learn(step_of(dropout=0.4, seed=1))[0]
+    made = step_of(dropout=0.4)
     ids = np.tile(np.arange(T)[:, None] % V, (1, B))
     state = made.network.zero_state(B)
     kept = copy.deepcopy(made.network.state_dict())
@@ -105,13 +105,13 @@ def test_dropout_differs_between_steps_seeds_and_groups() -> None:
 def test_the_groups_share_weights_that_are_packed_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     pack, calls = recurrence.pack, []
     monkeypatch.setattr(recurrence, "pack", lambda *arguments: calls.append(1) or pack(*arguments))
-    learn(learner(threads=3), steps=2)
+    learn(step_of(threads=3), steps=2)
     assert len(calls) == 2 * 2  # steps, layers
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_learner_that_is_done_gives_its_memory_back_at_once(threads: int) -> None:
-    made = learner(threads=threads)
+    made = step_of(threads=threads)
     learn(made)
     network = weakref.ref(made.network)
     gc.disable()  # the collector comes when it likes, and autotuning leaves many of them behind
@@ -126,7 +126,7 @@ def test_the_number_of_threads_is_as_it_was_after_a_step() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        learn(learner(threads=2), steps=1)
+        learn(step_of(threads=2), steps=1)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -134,7 +134,7 @@ def test_the_number_of_threads_is_as_it_was_after_a_step() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_loss_that_is_no_number_changes_nothing(threads: int) -> None:
-    made = learner(threads=threads)
+    made = step_of(threads=threads)
     before = [parameter.detach().clone() for parameter in made.network.parameters()]
     state = made.network.zero_state(B)
     poisoned = state.map(torch.clone)
@@ -146,13 +146,13 @@ def test_a_loss_that_is_no_number_changes_nothing(threads: int) -> None:
 
 
 def test_an_error_in_a_group_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = learner(threads=2)
+    made = step_of(threads=2)
     with pytest.raises(IndexError):
         made.step(0, np.full((T, B), V), np.zeros((T, B), np.int64), made.network.zero_state(B), 0.01)
 
 
 def test_the_average_is_of_the_weights_after_late_steps() -> None:
-    made, steps, every = learner(), 200, []
+    made, steps, every = step_of(), 200, []
     draw, state = np.random.default_rng(0), made.network.zero_state(B)
     for number in range(steps):
         ids = draw.integers(V, size=(T + 1, B))
@@ -167,7 +167,7 @@ def test_the_average_is_of_the_weights_after_late_steps() -> None:
 
 
 def test_the_gradient_is_that_of_the_mean_loss() -> None:
-    made, ids = learner(clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
+    made, ids = step_of(clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
     logits, _ = made.network(torch.from_numpy(ids[:-1]), made.network.zero_state(B))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(ids[1:]).flatten())
     grads = torch.autograd.grad(loss, list(made.network.parameters()))

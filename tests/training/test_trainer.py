@@ -273,8 +273,8 @@ def test_a_loss_that_is_no_number_rolls_back_and_goes_on_at_half_the_rate(monkey
     back = next(event for event in events if isinstance(event, RolledBack))
     assert (back.step, back.back_to, back.learning_rate) == (34, 30, 0.005)
     assert math.isnan(back.nats)
-    rates, step = [], trainer._learner.step
-    monkeypatch.setattr(trainer._learner, "step", lambda *given: rates.append(given[-1]) or step(*given))
+    rates, step = [], trainer._train_step.step
+    monkeypatch.setattr(trainer._train_step, "step", lambda *given: rates.append(given[-1]) or step(*given))
     following = list(events)
     assert following[0].step == 31
     assert rates[0] == pytest.approx(0.005 * schedule(0.3, 0.02))
@@ -297,9 +297,9 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = Trainer(corpus(), plan(steps=100, evaluations=20, learning_rate=0.01))
-    step = trainer._learner.step
+    step = trainer._train_step.step
     monkeypatch.setattr(
-        trainer._learner, "step", lambda *given: step(*given) if given[0] < 33 else (math.inf, given[3])
+        trainer._train_step, "step", lambda *given: step(*given) if given[0] < 33 else (math.inf, given[3])
     )
     seen = []
     with pytest.raises(
