@@ -20,34 +20,13 @@ from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
-from side_by_side import Laps, cores, describe_machine, median, ratio, table
+from side_by_side import Contestant, Laps, cores, describe_machine, median, ratio, table
 
 V, T, B = 65, 64, 32
 CELLS, SIZES = ("lstm", "gru", "rnn"), (192, 448, 704)
 WAYS = ("native", "groups", "whole")
 DOCUMENT = 300  # characters of a document
 HEADER = ("2 layers, B = 32", *(f"{way} ms" for way in WAYS), "native / groups", "native / whole")
-
-
-class Contestant:
-    """A network that learns in a process of its own, when it is its turn."""
-
-    def __init__(self, settings: dict[str, Any], seconds: float) -> None:
-        self._pipe, end = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_learn, args=(settings, seconds, end), daemon=True)
-        self._process.start()
-
-    def lap(self) -> float:
-        """Return the seconds of a step."""
-        self._pipe.send("lap")
-        seconds: float = self._pipe.recv()
-        return seconds
-
-    def end(self) -> None:
-        """Free what it holds."""
-        self._process.kill()
-        self._process.join()
 
 
 def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
@@ -111,12 +90,12 @@ def measure(cell: str, hidden: int, arguments: argparse.Namespace, seconds: floa
         "cell": cell, "hidden": hidden, "batch_size": arguments.batch, "threads": arguments.threads,
         "precision": arguments.precision, "documents": arguments.documents,
     }  # fmt: skip
-    contestants = {way: Contestant({**settings, "way": way}, seconds) for way in WAYS}
+    contestants = {way: Contestant(_learn, {**settings, "way": way}, seconds) for way in WAYS}
     laps: Laps = {way: [] for way in WAYS}
     try:
         for counted in [False] + [True] * arguments.rounds:
             for way, contestant in contestants.items():
-                lap = contestant.lap()
+                lap = contestant.ask()
                 if counted:
                     laps[way].append(lap)
     finally:

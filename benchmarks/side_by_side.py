@@ -4,6 +4,7 @@ A figure in seconds says little on a machine whose speed changes by the hour; a 
 (A B A B) within one run says much. So every round gives a ratio of its own, and the median of the rounds is quoted.
 """
 
+import multiprocessing
 import os
 import platform
 import statistics
@@ -13,11 +14,40 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")  # of the processor, where they matter here
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 Laps = dict[str, list[float]]  # seconds of each contestant, one per round
+
+
+class Contestant:
+    """Something that is measured in a process of its own, when it is its turn.
+
+    Args:
+        work: is called there with the settings, the seconds and a pipe; answers every request with a number.
+        settings: of what is measured.
+        seconds: of a measurement, at least.
+    """
+
+    def __init__(self, work: Callable[..., None], settings: dict[str, Any], seconds: float) -> None:
+        self.settings = settings
+        self._pipe, end = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=work, args=(dict(settings), seconds, end), daemon=True)
+        self._process.start()
+
+    def ask(self, request: str = "lap") -> float:
+        """Return the answer to a request."""
+        self._pipe.send(request)
+        answer: float = self._pipe.recv()
+        return answer
+
+    def end(self) -> None:
+        """Free what it holds."""
+        self._process.kill()
+        self._process.join()
 
 
 def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> Laps:

@@ -8,7 +8,6 @@ whoever computes them. `backends.py` compares the native engine with torch used 
 """
 
 import argparse
-import multiprocessing
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
-from side_by_side import Laps, cores, describe_machine, median, ratio, table
+from side_by_side import Contestant, Laps, cores, describe_machine, median, ratio, table
 
 V, T = 65, 64
 CELLS, SIZES, BATCHES = ("lstm", "gru", "rnn"), (128, 256, 512), (64,)
@@ -24,39 +23,6 @@ ALL_SIZES, ALL_BATCHES = (64, 128, 256, 512, 1024), (16, 64, 256)
 ENGINES = ("torch", "native")
 HEADER = ("2 layers, torch / native", "B", *(f"{name} char/s" for name in ENGINES))
 HEADER += ("native / torch", "GFLOP/s", "limit", "share")
-
-
-class Contestant:
-    """A network that learns in a process of its own.
-
-    Args:
-        settings: cell, hidden, batch_size, engine, precision, threads.
-        seconds: of a lap, at least.
-    """
-
-    def __init__(self, settings: dict[str, Any], seconds: float) -> None:
-        self.precision = settings["precision"]
-        self._pipe, end = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_learn, args=(settings, seconds, end), daemon=True)
-        self._process.start()
-
-    def lap(self) -> float:
-        """Seconds per step, infinite where this engine cannot have this precision."""
-        self._pipe.send("lap")
-        seconds: float = self._pipe.recv()
-        return seconds
-
-    def limit(self) -> float:
-        """GFLOP/s of a matrix product in this precision."""
-        self._pipe.send("limit")
-        rate: float = self._pipe.recv()
-        return rate
-
-    def end(self) -> None:
-        """Gives its memory back."""
-        self._process.kill()
-        self._process.join()
 
 
 def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
@@ -118,18 +84,19 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
     try:
         for name in ENGINES:
             several = [
-                Contestant({**settings, "engine": name, "precision": precision}, seconds) for precision in precisions
+                Contestant(_learn, {**settings, "engine": name, "precision": precision}, seconds)
+                for precision in precisions
             ]
-            contestants[name] = several[0] if len(several) == 1 else min(several, key=Contestant.lap)
+            contestants[name] = several[0] if len(several) == 1 else min(several, key=Contestant.ask)
             for other in several:
                 if other is not contestants[name]:
                     other.end()
         for counted in [False] + [True] * rounds:
             for name, contestant in contestants.items():
-                lap = contestant.lap()
+                lap = contestant.ask()
                 if counted:
                     laps[name].append(lap)
-            limits.append(contestants["native"].limit())
+            limits.append(contestants["native"].ask("limit"))
     finally:
         for contestant in contestants.values():
             contestant.end()
@@ -137,7 +104,7 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
     limit = statistics.median(limits)
     parameters = ModelConfig(cell=cell, hidden=hidden).parameters(V)  # type: ignore[arg-type]
     rate = 6 * parameters * characters / median(laps, "native") / 1e9
-    title = f"{hidden} {cell.upper()}, {' / '.join(contestant.precision for contestant in contestants.values())}"
+    title = f"{hidden} {cell.upper()}, {' / '.join(contestant.settings['precision'] for contestant in contestants.values())}"
     rates = [characters / median(laps, name) for name in laps]
     return [title, batch_size, *rates, ratio(laps, "torch", "native"), rate, limit, rate / limit]
 
