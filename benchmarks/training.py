@@ -104,7 +104,8 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
     limit = statistics.median(limits)
     parameters = ModelConfig(cell=cell, hidden=hidden).parameters(V)  # type: ignore[arg-type]
     rate = 6 * parameters * characters / median(laps, "native") / 1e9
-    title = f"{hidden} {cell.upper()}, {' / '.join(contestant.settings['precision'] for contestant in contestants.values())}"
+    chosen = " / ".join(contestant.settings["precision"] for contestant in contestants.values())
+    title = f"{hidden} {cell.upper()}, {chosen}"
     rates = [characters / median(laps, name) for name in laps]
     return [title, batch_size, *rates, ratio(laps, "torch", "native"), rate, limit, rate / limit]
 
