@@ -47,6 +47,13 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
     return Checkpoint(config, vocabulary, network.tensors(), record)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what this machine's user has measured and compiled out of the tests, and the other way round."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("LOCALAPPDATA", None)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Checkpoint:
     return make_checkpoint()

@@ -69,7 +69,8 @@ def bench(args: BenchOptions) -> None:
         source = corpus_options.find(args.corpus, args.text.glob)
         text = corpus_options.read(source, overrides.apply(ReadConfig()), console)
 
-    from charrnn.training.autotune import plan_here
+    from charrnn.rnn.costs import remember
+    from charrnn.training.autotune import measure_costs, plan_here
     from charrnn.training.bench import Bench  # torch: more than a second
 
     workbench = Bench(config)
@@ -77,6 +78,7 @@ def bench(args: BenchOptions) -> None:
     plans: dict[str, Plan] = {}
     with console.bar(total=len(models) + (len(MINUTES) if text else 0), layout=LAYOUT) as bar:
         console.line(f"measuring: {workbench.host.processor}, {workbench.host.cores} cores")
+        remember(measure_costs())  # by which the other commands choose between NumPy and what must be loaded
         for model in models:
             bar.set_description_str(f"{model.layers} x {model.hidden} {model.cell.upper()}")
             speeds.append(workbench.speed(model))

@@ -5,7 +5,6 @@ others to rounding. So the choice is a matter of speed alone, and this is the on
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -15,6 +14,7 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import Device, Engine, SamplePrecision
 from charrnn.errors import SettingError
 from charrnn.rnn.choices import Choices
+from charrnn.rnn.costs import Costs, remembered_costs
 from charrnn.rnn.numpy_rnn import Ids, NumPyRNN
 from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
@@ -73,31 +73,6 @@ class Reader(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What backends cost, in seconds. The defaults are of a laptop's order of magnitude; only their ratios matter."""
-
-    load_compiled: float = 0.05  # to load the compiler's library and the code
-    compile: float = 1.5  # once on a machine
-    load_torch: float = 2.0  # and the training kernels
-    numpy_char: float = 2e-4  # NumPy in int8: a character of a stream alone,
-    numpy_char_parameter: float = 4e-10  # and for each parameter
-    numpy_step: float = 6e-5  # NumPy in fp32: a step,
-    numpy_stream: float = 5e-6  # for each stream of it,
-    numpy_stream_parameter: float = 3e-11  # and for each parameter
-
-    def decoding(self, characters: float, parameters: int) -> float:
-        """Return the seconds in which NumPy reads and chooses characters one by one."""
-        return characters * (self.numpy_char + parameters * self.numpy_char_parameter)
-
-    def reading(self, steps: int, streams: int, parameters: int) -> float:
-        """Return the seconds in which NumPy reads T steps of B streams."""
-        return steps * (self.numpy_step + streams * (self.numpy_stream + parameters * self.numpy_stream_parameter))
-
-
-TYPICAL = Costs()
-
-
 class Timing(Protocol):
     """How fast one way to train turned out to be."""
 
@@ -119,13 +94,14 @@ class Decoders:
     Args:
         model: the model.
         on_compile: called before the compilation of code that isn't on disk yet.
-        costs: of the backends.
+        costs: of the backends; those that are remembered of this machine unless given.
     """
 
     def __init__(
-        self, model: Checkpoint, on_compile: Callable[[], None] = lambda: None, costs: Costs = TYPICAL
+        self, model: Checkpoint, on_compile: Callable[[], None] = lambda: None, costs: Costs | None = None
     ) -> None:
-        self._model, self._on_compile, self._costs = model, on_compile, costs
+        self._model, self._on_compile = model, on_compile
+        self._costs = costs or remembered_costs()
         self._numpy: dict[SamplePrecision, Decoder] = {}
         self._compiled: Decoder | None = None
         self._cannot_compile = False
@@ -163,7 +139,7 @@ class SwitchingReader:
         load_torch: returns the network in torch.
         expected: characters that will be read, as far as known.
         lanes: streams in which they will be read, about.
-        costs: of the backends.
+        costs: of the backends; those that are remembered of this machine unless given.
     """
 
     def __init__(
@@ -172,10 +148,10 @@ class SwitchingReader:
         load_torch: Callable[[], Reader],
         expected: int = 0,
         lanes: int = 1,
-        costs: Costs = TYPICAL,
+        costs: Costs | None = None,
     ) -> None:
         self.vocab_size, self.boundary = len(model.vocabulary), model.vocabulary.boundary
-        self._parameters, self._costs = model.model.parameters(self.vocab_size), costs
+        self._parameters, self._costs = model.model.parameters(self.vocab_size), costs or remembered_costs()
         self._numpy = NumPyRNN(model.model, model.tensors, "fp32")
         self._load_torch, self._spent = load_torch, 0.0
         self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // lanes, lanes)) else None

@@ -14,11 +14,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
+from charrnn.config import Engine, ModelConfig, Precision, SamplePrecision, TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.errors import is_out_of_memory
 from charrnn.rnn.backend import fastest, resolve_device
+from charrnn.rnn.costs import TYPICAL, Costs
+from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.thread_team import usable_cores
 from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
@@ -27,6 +29,8 @@ from charrnn.training.train_step import WARM_UP, TrainStep
 
 TRIAL_SECONDS = 0.25  # how long one way to train is tried
 TRIAL_STEPS = 3  # and at least how many steps, those to warm up not counted
+_COSTS_VOCABULARY = 65  # characters of the networks that are timed in NumPy
+_LEAST_COST = 1e-13  # seconds; what is measured may be lost in the noise
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 
 
@@ -122,6 +126,38 @@ class Autotuner:
             if counted and (counted[-1] > limit or sum(counted) > 4 * TRIAL_SECONDS):
                 break
         return statistics.median(seconds[WARM_UP:])
+
+
+def measure_costs() -> Costs:
+    """Measure what NumPy takes on this machine; a second. What it is compared with stays as it is typical."""
+    small, large = ModelConfig(hidden=64), ModelConfig(hidden=256)
+    sizes = [model.parameters(_COSTS_VOCABULARY) for model in (small, large)]
+    decoding = [_seconds_per_step(model, "int8", 1) for model in (small, large)]
+    per_parameter = max(decoding[1] - decoding[0], 0) / (sizes[1] - sizes[0])
+    alone, together, larger = (
+        _seconds_per_step(model, "fp32", streams) for model, streams in ((small, 1), (small, 33), (large, 33))
+    )
+    per_stream_parameter = max(larger - together, 0) / 33 / (sizes[1] - sizes[0])
+    per_stream = max((together - alone) / 32 - sizes[0] * per_stream_parameter, 0)
+    measured = {
+        "numpy_char": decoding[0] - sizes[0] * per_parameter, "numpy_char_parameter": per_parameter,
+        "numpy_step": alone - per_stream, "numpy_stream": per_stream,
+        "numpy_stream_parameter": per_stream_parameter,
+    }  # fmt: skip
+    return replace(TYPICAL, **{name: max(seconds, _LEAST_COST) for name, seconds in measured.items()})
+
+
+def _seconds_per_step(model: ModelConfig, precision: SamplePrecision, streams: int) -> float:
+    """Return the seconds in which NumPy reads a character of each stream."""
+    random = np.random.default_rng(0)
+    shapes = model.tensor_shapes(_COSTS_VOCABULARY).items()
+    network = NumPyRNN(model, {name: random.random(shape, np.float32) * 0.1 for name, shape in shapes}, precision)
+    ids, state, seconds = np.arange(streams), network.zero_state(streams), list[float]()
+    while len(seconds) < 20 or sum(seconds) < 0.05:
+        started = time.perf_counter()
+        _, state = network.step(ids, state)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def set_up_torch(threads: int) -> None:

@@ -21,7 +21,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import write
 from charrnn.rnn.backend import Decoders
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.training.autotune import Autotuner
+from charrnn.training.autotune import Autotuner, set_up_torch
 
 VOCABULARY = Vocabulary("".join(map(chr, range(32, 97))))  # V = 65, as in tiny-shakespeare
 FLOPS = 6  # per parameter and character: a product and a sum, forward once and backward twice
@@ -84,6 +84,7 @@ class Bench:
 
     def speed(self, model: ModelConfig) -> Speed:
         """Measures one network; a few seconds."""
+        set_up_torch(self._machine.threads)
         size, config = len(VOCABULARY), self._config
         pace = self._machine.measure_step(model, config, size)
         parameters = model.parameters(size)

@@ -13,7 +13,8 @@ from charrnn.config import Cell, ModelConfig
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
 from charrnn.evaluation import surprisal as module
 from charrnn.evaluation.surprisal import SurprisalMeter
-from charrnn.rnn.backend import TYPICAL, Reader, SwitchingReader
+from charrnn.rnn.backend import Reader, SwitchingReader
+from charrnn.rnn.costs import TYPICAL
 from charrnn.rnn.torch_reader import TorchReader, torch_reader
 from charrnn.rnn.torch_rnn import CharRNN
 

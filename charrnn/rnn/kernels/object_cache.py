@@ -21,6 +21,7 @@ from llvmlite import binding, ir
 
 from charrnn.errors import FileError
 from charrnn.io.atomic_io import write_atomic
+from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 FOLDER_VARIABLE = "CHARRNN_CACHE"  # of the environment: where compiled code is kept
@@ -140,9 +141,7 @@ def _folders() -> list[Path]:
     """Return where code may be kept: the folder that was named, or beside the sources, or else among the user's."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return [Path(named)]
-    own = Path(os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    users = [own / "charrnn"] if own.is_absolute() else []  # never relative to the current folder
-    return [_HERE / "__pycache__", *users]
+    return [_HERE / "__pycache__", *filter(None, [user_cache()])]
 
 
 def _read(file: str) -> bytes | None:

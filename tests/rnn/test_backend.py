@@ -1,0 +1,81 @@
+"""The choice of a backend: by costs that were measured and remembered, or by typical ones."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charrnn.checkpoint import Checkpoint
+from charrnn.rnn.backend import Decoders, fastest
+from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.costs import TYPICAL, Costs, remember, remembered_costs
+from charrnn.rnn.numpy_rnn import NumPyRNN
+from charrnn.training.autotune import measure_costs
+from charrnn.training.plan import StepTiming
+
+SLOW_NUMPY = replace(TYPICAL, numpy_char=1.0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "charrnn" / "costs.json"
+
+
+def test_costs_are_typical_until_they_are_remembered() -> None:
+    assert remembered_costs() == TYPICAL
+    assert remember(SLOW_NUMPY)
+    assert remembered_costs() == SLOW_NUMPY
+
+
+def test_what_is_remembered_decides(tiny: Checkpoint) -> None:
+    assert isinstance(Decoders(tiny).choose("int8", 10), NumPyRNN)
+    remember(SLOW_NUMPY)
+    assert isinstance(Decoders(tiny).choose("int8", 10), CompiledRNN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": "another"}, {"costs": {}}, {"costs": None}, {"costs": asdict(TYPICAL) | {"compile": -1.0}},
+        {"costs": asdict(TYPICAL) | {"compile": float("nan")}}, {"costs": asdict(TYPICAL) | {"compile": 1e300}},
+        {"costs": asdict(TYPICAL) | {"compile": "1"}}, {"costs": asdict(TYPICAL) | {"more": 1.0}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_as_it_was_written_is_not_believed(cache: Path, change: dict[str, Any]) -> None:
+    remember(SLOW_NUMPY)
+    cache.write_text(json.dumps({**json.loads(cache.read_text()), **change}))
+    assert remembered_costs() == TYPICAL
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"1", b"{", b"[" * 100_000])
+def test_a_damaged_file_is_as_good_as_none(cache: Path, data: bytes) -> None:
+    remember(SLOW_NUMPY)
+    cache.write_bytes(data)
+    assert remembered_costs() == TYPICAL
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for place in (str(tmp_path / "file"), "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", place)
+        assert not remember(TYPICAL)
+        assert remembered_costs() == TYPICAL
+
+
+def test_measured_costs_grow_with_what_there_is_to_do() -> None:
+    costs = measure_costs()
+    assert all(0 < cost < 10 for cost in asdict(costs).values())
+    assert costs.decoding(100, 10**6) > costs.decoding(10, 10**6)
+    assert costs.reading(10, 64, 10**6) > costs.reading(10, 1, 10**6)
+    assert costs.load_torch == Costs().load_torch
+
+
+def test_torch_has_to_win_by_a_margin() -> None:
+    native, torch = (StepTiming(seconds, "fp32", engine, 1) for seconds, engine in ((1.1, "native"), (1.0, "torch")))
+    assert fastest([torch, native]) is native
+    assert fastest([replace(torch, seconds_per_step=0.9), native]).engine == "torch"
