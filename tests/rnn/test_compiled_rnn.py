@@ -245,3 +245,14 @@ def test_a_state_beyond_its_bounds_is_cut_alike_by_both(cell: Cell) -> None:
         assert np.isfinite(logits).all()
         np.testing.assert_array_equal(logits, ours.step(np.arange(3), wild)[0])
         np.testing.assert_array_equal(after.flatten(), ours.step(np.arange(3), wild)[1].flatten())
+
+
+def test_of_characters_that_are_equally_likely_greedy_takes_the_first() -> None:
+    config, tensors = network("rnn", 1, 8)
+    equal = {name: np.zeros_like(array) if name.startswith("output") else array for name, array in tensors.items()}
+    ours, forbidden = CompiledRNN(config, equal), np.zeros(V, dtype=bool)
+    for first in (0, 2):
+        forbidden[:first] = True
+        choices = Choices(np.full((1, 5), -1), np.full((1, 5), 0.5), np.zeros((1, 5)), forbidden)
+        chosen, _, _ = ours.run(np.arange(5), ours.zero_state(5), choices, measure=False)
+        assert chosen.tolist() == [[first] * 5]
