@@ -25,7 +25,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 
 class Only:
-    """Marks a field of whose dataclass a command shows these settings as options, and no others."""
+    """Marks a dataclass field: the command has options for these of its settings only."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -99,7 +99,7 @@ def read(
         config: how it is read.
         console: shows the bar.
         cache: where the ids of a large text are kept.
-        look: is shown every piece of the text, whose ids are not kept then.
+        look: called with each piece of the text; the ids are not kept then.
         sift: leaves out what is not to be read.
 
     Raises:

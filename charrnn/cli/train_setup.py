@@ -81,7 +81,7 @@ class CorpusSpec:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a file from all others, by whatever name."""
+    """Return the device and inode number of a file, or None if there is none."""
     try:
         status = os.stat(path)
     except OSError:

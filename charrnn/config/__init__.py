@@ -36,7 +36,7 @@ Temperature = float | tuple[float, float]
 
 GLOB = "**/*.txt"  # the files of a folder that are read
 MOST_THREADS = 1024  # more crash the libraries below
-MOST_RECENT = 10_000  # characters, of which each sample holds as many
+MOST_RECENT = 10_000  # characters; each sample keeps that many in memory
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 

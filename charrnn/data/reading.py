@@ -38,7 +38,7 @@ class Hooks:
 
     advance: Callable[[int], object] = _NOTHING  # is called with each number of bytes that were read
     note: Callable[[str], object] = _NOTHING  # is called with what a person should know
-    look: Callable[[str], object] = _NOTHING  # is shown every piece of the text, as `Decoder.feed` returns it
+    look: Callable[[str], object] = _NOTHING  # called with each piece of the text, as `Decoder.feed` returns it
     sift: Callable[[str], str] = str  # is given text between two boundaries, and returns what is to be read of it
     collect: bool = True  # whether ids are wanted; without them there are only counts
 

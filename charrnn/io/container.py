@@ -1,9 +1,9 @@
 """A sealed file: named arrays and a JSON header in the safetensors format, with a digest over all of it.
 
 One metadata key holds the sorted JSON, because safetensors writes several in random order; so the same contents
-always give the same bytes. Reading executes nothing and needs no torch. What the header means is the business of
-whoever sealed it: ``checkpoint.py`` knows models, ``training/run_state.py`` knows runs,
-``generation/prompt_state.py`` knows states.
+always give the same bytes. Reading executes nothing and needs no torch. The meaning of the header is
+defined elsewhere: for models in ``checkpoint.py``, for runs in ``training/run_state.py``, for states in
+``generation/prompt_state.py``.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ def groups_of(batch: int) -> list[slice]:
 
 
 def torch_team(threads: int) -> ThreadTeam:
-    """Return threads in each of which torch computes undivided and takes denormal numbers for zero."""
+    """Return threads in which torch uses a single thread and flushes denormal numbers to zero."""
     return ThreadTeam(threads, _prepare)
 
 

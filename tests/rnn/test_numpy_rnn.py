@@ -12,6 +12,13 @@ from charrnn.rnn.torch_rnn import CharRNN
 V, CHARACTERS = 40, 200
 
 
+def _network(cell: str, hidden: int) -> NumPyRNN:
+    config = ModelConfig(cell=cell, layers=2, hidden=hidden)  # type: ignore[arg-type]
+    network = CharRNN(config, V)
+    network.initialize(seed=0)
+    return NumPyRNN(config, network.tensors(), "fp32")
+
+
 @pytest.mark.parametrize("embedding", [0, 12])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -37,10 +44,7 @@ def test_logits_are_those_of_the_torch_network(cell: str, layers: int, embedding
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
-    config = ModelConfig(cell=cell, layers=2, hidden=24)  # type: ignore[arg-type]
-    network = CharRNN(config, V)
-    network.initialize(seed=0)
-    numpy_rnn = NumPyRNN(config, network.tensors(), "fp32")
+    numpy_rnn = _network(cell, hidden=24)
     ids = np.random.default_rng(1).integers(V, size=(30, 5))
     states = [numpy_rnn.zero_state(1) for _ in range(5)]
     together = numpy_rnn.zero_state(5)
@@ -56,10 +60,7 @@ def test_streams_side_by_side_are_the_streams_alone(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_step_leaves_the_state_it_was_given(cell: str) -> None:
-    config = ModelConfig(cell=cell, layers=2, hidden=8)  # type: ignore[arg-type]
-    network = CharRNN(config, V)
-    network.initialize(seed=0)
-    numpy_rnn = NumPyRNN(config, network.tensors(), "fp32")
+    numpy_rnn = _network(cell, hidden=8)
     _, state = numpy_rnn.step(np.array([3]), numpy_rnn.zero_state(1))
     copy = state.map(np.copy)
     first, _ = numpy_rnn.step(np.array([5]), state)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,10 +158,11 @@ def test_a_function_that_is_not_there_is_an_import_error() -> None:
         {"result": np.zeros(1, dtype=np.int64)},
         {"result": np.zeros(1, dtype=np.int64), "number": 0, "more": 1},
         {"result": np.zeros(1, dtype=np.int64), "number": "one"},
+        {"result": 0, "number": 0},
     ],
-    ids=["another type", "not contiguous", "missing", "unknown", "no number"],
+    ids=["another type", "not contiguous", "missing", "unknown", "no number", "no array"],
 )
-def test_a_kernel_refuses_arguments_that_it_would_misread(arguments: dict[str, object]) -> None:
+def test_a_kernel_refuses_arguments_that_it_would_misread(arguments: dict[str, Any]) -> None:
     kernel = load_kernels("answer", PARAMETERS, Build())["answer"]
     with pytest.raises(TypeError):
         kernel(**arguments)

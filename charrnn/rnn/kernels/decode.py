@@ -40,7 +40,7 @@ def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
     Its arguments:
         streams, steps, layers: S, T, L.
         units: H, padded to a multiple of LANES.
-        width: W, which is V padded likewise.
+        width: W, which is V padded to a multiple of LANES.
         vocab_size: V.
         measure: whether to fill ``gaps`` and ``totals``.
         levels: the integer that stands for a hidden state of 1.
@@ -50,7 +50,7 @@ def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
         output, output_scales, output_biases: the output layer.
         penalties: (2, W), added to logits: for `surprisal`, and for `choose`.
         hidden: (L, S, H), replaced by the hidden state afterwards.
-        carried: (L, S, H), likewise the cell state; unused but for an LSTM.
+        carried: (L, S, H), replaced by the cell state afterwards; used by an LSTM only.
         codes: (2, L, S, H), the hidden state in integers, and room for the next.
         arriving: (S, G * LANES), workspace.
         reading: (S,), the ids that are read first; overwritten.

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from charrnn.rnn.kernels.object_cache import Target, load
@@ -30,7 +31,7 @@ class Kernel:
         kinds = "".join("d" if kind is float else "q" for kind in parameters.values())
         self._pack = struct.Struct(f"={kinds}").pack
 
-    def __call__(self, **arguments: Any) -> None:
+    def __call__(self, **arguments: "np.ndarray[Any, Any] | float") -> None:
         """Run the function.
 
         Args:
@@ -71,9 +72,9 @@ def load_kernels(
     return {function: Kernel(code.address(function), its, code) for function, its in functions.items()}
 
 
-def _address(name: str, array: Any, element: Element) -> int:
-    if array.dtype != element.dtype:
-        raise TypeError(f"{name}: expected an array of {element.dtype}, got {array.dtype}")
+def _address(name: str, array: "np.ndarray[Any, Any] | float", element: Element) -> int:
+    if not isinstance(array, np.ndarray) or array.dtype != element.dtype:
+        raise TypeError(f"{name}: expected an array of {element.dtype}, got {getattr(array, 'dtype', type(array))}")
     if not array.flags.c_contiguous:
         raise TypeError(f"{name}: expected a contiguous array")
     return int(array.__array_interface__["data"][0])

@@ -125,14 +125,14 @@ def _compile(module: ir.Module, target: Target) -> bytes:
 
 
 def _file(name: str, target: Target) -> str:
-    """Return the name of a file, which tells all that the code depends on."""
+    """Return a file name with a digest of everything that the code depends on."""
     facts = (name, __version__, llvmlite.__version__, binding.llvm_version_info, binding.get_process_triple(), target)
     return f"{name}-{hashlib.sha256(_sources() + repr(facts).encode()).hexdigest()[:16]}.o"
 
 
 @cache
 def _sources() -> bytes:
-    """Return a digest of every file of which a kernel may be made."""
+    """Return a digest of the source files that kernels are built from."""
     files = [*sorted(_HERE.glob("*.py")), _HERE.parent / "cells.py", _HERE.parent / "tanh_approx.py"]
     return hashlib.sha256(b"".join(_content(file) or b"" for file in files)).digest()
 

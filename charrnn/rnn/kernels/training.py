@@ -176,7 +176,7 @@ class _Recurrence:
         self._state(f["carried"], step_row + self.batch, here).store_vector(after[-1])
 
     def _multiply_gradients(self, later: Index, stream: Index, unit: Index, rows: Index) -> None:
-        """Write the gradient of a state by way of the next step's products, whose rows begin at ``later``."""
+        """Write the gradient of a state through the next step's products, whose rows begin at ``later``."""
         f, workspace = self.f, self._workspace(0)
         for gate, place in enumerate(self.cell.recurrent):
 
