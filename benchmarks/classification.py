@@ -18,9 +18,9 @@ import numpy as np
 from side_by_side import describe_machine, table
 
 import charrnn
-from charrnn.data.lines import Piece
-from charrnn.evaluation.line_scores import Scorer
-from charrnn.rnn.torch_reader import torch_reader
+from charrnn.data.lines import LineFragment
+from charrnn.evaluation.line_scores import LineScorer
+from charrnn.rnn.torch_scorer import torch_scorer
 
 SITE = Path(charrnn.__file__).parent.parent
 LEAST = 10  # characters of a line
@@ -106,11 +106,11 @@ def ours(
 ) -> list[str | float]:
     """One model for each language; the label is that of the one to which a line is least surprising."""
     started = time.perf_counter()
-    models = {name: charrnn.train(text, documents="lines", **budget).contents for name, text in training.items()}
+    models = {name: charrnn.train(text, documents="lines", **budget).checkpoint for name, text in training.items()}
     trained = time.perf_counter()
-    pieces = [Piece(line.encode()) for line in lines]
+    pieces = [LineFragment(line.encode()) for line in lines]
     nats = {
-        name: [score.nats for score in Scorer(model, torch_reader(model)).score(pieces)]
+        name: [score.nats for score in LineScorer(model, torch_scorer(model)).score(pieces)]
         for name, model in models.items()
     }
     names = list(nats)

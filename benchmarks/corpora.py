@@ -23,9 +23,9 @@ import numpy as np
 from side_by_side import alternate, describe_machine, median, ratio, table
 
 from charrnn.config import ReadConfig
-from charrnn.data.dataloader import Streams
-from charrnn.data.reading import read
-from charrnn.data.token_cache import Cache
+from charrnn.data.corpus_reader import read_corpus
+from charrnn.data.dataloader import StreamLoader
+from charrnn.data.token_cache import TokenCache
 
 ROOT = Path(__file__).parent.parent
 B, T, CHUNKS = 32, 64, 200
@@ -83,14 +83,14 @@ def train(text: Path, folder: Path, options: tuple[str, ...]) -> tuple[float, fl
 
 def loader(text: Path, folder: Path, config: ReadConfig, rounds: int) -> tuple[float, float, float]:
     """Microseconds of a chunk, ids per microsecond, and how many times as long as copying them it takes."""
-    corpus = read([str(text)], config, cache=Cache(folder / "kept", asked=True))
-    streams = Streams(corpus.split(0)[0], B, T)
+    corpus = read_corpus([str(text)], config, cache=TokenCache(folder / "kept", always=True))
+    streams = StreamLoader(corpus.split(0)[0], B, T)
     ids, places = np.zeros(CHUNKS * 2 * B * T, dtype=np.int64), np.random.default_rng(0)
 
     def load() -> None:
-        first = int(places.integers(max(1, streams.chunks - CHUNKS)))
+        first = int(places.integers(max(1, streams.steps_per_epoch - CHUNKS)))
         for step in range(first, first + CHUNKS):
-            streams.chunk(step)
+            streams.get_batch(step)
 
     laps = alternate({"loader": load, "copy": ids.copy}, rounds)
     return (

@@ -23,12 +23,12 @@ from side_by_side import Laps, describe_machine, median, ratio, table
 
 from charrnn.cli.console import Console
 from charrnn.cli.signals import Signals
-from charrnn.cli.train_progress import watch
+from charrnn.cli.train_progress import run_with_progress
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.data.reading import read
+from charrnn.data.corpus_reader import read_corpus
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.training.autotune import plan_here
+from charrnn.training.autotune import plan_for_this_machine
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.events import Event, Finished
 from charrnn.training.plan import Plan
@@ -76,11 +76,11 @@ class InTurn(Trainer):
 
 def bare_loop(plan: Plan) -> Callable[[], object]:
     """A step of the plan's network on one fixed batch."""
-    config = plan.train
-    network = CharRNN(plan.model, plan.distinct)
+    config = plan.train_config
+    network = CharRNN(plan.model_config, plan.vocab_size)
     network.initialize(seed=0)
     train_step = TrainStep(network, config)
-    ids = np.random.default_rng(0).integers(plan.distinct, size=(config.seq_length + 1, config.batch_size))
+    ids = np.random.default_rng(0).integers(plan.vocab_size, size=(config.seq_length + 1, config.batch_size))
     state = network.zero_state(config.batch_size)
     return lambda: train_step.step(0, ids[:-1], ids[1:], state, learning_rate=1e-3)
 
@@ -90,14 +90,14 @@ def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) ->
     overrides = Overrides(
         layers=2, hidden=hidden, dropout=0.0, steps=100 * steps * rounds, device="cpu", evaluations=1
     )
-    plan = plan_here(corpus, overrides)
+    plan = plan_for_this_machine(corpus, overrides)
     trainer = InTurn(corpus, plan, steps, rounds)
     with redirect_stderr(io.StringIO()):
         console = Console()
-        console.lively = True
-        run = Run.of(plan, overrides, corpus)
-        watch(trainer, run, Checkpointer(path, save_every=60), Signals(), console)
-    laps, train = trainer.laps, plan.train
+        console.interactive = True
+        run = Run.create(plan, overrides, corpus)
+        run_with_progress(trainer, run, Checkpointer(path, save_every=60), Signals(), console)
+    laps, train = trainer.laps, plan.train_config
     milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
     name = f"2x{hidden} LSTM, {train.precision}"
     return [name, train.batch_size, train.seq_length, *milliseconds, ratio(laps, "trainer", "bare")]
@@ -116,7 +116,7 @@ def main() -> None:
         text = np.random.default_rng(0).integers(ord("!"), ord("!") + DISTINCT, size=characters, dtype=np.uint8)
         file = Path(folder, "random.txt")
         file.write_bytes(text.tobytes())
-        corpus = read([str(file)])
+        corpus = read_corpus([str(file)])
         rows = [measure(corpus, Path(folder, "model.safetensors"), hidden, steps, rounds) for hidden in sizes]
     print(describe_machine(threads=torch.get_num_threads(), rounds=rounds, steps_of_a_round=steps), "\n")
     print(table(HEADER, rows))

@@ -72,7 +72,7 @@ def measure(text: Path, folder: Path, options: Sequence[str], size: int) -> list
 def main() -> None:
     """Trains every run in a temporary folder and prints the table; tells on stderr how far it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = datasets.FOLDER / "tiny-shakespeare.txt"
+    default = datasets.CORPUS_DIR / "tiny-shakespeare.txt"
     parser.add_argument("text", type=Path, nargs="?", default=default, help=f"what to train on ({default})")
     parser.add_argument("--minutes", nargs="*", default=["1"], help="budgets of a run each, beside no options (1)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each budget, seeds 0, 1, ... (1)")

@@ -29,7 +29,7 @@ from torch import nn
 
 from charrnn.config import Cell, ModelConfig, SampleConfig
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.generation.generate import Listed, Request, generate_batch, write
+from charrnn.generation.generate import Request, RequestList, generate, generate_batch
 from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.torch_rnn import CharRNN
@@ -62,7 +62,7 @@ class Module:
         return self._output(hidden), state
 
     @torch.inference_mode()
-    def write(self, length: int) -> str:
+    def generate(self, length: int) -> str:
         """A text of so many characters."""
         index, state, text = 0, None, []
         for _ in range(length):
@@ -129,7 +129,7 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
 
     def many() -> None:
         few = replace(config, length=STEPS)
-        for _ in generate_batch(compiled, VOCABULARY, few, Listed(Request(number) for number in range(STREAMS))):
+        for _ in generate_batch(compiled, VOCABULARY, few, RequestList(Request(number) for number in range(STREAMS))):
             pass
 
     def multiply() -> None:
@@ -138,11 +138,11 @@ def measure(cell: Cell, layers: int, hidden: int, characters: int, rounds: int) 
                 matrix.dot(vector)
 
     contestants = {
-        "loop": lambda: "".join(text for text, _ in write(compiled, VOCABULARY, config)),
-        "NumPy": lambda: "".join(text for text, _ in write(numpy_rnn, VOCABULARY, config)),
+        "loop": lambda: "".join(text for text, _ in generate(compiled, VOCABULARY, config)),
+        "NumPy": lambda: "".join(text for text, _ in generate(numpy_rnn, VOCABULARY, config)),
         "of 256": many,
-        "module": lambda: module.write(characters),
-        "ops": lambda: ops.write(characters),
+        "module": lambda: module.generate(characters),
+        "ops": lambda: ops.generate(characters),
         "products": multiply,
     }
     laps = alternate(contestants, rounds)

@@ -22,14 +22,14 @@ from side_by_side import alternate, cores, describe_machine, median, ratio, tabl
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import ModelConfig
+from charrnn.data.corpus_reader import read_corpus
 from charrnn.data.lines import Lines
-from charrnn.data.reading import read
-from charrnn.evaluation.line_scores import Scorer
-from charrnn.evaluation.metrics import carried_nats
-from charrnn.rnn.torch_reader import TorchReader, torch_reader
+from charrnn.evaluation.line_scores import LineScorer
+from charrnn.evaluation.metrics import mean_nats
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.training.autotune import keep_memory
-from charrnn.units import bits
+from charrnn.rnn.torch_scorer import TorchScorer, torch_scorer
+from charrnn.training.autotune import keep_freed_memory
+from charrnn.units import nats_to_bits
 from corpora import write_text
 
 STREAMS = 64
@@ -41,16 +41,16 @@ HEADER = (
 
 def make_model(cell: str, hidden: int, text: Path) -> Checkpoint:
     """An untrained one that knows the characters of a text."""
-    vocabulary = read([str(text)]).vocabulary
+    vocabulary = read_corpus([str(text)]).vocabulary
     config = ModelConfig(cell=cell, hidden=hidden)  # type: ignore[arg-type]
     network = CharRNN(config, len(vocabulary))
     network.initialize(seed=0)
     return Checkpoint(config, vocabulary, network.tensors(), {})
 
 
-def batch_reader(model: Checkpoint) -> list[TorchReader]:
+def batch_reader(model: Checkpoint) -> list[TorchScorer]:
     """The network by each engine."""
-    readers = [torch_reader(model, threads=cores()) for _ in ("native", "torch")]
+    readers = [torch_scorer(model, threads=cores()) for _ in ("native", "torch")]
     readers[1]._network.native = False
     return readers
 
@@ -78,29 +78,29 @@ def measure(cell: str, hidden: int, text: Path, rounds: int) -> list[str | float
     model = make_model(cell, hidden, text)
     path = text.with_name("model.safetensors")
     checkpoint.save(path, model)
-    ids = read([str(text)]).with_vocabulary(model.vocabulary).text()
+    ids = read_corpus([str(text)]).with_vocabulary(model.vocabulary).tokens()
     symbols = ids.take(np.arange(len(ids)))
     length = len(symbols) // STREAMS
     grid = symbols[: length * STREAMS].reshape(STREAMS, length).T
-    reader, never = torch_reader(model), np.zeros((length, STREAMS), dtype=bool)
+    reader, never = torch_scorer(model), np.zeros((length, STREAMS), dtype=bool)
     pieces = list(Lines(str(text)).batches(1 << 18))
 
     def score() -> None:
-        scorer = Scorer(model, reader)
+        scorer = LineScorer(model, reader)
         for batch in pieces:
-            b"".join(b"%.4f\t%b\n" % (bits(line.nats_per_char), line.data) for line in scorer.score(batch))
+            b"".join(b"%.4f\t%b\n" % (nats_to_bits(line.nats_per_char), line.data) for line in scorer.score(batch))
 
-    def whole(reader: TorchReader) -> None:
+    def whole(reader: TorchScorer) -> None:
         state = reader.zero_state(STREAMS)
         for begin in range(0, length - 1, 256):
             places = slice(begin, min(begin + 256, length - 1))
             after = slice(begin + 1, places.stop + 1)
-            _, state = reader.read(grid[places], grid[after], never[places], state)
+            _, state = reader.score(grid[places], grid[after], never[places], state)
 
     native, torchs = batch_reader(model)
     laps = alternate(
         {
-            "score": score, "eval": lambda: carried_nats(reader, ids),
+            "score": score, "eval": lambda: mean_nats(reader, ids),
             "native": lambda: whole(native), "torch": lambda: whole(torchs),
         }, rounds,
     )  # fmt: skip
@@ -129,7 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.lines, arguments.rounds, arguments.hidden = 300, 1, [16]
-    keep_memory()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "text.txt"
         write_text(text, arguments.lines * 60)

@@ -102,7 +102,7 @@ def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], roun
             contestant.end()
     characters = batch_size * T
     limit = statistics.median(limits)
-    parameters = ModelConfig(cell=cell, hidden=hidden).parameters(V)  # type: ignore[arg-type]
+    parameters = ModelConfig(cell=cell, hidden=hidden).num_parameters(V)  # type: ignore[arg-type]
     rate = 6 * parameters * characters / median(laps, "native") / 1e9
     chosen = " / ".join(contestant.settings["precision"] for contestant in contestants.values())
     title = f"{hidden} {cell.upper()}, {chosen}"

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Unpack
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig, SamplePrecision
-from charrnn.config.keywords import SampleKeywords, TrainKeywords, spell_out
+from charrnn.config.keywords import SampleKeywords, TrainKeywords, expand_keywords
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 from charrnn.generation import prompt_state as states
-from charrnn.generation.generate import Listed, Request, Sample, generate_batch, write
+from charrnn.generation.generate import Request, RequestList, Sample, generate, generate_batch
 from charrnn.generation.prompt_state import PromptState
-from charrnn.rnn.backend import Decoders, choose_reader
-from charrnn.units import bits
+from charrnn.rnn.backend import DecoderSelector, choose_scorer
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Event], None]
 
-_sampling = spell_out(SampleKeywords, SampleConfig)
-_training = spell_out(TrainKeywords, Overrides)
+_sampling = expand_keywords(SampleKeywords, SampleConfig)
+_training = expand_keywords(TrainKeywords, Overrides)
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Score:
     @property
     def bits_per_char(self) -> float:
         """The same in bits."""
-        return bits(self.nats)
+        return nats_to_bits(self.nats)
 
 
 class Model:
     """A trained model.
 
     Args:
-        contents: what a model file holds.
+        checkpoint: what a model file holds.
 
     Attributes:
-        contents: the shape, the vocabulary, the weights and the training record.
+        checkpoint: the shape, the vocabulary, the weights and the training record.
     """
 
-    def __init__(self, contents: Checkpoint) -> None:
-        self.contents = contents
-        self._decoders = Decoders(contents)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._decoder_selector = DecoderSelector(checkpoint)
 
     @_sampling
     def sample(
@@ -74,12 +74,12 @@ class Model:
         prompt: str = "",
         *,
         length: int | None = None,
-        primed: PromptState | None = None,
+        prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> str:
         """New text that continues the prompt, without the prompt; `stream` says more."""
         _refuse_endless(length)
-        return "".join(self.stream(prompt, length=length, primed=primed, **settings))
+        return "".join(self.stream(prompt, length=length, prompt_state=prompt_state, **settings))
 
     @_sampling
     def stream(
@@ -87,7 +87,7 @@ class Model:
         prompt: str = "",
         *,
         length: int | None = None,
-        primed: PromptState | None = None,
+        prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> Iterator[str]:
         """Yields new text as it is made, a character at a time; needs no torch.
@@ -95,7 +95,7 @@ class Model:
         Args:
             prompt: what to continue.
             length: new characters, 0 without end; None is 1000, or twice the longest document.
-            primed: what was read before the prompt; see `prime`.
+            prompt_state: what was read before the prompt; see `read_prompt`.
             settings: fields of `SampleConfig`, such as temperature, top_p, seed and stop.
 
         Raises:
@@ -103,42 +103,46 @@ class Model:
             UnknownCharacterError: the prompt holds characters that the model never saw.
         """
         config = self._config(length, settings)
-        self._check_own(primed)
-        vocabulary = self.contents.vocabulary
+        self._check_own(prompt_state)
+        vocabulary = self.checkpoint.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
-        network = self._decoders.choose(config.precision, len(prompt) + (config.length or math.inf))
-        symbols = (symbol for piece in write(network, vocabulary, config, prompt, primed) for symbol in piece.text)
+        network = self._decoder_selector.choose(config.precision, len(prompt) + (config.length or math.inf))
+        symbols = (
+            symbol for piece in generate(network, vocabulary, config, prompt, prompt_state) for symbol in piece.text
+        )
         return symbols if vocabulary.unit == "char" else _characters(symbols)
 
-    def prime(
-        self, text: str, *, primed: PromptState | None = None, precision: SamplePrecision = "int8"
+    def read_prompt(
+        self, text: str, *, prompt_state: PromptState | None = None, precision: SamplePrecision = "int8"
     ) -> PromptState:
-        """Reads a text, once, for any number of samples that continue it: ``model.sample(primed=...)``.
+        """Reads a text, once, for any number of samples that continue it: ``model.sample(prompt_state=...)``.
 
         Args:
             text: of any length; only characters that the model knows.
-            primed: what was read before.
+            prompt_state: what was read before.
             precision: of the weights; to continue with the one that is to be sampled with changes least.
 
         Raises:
             UnknownCharacterError: the text holds characters that the model never saw.
-            SettingError: ``primed`` is of another model.
+            SettingError: ``prompt_state`` is of another model.
         """
-        network = self._decoders.choose(SampleConfig(precision=precision).precision, len(text))
-        self._check_own(primed)
-        before = primed or replace(states.unprimed(network, self.contents.vocabulary), model=self._digest)
-        return states.read(network, before, self.contents.vocabulary.encode(text))
+        network = self._decoder_selector.choose(SampleConfig(precision=precision).precision, len(text))
+        self._check_own(prompt_state)
+        before = prompt_state or replace(
+            states.empty_prompt_state(network, self.checkpoint.vocabulary), model=self._digest
+        )
+        return states.read_prompt(network, before, self.checkpoint.vocabulary.encode(text))
 
-    def save_state(self, primed: PromptState, path: str | Path) -> None:
-        """Writes what `prime` gave to a file, for this model alone.
+    def save_state(self, prompt_state: PromptState, path: str | Path) -> None:
+        """Writes what `read_prompt` gave to a file, for this model alone.
 
         Raises:
             FileError: it cannot be written.
         """
-        self._check_own(primed)
-        states.check_free(Path(path))
-        states.save(Path(path), self.contents, primed)
+        self._check_own(prompt_state)
+        states.check_can_save(Path(path))
+        states.save(Path(path), self.checkpoint, prompt_state)
 
     def load_state(self, path: str | Path) -> PromptState:
         """Reads what `save_state` wrote.
@@ -146,7 +150,7 @@ class Model:
         Raises:
             ModelFileError: it is missing, damaged, no state, or that of another model.
         """
-        return states.load(Path(path), self.contents, self._decoders.choose("int8", 0))
+        return states.load(Path(path), self.checkpoint, self._decoder_selector.choose("int8", 0))
 
     @_sampling
     def samples(
@@ -155,7 +159,7 @@ class Model:
         count: int = 1,
         *,
         length: int | None = None,
-        primed: PromptState | None = None,
+        prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> Iterator[Sample]:
         """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
@@ -164,7 +168,7 @@ class Model:
             prompts: what to continue; they may be endless, and are taken a few hundred ahead.
             count: how many samples of each.
             length: as of `stream`.
-            primed: what was read before each prompt; see `prime`.
+            prompt_state: what was read before each prompt; see `read_prompt`.
             settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
 
         Returns:
@@ -181,15 +185,15 @@ class Model:
         if count < 1:
             raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
         config = self._config(length, settings)
-        self._check_own(primed)
-        vocabulary = self.contents.vocabulary
+        self._check_own(prompt_state)
+        vocabulary = self.checkpoint.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
         if config.unknown == "skip":
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
-        requests = Listed(Request(number, prompt) for number, prompt in enumerate(repeated))
-        network = self._decoders.choose(config.precision, characters)
-        return generate_batch(network, vocabulary, config, requests, primed)
+        requests = RequestList(Request(number, prompt) for number, prompt in enumerate(repeated))
+        network = self._decoder_selector.choose(config.precision, characters)
+        return generate_batch(network, vocabulary, config, requests, prompt_state)
 
     def score(self, text: str) -> Score:
         """How well the model predicts a text, the state carried from end to end.
@@ -198,17 +202,21 @@ class Model:
             UnknownCharacterError: the text holds characters that the model never saw.
             CorpusError: fewer than two characters, so there is nothing to predict.
         """
-        from charrnn.data.reading import of
-        from charrnn.evaluation.metrics import carried_nats
-        from charrnn.evaluation.surprisal import lanes_of
+        from charrnn.data.corpus_reader import corpus_from_text
+        from charrnn.evaluation.metrics import mean_nats
+        from charrnn.evaluation.surprisal import num_segments
 
-        ids = of(text, self.contents.reading, "the text").with_vocabulary(self.contents.vocabulary).text()
+        ids = (
+            corpus_from_text(text, self.checkpoint.read_config, "the text")
+            .with_vocabulary(self.checkpoint.vocabulary)
+            .tokens()
+        )
         return Score(
-            len(ids) - 1, carried_nats(choose_reader(self.contents, len(ids), lanes=lanes_of(len(ids))), ids)
+            len(ids) - 1, mean_nats(choose_scorer(self.checkpoint, len(ids), streams=num_segments(len(ids))), ids)
         )
 
     def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
-        """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `Scorer`.
+        """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `LineScorer`.
 
         Args:
             lines: with or without the line feed that counts as their end; they may be endless.
@@ -217,25 +225,25 @@ class Model:
         Raises:
             SettingError: ``carry`` where each line is a document to the model.
         """
-        from charrnn.data.lines import Piece
-        from charrnn.evaluation.line_scores import Scorer
+        from charrnn.data.lines import LineFragment
+        from charrnn.evaluation.line_scores import LineScorer
 
-        scorer = Scorer(self.contents, choose_reader(self.contents), carry=carry)
-        pieces = (Piece(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
+        scorer = LineScorer(self.checkpoint, choose_scorer(self.checkpoint), carry=carry)
+        pieces = (LineFragment(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
         while batch := list(islice(pieces, 1024)):
             yield from scorer.score(batch)
 
     @cached_property
     def _digest(self) -> str:
-        return checkpoint.digest(self.contents)
+        return checkpoint.digest(self.checkpoint)
 
     def _config(self, length: int | None, settings: SampleKeywords) -> SampleConfig:
-        return SampleConfig(length=self.contents.usual_length if length is None else length, **settings)
+        return SampleConfig(length=self.checkpoint.default_length if length is None else length, **settings)
 
-    def _check_own(self, primed: PromptState | None) -> None:
+    def _check_own(self, prompt_state: PromptState | None) -> None:
         """Makes sure that it was this model that read the text: to others its state means nothing."""
-        if primed is not None and primed.model != self._digest:
-            raise SettingError("primed", "is of another model", "prime this one")
+        if prompt_state is not None and prompt_state.model != self._digest:
+            raise SettingError("prompt_state", "is of another model", "read the prompt with this one")
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Writes the model to a file, whole or not at all.
@@ -244,8 +252,8 @@ class Model:
             ModelFileError: there is one already and ``replace`` is False.
             FileError: it cannot be written.
         """
-        checkpoint.check_free(Path(path), replace=replace)
-        checkpoint.save(Path(path), self.contents)
+        checkpoint.check_can_save(Path(path), replace=replace)
+        checkpoint.save(Path(path), self.checkpoint)
 
 
 def _characters(symbols: Iterable[str]) -> Iterator[str]:
@@ -276,11 +284,11 @@ def sample(
     prompt: str = "",
     *,
     length: int | None = None,
-    primed: PromptState | None = None,
+    prompt_state: PromptState | None = None,
     **settings: Unpack[SampleKeywords],
 ) -> str:
     """New text in the style of a model; see `Model.sample`."""
-    return model.sample(prompt, length=length, primed=primed, **settings)
+    return model.sample(prompt, length=length, prompt_state=prompt_state, **settings)
 
 
 def score(model: Model, text: str) -> Score:
@@ -309,12 +317,12 @@ def train(
     """
     overrides = Overrides(**settings)  # checked before torch is loaded
 
-    from charrnn.data.reading import AS_IT_STANDS, of
-    from charrnn.training.autotune import plan_here
+    from charrnn.data.corpus_reader import KEEP_NEWLINES, corpus_from_text
+    from charrnn.training.autotune import plan_for_this_machine
     from charrnn.training.trainer import Trainer
 
-    corpus = of(text, overrides.apply(AS_IT_STANDS), name)
-    trainer = Trainer(corpus, plan_here(corpus, overrides))
+    corpus = corpus_from_text(text, overrides.apply(KEEP_NEWLINES), name)
+    trainer = Trainer(corpus, plan_for_this_machine(corpus, overrides))
     for event in trainer.run():
         if listen is not None:
             listen(event)

@@ -1,4 +1,4 @@
-"""Sets of characters as people write them: what stands inside the brackets of a regular expression."""
+"""Sets of characters as people write them: what stands inside the compile_charset of a regular expression."""
 
 import re
 import warnings
@@ -6,7 +6,7 @@ import warnings
 from charrnn.errors import SettingError
 
 
-def brackets(field: str, characters: str) -> re.Pattern[str]:
+def compile_charset(field: str, characters: str) -> re.Pattern[str]:
     """The regular expression ``[characters]``, which matches one of them; nothing without any.
 
     Raises:

@@ -2,10 +2,10 @@
 
 A sealed file (``container.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
 
-    format       2
-    model        the fields of ModelConfig
+    format        3
+    model_config  the fields of ModelConfig
     vocabulary   the symbols in the order of their ids, as one string
-    reading      the fields of ReadConfig: how a text is read for it
+    read_config   the fields of ReadConfig: how a text is read for it
     training     the record: corpus, settings, how far it came, how good it was
     digest       of the whole file
 
@@ -28,8 +28,8 @@ from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
 
 SUFFIX = ".safetensors"
-FOLDER = Path("checkpoints")  # where a bare name is looked up, and where models land
-TRAINING = ".training"  # what the state of a run has in its name before the suffix
+CHECKPOINT_DIR = Path("checkpoints")  # where a bare name is looked up, and where models land
+STATE_INFIX = ".training"  # what the state of a run has in its name before the suffix
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -38,28 +38,28 @@ Tensors = Mapping[str, NDArray[np.float32]]
 class Checkpoint:
     """What a model file holds."""
 
-    model: ModelConfig
+    model_config: ModelConfig
     vocabulary: Vocabulary
     tensors: Tensors  # fp32, named and shaped as ModelConfig.tensor_shapes says
     training: Mapping[str, Any]  # the record, JSON types only
-    reading: ReadConfig = field(default_factory=ReadConfig)  # how its text was read
+    read_config: ReadConfig = field(default_factory=ReadConfig)  # how its text was read
     digest: str = field(default="", compare=False)  # of the file that it was read from, if it was
 
     @property
-    def usual_length(self) -> int:
+    def default_length(self) -> int:
         """Characters of a sample unless told otherwise; of a document, which ends by itself, twice the longest."""
-        if self.vocabulary.boundary is None:
+        if self.vocabulary.boundary_id is None:
             return SampleConfig.length
-        longest = self.training.get("corpus", {}).get("longest")
+        longest = self.training.get("corpus", {}).get("longest_document")
         return max(SampleConfig.length, 2 * longest if isinstance(longest, int) else 0)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The model file as bytes, the same ones for the same model."""
     header = {
-        "model": asdict(checkpoint.model),
+        "model_config": asdict(checkpoint.model_config),
         "vocabulary": checkpoint.vocabulary.symbols,
-        "reading": asdict(checkpoint.reading),
+        "read_config": asdict(checkpoint.read_config),
         "training": dict(checkpoint.training),
     }
     return container.to_bytes(MODEL, header, checkpoint.tensors)
@@ -82,14 +82,14 @@ def load(path: Path) -> Checkpoint:
     """
     header, tensors = container.read(MODEL, path)
     try:
-        model = ModelConfig(**header["model"])
-        reading = ReadConfig(**header["reading"])
-        vocabulary = Vocabulary(str(header["vocabulary"]), reading.unit)
+        config = ModelConfig(**header["model_config"])
+        read_config = ReadConfig(**header["read_config"])
+        vocabulary = Vocabulary(str(header["vocabulary"]), read_config.unit)
         training = dict(header["training"])
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
         _refuse(path, f"does not describe a model ({error})", "train again")
-    check_tensors(path, model, vocabulary, tensors)
-    return Checkpoint(model, vocabulary, tensors, training, reading, str(header["digest"]))
+    check_tensors(path, config, vocabulary, tensors)
+    return Checkpoint(config, vocabulary, tensors, training, read_config, str(header["digest"]))
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -97,13 +97,13 @@ def digest(checkpoint: Checkpoint) -> str:
     return checkpoint.digest or container.digest(to_bytes(checkpoint))
 
 
-def check_tensors(path: Path, model: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
+def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
     """Makes sure that these are the weights of this network, and numbers.
 
     Raises:
         ModelFileError: they are not.
     """
-    expected = model.tensor_shapes(len(vocabulary)) if model.layers <= len(tensors) else {}
+    expected = config.tensor_shapes(len(vocabulary)) if config.layers <= len(tensors) else {}
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
     if shapes != expected:
         _refuse(path, "holds tensors that are not those of its model", "train again")
@@ -118,43 +118,45 @@ def find(name: str | None) -> Path:
         ModelFileError: there is none.
     """
     if name is None:
-        models = [file for file in FOLDER.glob("*" + SUFFIX) if file.is_file() and not is_run(file)]
+        models = [
+            file for file in CHECKPOINT_DIR.glob("*" + SUFFIX) if file.is_file() and not is_training_state(file)
+        ]
         if not models:
-            _refuse(FOLDER, "no model in it", "name one, or train one: charrnn train TEXT")
+            _refuse(CHECKPOINT_DIR, "no model in it", "name one, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     bare = Path(name).name == name and not name.endswith(SUFFIX)
-    for path in (FOLDER / (name + SUFFIX), Path(name)) if bare else (Path(name),):
+    for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if bare else (Path(name),):
         if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    looked = f"no such file, nor {FOLDER / (name + SUFFIX)}" if bare else "no such file"
+    looked = f"no such file, nor {CHECKPOINT_DIR / (name + SUFFIX)}" if bare else "no such file"
     _refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
 
 
-def is_run(path: Path) -> bool:
+def is_training_state(path: Path) -> bool:
     """Whether a file is, by its name, the state of a run and no model."""
-    return path.name.endswith(TRAINING + SUFFIX)
+    return path.name.endswith(STATE_INFIX + SUFFIX)
 
 
-def place(name: str) -> Path:
+def model_path(name: str) -> Path:
     """Where a model called ``name`` is written: a bare name goes to ``./checkpoints``, a path stays one.
 
     Raises:
         FileError: it names a folder, a training state, or nothing at all.
     """
-    if is_run(Path(name)) or name.endswith(TRAINING):
+    if is_training_state(Path(name)) or name.endswith(STATE_INFIX):
         raise FileError(name, "is the name of a training state", "give the model another one with -o")
     if os.path.basename(name) in ("", ".", "..", "-"):
         raise FileError(name or "''", "is no name for a file", "give the model one with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
-        return FOLDER / (name + SUFFIX)
+        return CHECKPOINT_DIR / (name + SUFFIX)
     if Path(name).exists() and not Path(name).is_file():  # a device or a folder is not what a suffix would make of it
         raise FileError(name, "is not a regular file", "give the model another place with -o")
     return Path(name) if name.endswith(SUFFIX) else Path(name + SUFFIX)
 
 
-def check_free(path: Path, *, replace: bool) -> None:
+def check_can_save(path: Path, *, replace: bool) -> None:
     """Makes sure, before hours are spent, that a model can be saved at ``path``; leaves nothing behind.
 
     Raises:

@@ -3,12 +3,12 @@
 import math
 
 
-def bits(nats: float) -> float:
+def nats_to_bits(nats: float) -> float:
     """Nats (natural logarithm) as bits."""
     return nats / math.log(2)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person says them: ``45 s``, ``5 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def count(number: float) -> str:
+def format_count(number: float) -> str:
     """A count in about three digits: ``812``, ``865k``, ``1.42M``."""
     if number < 1000:
         return f"{number:.0f}"

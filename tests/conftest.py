@@ -31,7 +31,7 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
     from charrnn.rnn.torch_rnn import CharRNN
 
     config = ModelConfig(cell=cell, layers=layers, hidden=16, embedding=embedding)
-    vocabulary = Vocabulary.of(text)
+    vocabulary = Vocabulary.from_text(text)
     network = CharRNN(config, len(vocabulary))
     network.initialize(seed=0)
     record = {

@@ -129,30 +129,30 @@ def test_what_a_sample_cost_is_what_score_says(model: charrnn.Model) -> None:
 
 
 def test_a_text_is_read_once_for_many_samples(model: charrnn.Model, tmp_path: Path) -> None:
-    primed = model.prime("or not ", primed=model.prime("to be "))
+    prompt_state = model.read_prompt("or not ", prompt_state=model.read_prompt("to be "))
     text = model.sample("to be or not to", length=30, seed=1)
-    assert model.sample("to", primed=primed, length=30, seed=1) == text
-    model.save_state(primed, tmp_path / "state")
+    assert model.sample("to", prompt_state=prompt_state, length=30, seed=1) == text
+    model.save_state(prompt_state, tmp_path / "state")
     again = model.load_state(tmp_path / "state")
-    assert [one.text for one in model.samples(["to"], primed=again, length=30, seed=1)] == [text]
+    assert [one.text for one in model.samples(["to"], prompt_state=again, length=30, seed=1)] == [text]
 
 
 def test_what_another_model_has_read_is_refused(model: charrnn.Model, tiny: Checkpoint, tmp_path: Path) -> None:
-    foreign = charrnn.Model(tiny).prime("fox")
+    foreign = charrnn.Model(tiny).read_prompt("fox")
     for use in (
-        lambda: model.sample(primed=foreign),
-        lambda: list(model.samples(primed=foreign)),
-        lambda: model.prime("to be", primed=foreign),
+        lambda: model.sample(prompt_state=foreign),
+        lambda: list(model.samples(prompt_state=foreign)),
+        lambda: model.read_prompt("to be", prompt_state=foreign),
         lambda: model.save_state(foreign, tmp_path / "state"),
     ):
-        with pytest.raises(SettingError, match="primed: is of another model"):
+        with pytest.raises(SettingError, match="prompt_state: is of another model"):
             use()
 
 
 def test_a_text_is_read_with_the_weights_that_it_is_continued_with(model: charrnn.Model) -> None:
-    primed = model.prime("to be or not ", precision="fp32")
+    prompt_state = model.read_prompt("to be or not ", precision="fp32")
     options: dict[str, Any] = {"length": 30, "seed": 1, "precision": "fp32", "logprobs": 0}
-    (one,) = model.samples(["to be"], primed=primed, **options)
+    (one,) = model.samples(["to be"], prompt_state=prompt_state, **options)
     (whole,) = model.samples(["to be or not to be"], **options)
     assert one.nats == pytest.approx(whole.nats, rel=1e-9)
 
@@ -160,7 +160,7 @@ def test_a_text_is_read_with_the_weights_that_it_is_continued_with(model: charrn
 def test_lines_score_as_the_program_scores_them(tiny: Checkpoint, tiny_path: Path, charrnn: Charrnn) -> None:
     lines = ["The quick brown fox\n", "", "zzzz", "я"]
     found = list(Model(tiny).scores(lines))
-    assert [score.size for score in found] == [20, 1, 5, 2]
+    assert [score.num_predictions for score in found] == [20, 1, 5, 2]
     assert [score.unknown for score in found] == [0, 0, 0, 1]
     text = "".join(line.removesuffix("\n") + "\n" for line in lines)
     told = charrnn("score", tiny_path, "--total", "--nats", input=text.encode()).stdout.splitlines()

@@ -29,7 +29,7 @@ def test_what_is_saved_is_what_is_loaded(cell: Cell, embedding: int, tmp_path: P
     model = make_checkpoint(cell=cell, embedding=embedding, layers=2)
     checkpoint.save(tmp_path / "m.safetensors", model)
     loaded = checkpoint.load(tmp_path / "m.safetensors")
-    assert (loaded.model, loaded.training) == (model.model, model.training)
+    assert (loaded.model_config, loaded.training) == (model.model_config, model.training)
     assert loaded.vocabulary.symbols == model.vocabulary.symbols
     assert loaded.tensors.keys() == model.tensors.keys()
     for name, array in model.tensors.items():
@@ -51,7 +51,9 @@ def test_any_vocabulary_survives(characters: set[str]) -> None:
 
 def test_it_opens_with_the_library_of_the_format_under_plain_names(tiny_path: Path, tiny: Checkpoint) -> None:
     tensors = safetensors.numpy.load_file(tiny_path)
-    assert {name: array.shape for name, array in tensors.items()} == tiny.model.tensor_shapes(len(tiny.vocabulary))
+    assert {name: array.shape for name, array in tensors.items()} == tiny.model_config.tensor_shapes(
+        len(tiny.vocabulary)
+    )
 
 
 ALL = pytest.param(1, 10_000, marks=pytest.mark.slow)
@@ -125,9 +127,9 @@ def test_a_weight_that_is_no_number_is_refused(tiny: Checkpoint, tiny_path: Path
     ("field", "value"), [("layers", 3_000_000), ("dropout", 10**400), ("hidden", -1), ("cell", [1])], ids=str
 )
 def test_a_forged_shape_is_refused_at_once(tiny: Checkpoint, tiny_path: Path, field: str, value: object) -> None:
-    forged = copy.copy(tiny.model)
+    forged = copy.copy(tiny.model_config)
     object.__setattr__(forged, field, value)
-    checkpoint.save(tiny_path, replace(tiny, model=forged))
+    checkpoint.save(tiny_path, replace(tiny, model_config=forged))
     with pytest.raises(ModelFileError):
         checkpoint.load(tiny_path)
 
@@ -176,7 +178,7 @@ def test_the_newest_model_is_found_when_none_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for seconds, name in ((300, "new"), (100, "old")):
-        path = checkpoint.place(name)
+        path = checkpoint.model_path(name)
         checkpoint.save(path, tiny)
         os.utime(path, (seconds, seconds))
     assert checkpoint.find(None) == Path("checkpoints/new.safetensors")
@@ -197,17 +199,17 @@ def test_a_bare_name_is_a_model_before_it_is_a_text_of_that_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("names").write_text("emma\n", encoding="utf-8")
-    checkpoint.save(checkpoint.place("names"), tiny)
+    checkpoint.save(checkpoint.model_path("names"), tiny)
     assert checkpoint.find("names") == Path("checkpoints/names.safetensors")
 
 
 def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="name too long"):
-        checkpoint.check_free(tmp_path / ("n" * 250), replace=False)
+        checkpoint.check_can_save(tmp_path / ("n" * 250), replace=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
 def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
     with pytest.raises(FileError, match=r"is no name for a file|is not a regular file"):
-        checkpoint.place(name)
+        checkpoint.model_path(name)

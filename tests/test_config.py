@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from charrnn.charset import brackets
+from charrnn.charset import compile_charset
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
@@ -110,7 +110,12 @@ def test_what_cannot_be_sampled_with_is_refused(settings: dict[str, Any]) -> Non
 
 
 def test_no_stop_string_may_be_said_in_three_ways() -> None:
-    assert SampleConfig().stops == SampleConfig(stop=None).stops == SampleConfig(stop=()).stops == ()
+    assert (
+        SampleConfig().stop_strings
+        == SampleConfig(stop=None).stop_strings
+        == SampleConfig(stop=()).stop_strings
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_no_stop_string_may_be_said_in_three_ways() -> None:
     [("[]", "[]"), ("]a", "]a"), ("^]a", "bc()[{}|."), (r"a\]", "a]"), ("()[]{}", "()[]{}"), ("a-c", "abc")],
 )
 def test_characters_are_given_as_inside_brackets_and_no_bracket_ends_them(inside: str, matched: str) -> None:
-    pattern = brackets("forbid", inside)
+    pattern = compile_charset("forbid", inside)
     assert {c for c in "abc()[]{}|." if pattern.match(c)} == set(matched)
 
 
@@ -134,4 +139,4 @@ def test_steps_and_epochs_are_one_budget_too_many() -> None:
 
 def test_a_two_by_128_lstm_over_65_characters_has_as_many_parameters_as_counted_by_hand() -> None:
     layers = 4 * 128 * (65 + 128 + 2) + 4 * 128 * (128 + 128 + 2)
-    assert ModelConfig(layers=2, hidden=128).parameters(65) == layers + 65 * 129
+    assert ModelConfig(layers=2, hidden=128).num_parameters(65) == layers + 65 * 129

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from charrnn.cli import bench, classify, corpus, eval, info, log, options, sample, score, train
-from charrnn.cli.console import ReaderGone, complain, let_go
+from charrnn.cli.console import StdoutClosed, discard_unflushed, print_error
 from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
 from charrnn.version import __version__
 
@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
         signal.signal(signal.SIGTERM, _terminate)
     if sys.stdout is None:  # how Python says that it was closed before we began
-        complain("stdout: is closed; redirect it to a file or a pipe")
+        print_error("stdout: is closed; redirect it to a file or a pipe")
         return ExitCode.FAILED
     try:
         return _run(argv)
     finally:
-        let_go()
+        discard_unflushed()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -87,15 +87,15 @@ def _run(argv: Sequence[str] | None) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "charrnn"
         reason = error.format_message().rstrip(".")
-        complain(f"{reason}; see {command} --help")
+        print_error(f"{reason}; see {command} --help")
         return error.exit_code
     except SettingError as error:
-        complain(f"{options.flag(error.subject)}: {error.reason}; {error.advice}")
+        print_error(f"{options.flag(error.subject)}: {error.reason}; {error.advice}")
         return ExitCode.USAGE
     except CharrnnError as error:
-        complain(str(error))
+        print_error(str(error))
         return ExitCode.FAILED
-    except ReaderGone:
+    except StdoutClosed:
         return ExitCode.DONE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -103,12 +103,12 @@ def _run(argv: Sequence[str] | None) -> int:
         gone = isinstance(end.__context__, BrokenPipeError)  # the reader of a help text
         return ExitCode.DONE if gone or not isinstance(end.code, int) else end.code
     except OSError as error:
-        complain(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; nothing more was done")
+        print_error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; nothing more was done")
         return ExitCode.FAILED
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        complain("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
+        print_error("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE
 

@@ -11,16 +11,16 @@ import typer
 
 from charrnn.cli import corpus_options, options
 from charrnn.cli.command import Only, command
-from charrnn.cli.console import Console, emit, printable
+from charrnn.cli.console import Console, escape_control, write_stdout
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
 from charrnn.config.overrides import Overrides
-from charrnn.units import duration
+from charrnn.units import format_duration
 from charrnn.version import __version__
 
 if TYPE_CHECKING:
     from charrnn.data.corpus import Corpus
-    from charrnn.training.bench import Host, Speed
+    from charrnn.training.bench import BenchResult, HostInfo
     from charrnn.training.plan import Plan
 
 SIZES = (64, 128, 256, 512)  # hidden units of two layers
@@ -47,7 +47,7 @@ class BenchOptions:
         ),
     ] = None
     text: TextOptions
-    overrides: Annotated[Overrides, Only("cell", *options.READING, *options.COMPUTING)]
+    overrides: Annotated[Overrides, Only("cell", *options.TEXT_SETTINGS, *options.MACHINE_SETTINGS)]
     json_: options.Json = False
     quiet: options.Quiet = False
 
@@ -60,25 +60,25 @@ def bench(args: BenchOptions) -> None:
     as six operations per parameter and character. With a text, it also shows what ``charrnn train`` would do, with
     the same options and with a minute.
     """
-    overrides = args.text.added_to(args.overrides)
+    overrides = args.text.apply_to(args.overrides)
     model, config = overrides.apply(ModelConfig()), overrides.apply(TrainConfig())
     models = [replace(model, hidden=size) for size in (SIZES if args.hidden is None else (args.hidden,))]
 
     console, text = Console(quiet=args.quiet), None
     if args.corpus:
-        source = corpus_options.find(args.corpus, args.text.glob)
-        text = corpus_options.read(source, overrides.apply(ReadConfig()), console)
+        source = corpus_options.find_files(args.corpus, args.text.glob)
+        text = corpus_options.read_corpus(source, overrides.apply(ReadConfig()), console)
 
-    from charrnn.rnn.costs import remember
-    from charrnn.training.autotune import measure_costs, plan_here
+    from charrnn.rnn.costs import save_costs
+    from charrnn.training.autotune import measure_costs, plan_for_this_machine
     from charrnn.training.bench import Bench  # torch: more than a second
 
     workbench = Bench(config)
-    speeds: list[Speed] = []
+    speeds: list[BenchResult] = []
     plans: dict[str, Plan] = {}
     with console.bar(total=len(models) + (len(MINUTES) if text else 0), layout=LAYOUT) as bar:
         console.line(f"measuring: {workbench.host.processor}, {workbench.host.cores} cores")
-        remember(measure_costs())  # by which the other commands choose between NumPy and what must be loaded
+        save_costs(measure_costs())  # by which the other commands choose between NumPy and what must be loaded
         for model in models:
             bar.set_description_str(f"{model.layers} x {model.hidden} {model.cell.upper()}")
             speeds.append(workbench.speed(model))
@@ -88,20 +88,20 @@ def bench(args: BenchOptions) -> None:
                 budgeted = replace(overrides, minutes=minutes)
                 line = _command(args.corpus or (), overrides) + (f" --minutes {minutes:g}" if minutes else "")
                 bar.set_description_str(line)
-                plans[line] = plan_here(text, budgeted)
+                plans[line] = plan_for_this_machine(text, budgeted)
                 bar.update()
     notes = [speed.note for speed in speeds] + [note for plan in plans.values() for note in plan.notes]
     for note in dict.fromkeys(filter(None, notes)):
         console.line(f"note: {note}")
     if args.json_:
-        emit(json.dumps(_facts(workbench.host, config, speeds, text, plans)) + "\n")
+        write_stdout(json.dumps(_facts(workbench.host, config, speeds, text, plans)) + "\n")
         return
-    emit("\n".join([*_heading(workbench.host, speeds), "", *_table(speeds), *_outlook(plans)]) + "\n")
+    write_stdout("\n".join([*_heading(workbench.host, speeds), "", *_table(speeds), *_outlook(plans)]) + "\n")
 
 
 def _command(corpus: Sequence[str], overrides: Overrides) -> str:
     """Return the command that trains with these settings."""
-    words = corpus_options.words(overrides.apply(ReadConfig()))
+    words = corpus_options.cli_args(overrides.apply(ReadConfig()))
     for name, value in overrides.chosen():
         if not hasattr(ReadConfig, name):
             words += [options.flag(name), str(value)]
@@ -109,7 +109,11 @@ def _command(corpus: Sequence[str], overrides: Overrides) -> str:
 
 
 def _facts(
-    host: "Host", config: TrainConfig, speeds: "list[Speed]", text: "Corpus | None", plans: "dict[str, Plan]"
+    host: "HostInfo",
+    config: TrainConfig,
+    speeds: "list[BenchResult]",
+    text: "Corpus | None",
+    plans: "dict[str, Plan]",
 ) -> dict[str, Any]:
     """Everything measured; the same keys with a text and without."""
     from charrnn.training.bench import VOCABULARY
@@ -120,9 +124,9 @@ def _facts(
         **asdict(host),
         "batch_size": config.batch_size,
         "seq_length": config.seq_length,
-        "vocabulary_size": len(VOCABULARY),
+        "vocab_size": len(VOCABULARY),
         "speeds": [asdict(speed) for speed in speeds],
-        "corpus": text and {"name": text.name, "characters": text.characters, "distinct": len(text.vocabulary)},
+        "corpus": text and {"name": text.name, "characters": text.characters, "vocab_size": len(text.vocabulary)},
         "plans": [
             {"command": line, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
             for line, plan in plans.items()
@@ -130,23 +134,23 @@ def _facts(
     }
 
 
-def _heading(host: "Host", speeds: "list[Speed]") -> list[str]:
+def _heading(host: "HostInfo", speeds: "list[BenchResult]") -> list[str]:
     limits = {speed.precision: f"{speed.precision} {speed.limit_gflops:,.0f} GFLOP/s" for speed in speeds}
     return [
-        f"{printable(host.processor)}, {host.cores} cores, {host.device}",
+        f"{escape_control(host.processor)}, {host.cores} cores, {host.device}",
         f"charrnn {__version__}, torch {host.torch}, {date.today().isoformat()}",
         f"{speeds[0].cell.upper()}s; the limit is a matrix product's {', '.join(limits.values())}",
     ]
 
 
-def _table(speeds: "list[Speed]") -> list[str]:
+def _table(speeds: "list[BenchResult]") -> list[str]:
     """Columns as wide as they need to be, numbers to the right."""
     rows = [*zip(*COLUMNS, strict=True), *map(_row, speeds)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
-def _row(speed: "Speed") -> tuple[str, ...]:
+def _row(speed: "BenchResult") -> tuple[str, ...]:
     return (
         f"{speed.layers} x {speed.hidden}",
         f"{speed.parameters:,}",
@@ -161,6 +165,8 @@ def _row(speed: "Speed") -> tuple[str, ...]:
 def _outlook(plans: "dict[str, Plan]") -> list[str]:
     lines = []
     for line, plan in plans.items():
-        lines += ["", printable(line)]
-        lines += [f"  {part}" for part in [*plan.summary.split("; "), f"{duration(plan.epoch_seconds)} an epoch"]]
+        lines += ["", escape_control(line)]
+        lines += [
+            f"  {part}" for part in [*plan.summary.split("; "), f"{format_duration(plan.epoch_seconds)} an epoch"]
+        ]
     return lines

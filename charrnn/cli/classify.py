@@ -8,11 +8,11 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.command import Only, command
-from charrnn.cli.console import Console, emit
+from charrnn.cli.console import Console, write_stdout
 from charrnn.config import TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
-from charrnn.units import bits
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
@@ -28,7 +28,7 @@ class ClassifyOptions:
     ]
     file: options.LinesFile = "-"
     json_: options.Json = False
-    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    overrides: Annotated[Overrides, Only("encoding", *options.MACHINE_SETTINGS)]
     quiet: options.Quiet = False
 
 
@@ -48,7 +48,9 @@ def classify(args: ClassifyOptions) -> None:
     lines = line_scoring.open_lines(args.file, args.overrides.encoding, classes.values())
     scorers = line_scoring.scorers(classes, lines.size, args.overrides.apply(TrainConfig()))
     for batch in line_scoring.scored(lines, scorers, console):
-        emit(b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=args.json_) for scores in batch))
+        write_stdout(
+            b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=args.json_) for scores in batch)
+        )
 
 
 def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
@@ -59,10 +61,10 @@ def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
     line = scores[best]
     if not as_json:
         return b"%b\t%b\n" % (best.encode("utf-8", "surrogateescape"), line.data)
-    costs = {name: round(bits(score.nats), 6) for name, score in scores.items()}
+    costs = {name: round(nats_to_bits(score.nats), 6) for name, score in scores.items()}
     facts = {
         "line": line.number, **text_fields(line.data), "label": best,
         "margin_bits": round(costs[second] - costs[best], 6), "bits": costs,
         "unknown": {name: score.unknown for name, score in scores.items()},
-    } | ({"error": line.wrong} if line.wrong else {})  # fmt: skip
+    } | ({"error": line.error} if line.error else {})  # fmt: skip
     return json.dumps(facts, ensure_ascii=False).encode() + b"\n"

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from itertools import groupby
 
-from charrnn.generation.batch import Choice
-from charrnn.units import bits
+from charrnn.generation.batch import SampledCharacter
+from charrnn.units import nats_to_bits
 
 _LEVELS = ((0.5, "dim"), (2.0, ""), (4.0, "yellow"), (6.0, "dark_orange"))  # bits below which a style holds
 _BEYOND = "bold white on red"
@@ -22,10 +22,10 @@ def legend() -> list[Styled]:
     return parts
 
 
-def coloured(choices: Iterable[Choice]) -> list[Styled]:
+def surprise_colors(choices: Iterable[SampledCharacter]) -> list[Styled]:
     """The characters, those of one colour together."""
     shown = list(choices)
-    styles = [_style(bits(choice.nats)) for choice in shown]
+    styles = [_style(nats_to_bits(choice.nats)) for choice in shown]
     for place, choice in enumerate(shown):
         if place and "\udc80" <= choice.character < "\udcc0":  # a byte that goes on with a character
             styles[place] = styles[place - 1]

@@ -16,7 +16,7 @@ import typer
 
 from charrnn.cli.options import flags_of
 from charrnn.config.checks import OneOf
-from charrnn.config.settings import Option, Setting, check, declaration, setting_of
+from charrnn.config.settings import Option, Setting, check, declaration, get_setting
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -55,7 +55,7 @@ def _parameters(
     """Yield a parameter for each option of a dataclass, of the fields with these names or of all."""
     hints = get_type_hints(options, include_extras=True)
     for field in fields(options):
-        hint, setting = hints[field.name], setting_of(field)
+        hint, setting = hints[field.name], get_setting(field)
         kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         if is_dataclass(kind):
             assert isinstance(kind, type)
@@ -84,10 +84,10 @@ def _option_type(kind: Any, option: Option) -> Any:
 
 def _option(field: Field[Any], setting: Setting, option: Option) -> Any:
     """Return the option of a setting as Typer describes one; it has no value unless one is given."""
-    default, shown = declaration(field).default, option.shown
-    if shown is None and default is not None and not isinstance(default, bool):
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
-    help = option.help + (f"  [default: {shown.format(default=default)}]" if shown else "")
+    default, default_text = declaration(field).default, option.default_text
+    if default_text is None and default is not None and not isinstance(default, bool):
+        default_text = f"{default:g}" if isinstance(default, float) else str(default)
+    help = option.help + (f"  [default: {default_text.format(default=default)}]" if default_text else "")
     metavar = option.metavar or "|".join(setting.check.choices if isinstance(setting.check, OneOf) else ()) or None
     return typer.Option(None, *flags_of(field.name, setting), metavar=metavar, help=help)
 
@@ -96,7 +96,7 @@ def _filled(options: type[Options], values: Mapping[str, Any]) -> Options:
     """Create a dataclass, and those within, of the values of options; what was not given has its default."""
     hints, arguments = get_type_hints(options), dict[str, Any]()
     for field in fields(options):
-        kind, value, setting = hints[field.name], values.get(field.name), setting_of(field)
+        kind, value, setting = hints[field.name], values.get(field.name), get_setting(field)
         if is_dataclass(kind):
             assert isinstance(kind, type)
             arguments[field.name] = _filled(kind, values)

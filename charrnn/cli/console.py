@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-class ReaderGone(Exception):
+class StdoutClosed(Exception):
     """Whoever read our stdout has had enough, as ``head`` does; the program ends in silence and success."""
 
 
-def emit(text: str | bytes) -> None:
+def write_stdout(text: str | bytes) -> None:
     """Writes data to stdout at once.
 
     Raises:
-        ReaderGone: nobody reads any more.
+        StdoutClosed: nobody reads any more.
         FileError: its disk is full, or it cannot be written for another reason.
     """
     whole = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")  # a path may hold any bytes
@@ -39,23 +39,23 @@ def emit(text: str | bytes) -> None:
             except BlockingIOError:  # a pipe that another program made non-blocking is full
                 select.select([], [sys.stdout.fileno()], [])
     except BrokenPipeError:
-        raise ReaderGone from None
+        raise StdoutClosed from None
     except OSError as error:
         reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
         raise FileError("stdout", reason, "make room or redirect it elsewhere") from None
 
 
-def printable(text: str) -> str:
+def escape_control(text: str) -> str:
     """One line without control characters, whatever a path or a model put in it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """One line on stderr that even ``--quiet`` lets through: an error."""
-    _say(f"charrnn: {printable(message)}")
+    _write_stderr(f"charrnn: {escape_control(message)}")
 
 
-def let_go() -> None:
+def discard_unflushed() -> None:
     """Sends nowhere what a stream cannot get rid of, or Python would try again at exit and make the exit code 120."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
@@ -67,12 +67,12 @@ def let_go() -> None:
                 os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def colourful(stream: TextIO) -> bool:
+def supports_color(stream: TextIO) -> bool:
     """Whether a stream is a terminal that shows colours."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
-def in_colours(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
+def colorize(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
     """Texts with the codes by which a terminal shows each in its Rich style."""
     from rich.console import COLOR_SYSTEMS  # half of the start-up time of a silent command
     from rich.console import Console as RichConsole
@@ -90,41 +90,41 @@ class Console:
         quiet: show nothing but errors.
 
     Attributes:
-        lively: whether stderr is a terminal that can animate a bar.
+        interactive: whether stderr is a terminal that can animate a bar.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.lively = terminal and not quiet
-        self._colour = self.lively and not os.environ.get("NO_COLOR")
+        self.interactive = terminal and not quiet
+        self._color = self.interactive and not os.environ.get("NO_COLOR")
 
     def line(self, text: str, style: str = "") -> None:
         """One line for people, clear of control characters, in a Rich style where colours are wanted."""
-        self.parts([(printable(text), style)])
+        self.parts([(escape_control(text), style)])
 
     def parts(self, parts: Sequence[tuple[str, str]]) -> None:
         """One line made of texts with a Rich style each."""
         if self.quiet:
             return
-        colour = self._colour and any(style for _, style in parts)
-        _say(in_colours(parts, sys.stderr) if colour else "".join(text for text, _ in parts))
+        colour = self._color and any(style for _, style in parts)
+        _write_stderr(colorize(parts, sys.stderr) if colour else "".join(text for text, _ in parts))
 
-    def passage(self, text: str) -> None:
+    def quote(self, text: str) -> None:
         """A sample of text in a margin."""
         for line in text.split("\n"):
             self.line("  | " + line, style="dim")
 
-    def clear_of(self, data: str) -> None:
+    def end_line(self, data: str) -> None:
         """Brings a terminal that shows our stdout to a fresh line, by way of stderr: the data stays as it is."""
-        if self.lively and sys.stdout.isatty() and not data.endswith("\n"):
-            _say("")
+        if self.interactive and sys.stdout.isatty() and not data.endswith("\n"):
+            _write_stderr("")
 
     @contextmanager
     def bar(
         self, *, total: float | None, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}"
     ) -> "Iterator[tqdm[Never]]":
-        """A progress bar that is gone when done, and that is only there on a lively terminal.
+        """A progress bar that is gone when done, and that is only there on a interactive terminal.
 
         The cursor waits at its left: at the right edge, the ``^C`` that a terminal writes would break the line.
         """
@@ -132,16 +132,16 @@ class Console:
 
         with tqdm(
             total=total, unit=unit, unit_scale=True, bar_format=layout + "\r", leave=False, dynamic_ncols=True,
-            file=sys.stderr, disable=not self.lively,
+            file=sys.stderr, disable=not self.interactive,
         ) as bar:  # fmt: skip
             yield bar
 
 
-def _say(text: str) -> None:
+def _write_stderr(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        with _above_the_bar():
+        with _bar_cleared():
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
     except OSError:  # nobody to tell
@@ -149,7 +149,7 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _above_the_bar() -> Iterator[None]:
+def _bar_cleared() -> Iterator[None]:
     """Keeps a line and the bar, if there is one, from running into each other."""
     if "tqdm" not in sys.modules:
         yield

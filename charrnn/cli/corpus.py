@@ -9,12 +9,12 @@ import typer
 
 from charrnn.cli import corpus_options, options
 from charrnn.cli.command import Only, command
-from charrnn.cli.console import Console, emit
+from charrnn.cli.console import Console, write_stdout
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.config import ReadConfig, Unit
 from charrnn.config.overrides import Overrides
 from charrnn.errors import FileError, SettingError
-from charrnn.units import bits
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     from charrnn.data.corpus import Corpus
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from charrnn.data.sources import File
     from charrnn.data.text_stats import TextStats
 
-RARE = 10  # characters seen fewer times than this are rare
-SHOWN = 12  # of them by name
-ORDER = 3  # of the Markov model
-LEAST_MEASURED = 100  # characters that it is learned from
+RARE_COUNT = 10  # characters seen fewer times than this are rare
+MAX_LISTED = 12  # of them by name
+MARKOV_ORDER = 3  # of the Markov model
+MIN_TRAINING_CHARACTERS = 100  # characters that it is learned from
 
 app = typer.Typer(help="Named texts to train on; is this text fit to train on.", rich_markup_mode=None)
 
@@ -46,11 +46,11 @@ def list_(json_: options.Json = False) -> None:
         for entry in DATASETS
     ]
     if json_:
-        emit(json.dumps(entries) + "\n")
+        write_stdout(json.dumps(entries) + "\n")
         return
     for entry in entries:
         where = f"{entry['bytes']:>11,} bytes" if entry["bytes"] else "made on the spot "
-        emit(f"{entry['name']:<17} {where}  {entry['about']} ({entry['licence']})\n")
+        write_stdout(f"{entry['name']:<17} {where}  {entry['about']} ({entry['licence']})\n")
 
 
 def _known(name: str) -> str:
@@ -78,7 +78,7 @@ def get(
     from charrnn.io import atomic_io
 
     entry = datasets.find(name)
-    path = datasets.FOLDER / f"{entry.name}.txt"
+    path = datasets.CORPUS_DIR / f"{entry.name}.txt"
     if isinstance(entry, datasets.Made):
         data = entry.make().encode("utf-8")
         there = path.is_file() and path.read_bytes() == data
@@ -91,7 +91,7 @@ def get(
         if isinstance(entry, datasets.Remote):
             data = _download(entry, Console(quiet=quiet))
         atomic_io.write_atomic(path, data)
-    emit(f"{path}\n")
+    write_stdout(f"{path}\n")
 
 
 def _download(entry: "Remote", console: Console) -> bytes:
@@ -114,7 +114,7 @@ class CheckOptions:
         typer.Argument(metavar="CORPUS", help="Files, directories, or - for stdin.", show_default=False),
     ]
     text: TextOptions
-    overrides: Annotated[Overrides, Only(*options.READING)]
+    overrides: Annotated[Overrides, Only(*options.TEXT_SETTINGS)]
     json_: options.Json = False
     quiet: options.Quiet = False
 
@@ -127,72 +127,72 @@ def check(args: CheckOptions) -> None:
     Options as of `train`; the plan is that of an ordinary laptop. The Markov model is learned from nine tenths of the
     text and measured on the last one.
     """
-    config = args.text.added_to(args.overrides).apply(ReadConfig())
+    config = args.text.apply_to(args.overrides).apply(ReadConfig())
 
     from charrnn.data.text_stats import TextStats
-    from charrnn.training.plan import make_plan, typical_pace
+    from charrnn.training.plan import make_plan, typical_timing
 
-    survey, console = TextStats(), Console(quiet=args.quiet)
-    source = corpus_options.find(args.corpus, args.text.glob)
-    corpus = corpus_options.read(source, config, console, look=survey.see)
-    survey.finish()
+    stats, console = TextStats(), Console(quiet=args.quiet)
+    source = corpus_options.find_files(args.corpus, args.text.glob)
+    corpus = corpus_options.read_corpus(source, config, console, on_text=stats.update)
+    stats.finish()
     symbols = sum(corpus.counts.values())
-    plan = make_plan(symbols, len(corpus.vocabulary), Overrides(device="cpu"), typical_pace)
-    facts = _facts(corpus, survey, source.files)
+    plan = make_plan(symbols, len(corpus.vocabulary), Overrides(device="cpu"), typical_timing)
+    facts = _facts(corpus, stats, source.files)
     if args.json_:
         facts |= {"sha256": corpus.sha256, "plan": plan.summary, "notes": list(plan.notes)}
-        emit(json.dumps(facts) + "\n")
+        write_stdout(json.dumps(facts) + "\n")
         return
-    for name, value in _told(facts, corpus):
-        emit(f"{name:<14}{value}\n")
-    emit(f"{'plan':<14}{plan.summary}\n")
+    for name, value in _summary(facts, corpus):
+        write_stdout(f"{name:<14}{value}\n")
+    write_stdout(f"{'plan':<14}{plan.summary}\n")
     for note in plan.notes:
-        emit(f"{'note':<14}{note}\n")
+        write_stdout(f"{'note':<14}{note}\n")
 
 
-def _facts(corpus: "Corpus", survey: "TextStats", files: Sequence["File"]) -> dict[str, Any]:
+def _facts(corpus: "Corpus", stats: "TextStats", files: Sequence["File"]) -> dict[str, Any]:
     """What a text is made of."""
-    from charrnn.cli.json_output import named
+    from charrnn.cli.json_output import symbol_name
 
     rare = _rare(corpus)
     return {
         "files": [file.name for file in files],
         "encoding": _encoding(corpus),
-        "line_endings": corpus.noticed.line_ends,
+        "line_endings": corpus.decoding_stats.line_ends,
         "characters": corpus.characters,
-        "distinct": len(corpus.counts) - bool(corpus.documents),
-        "rare": {named(symbol): corpus.counts[symbol] for symbol in rare},
-        "lines": survey.lines,
-        "longest_line": survey.longest,
-        "repeated_lines": survey.repeats,
-        "repeated_lines_are_exact": survey.is_exact,
-        "documents": corpus.documents or None,
-        "longest_document": corpus.longest or None,
-        **_rulers(survey.sample, corpus.config.unit),
+        "distinct_characters": len(corpus.counts) - bool(corpus.num_documents),
+        "rare": {symbol_name(symbol): corpus.counts[symbol] for symbol in rare},
+        "lines": stats.lines,
+        "longest_line": stats.longest_line,
+        "repeated_lines": stats.repeated_lines,
+        "repeated_lines_are_exact": stats.is_exact,
+        "documents": corpus.num_documents or None,
+        "longest_document": corpus.longest_document or None,
+        **_baselines(stats.sample, corpus.read_config.unit),
     }
 
 
 def _rare(corpus: "Corpus") -> list[str]:
-    """The symbols that come less often than `RARE`, the rarest first."""
+    """The symbols that come less often than `RARE_COUNT`, the rarest first."""
     from charrnn.data.vocabulary import BOUNDARY
 
     counts = corpus.counts
-    rare = [symbol for symbol in counts if counts[symbol] < RARE and symbol != BOUNDARY]
+    rare = [symbol for symbol in counts if counts[symbol] < RARE_COUNT and symbol != BOUNDARY]
     return sorted(rare, key=lambda symbol: (counts[symbol], symbol))
 
 
 def _encoding(corpus: "Corpus") -> str:
     """What the bytes are, and how sure that is."""
-    if corpus.config.unit == "byte":
+    if corpus.read_config.unit == "byte":
         return "bytes, whatever they are"
-    names = " and ".join(corpus.noticed.encodings)
-    if corpus.config.encoding is not None:
+    names = " and ".join(corpus.decoding_stats.encodings)
+    if corpus.read_config.encoding is not None:
         return f"{names}, as you say, and every byte fits"
     plain = names == "UTF-8" and all(symbol.isascii() for symbol in corpus.counts if symbol.isprintable())
     return "ASCII, which is UTF-8" if plain else f"{names}, every byte fits"
 
 
-def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
+def _baselines(sample: str, unit: Unit) -> dict[str, Any]:
     """Bits per character of the beginning of the text, by what is no neural network."""
     import numpy as np
 
@@ -201,40 +201,42 @@ def _rulers(sample: str, unit: Unit) -> dict[str, Any]:
 
     kinds, ids = np.unique(code_points(sample), return_inverse=True)
     border = len(ids) * 9 // 10
-    rulers: dict[str, Any] = {"measured_characters": len(sample), "markov_bits": None}
-    if border >= LEAST_MEASURED:
-        nats = markov_nats(ids[:border], ids[border:], ORDER, len(kinds))
-        rulers["markov_bits"] = round(bits(float(nats[ORDER].mean())), 4)
+    baselines: dict[str, Any] = {"measured_characters": len(sample), "markov_bits": None}
+    if border >= MIN_TRAINING_CHARACTERS:
+        nats = markov_nats(ids[:border], ids[border:], MARKOV_ORDER, len(kinds))
+        baselines["markov_bits"] = round(nats_to_bits(float(nats[MARKOV_ORDER].mean())), 4)
     data = sample.encode("utf-8" if unit == "char" else "latin-1")
-    return rulers | {"xz_bits": round(xz_bits(data, len(sample)), 4)}
+    return baselines | {"xz_bits": round(xz_bits(data, len(sample)), 4)}
 
 
-def _told(facts: dict[str, Any], corpus: "Corpus") -> Iterator[tuple[str, str]]:
+def _summary(facts: dict[str, Any], corpus: "Corpus") -> Iterator[tuple[str, str]]:
     """The facts, line by line."""
     from charrnn.data.vocabulary import describe
 
-    noun = "bytes" if corpus.config.unit == "byte" else "characters"
+    noun = "bytes" if corpus.read_config.unit == "byte" else "characters"
     yield "encoding", facts["encoding"]
-    if corpus.config.unit == "char":
+    if corpus.read_config.unit == "char":
         endings = (
             ", ".join(f"{number:,} {name}" for name, number in facts["line_endings"].items() if number) or "none"
         )
-        changed = "CR" in endings and corpus.config.newlines == "unix"
+        changed = "CR" in endings and corpus.read_config.newlines == "unix"
         yield "line endings", endings + (" (all become LF)" if changed else "")
-    yield noun, f"{facts['characters']:,}, {facts['distinct']:,} distinct"
+    yield noun, f"{facts['characters']:,}, {facts['distinct_characters']:,} distinct"
     rare = _rare(corpus)
-    yield "rare", f"{len(rare):,} seen fewer than {RARE} times"
-    for symbol in rare[:SHOWN]:
+    yield "rare", f"{len(rare):,} seen fewer than {RARE_COUNT} times"
+    for symbol in rare[:MAX_LISTED]:
         yield "", f"{corpus.counts[symbol]} x {describe(symbol)}"
-    if len(rare) > SHOWN:
-        yield "", f"and {len(rare) - SHOWN:,} more"
+    if len(rare) > MAX_LISTED:
+        yield "", f"and {len(rare) - MAX_LISTED:,} more"
     about = "" if facts["repeated_lines_are_exact"] else "about "
     repeats = f"{about}{facts['repeated_lines']:,} repeat an earlier one"
     yield "lines", f"{facts['lines']:,}, the longest of {facts['longest_line']:,} {noun}; {repeats}"
     if facts["documents"]:
         yield "documents", f"{facts['documents']:,}, the longest of {facts['longest_document']:,} {noun}"
     markov = (
-        "" if facts["markov_bits"] is None else f"{facts['markov_bits']:.2f} under an order-{ORDER} Markov model, "
+        ""
+        if facts["markov_bits"] is None
+        else f"{facts['markov_bits']:.2f} under an order-{MARKOV_ORDER} Markov model, "
     )
     part = facts["measured_characters"]
     whole = f" (its first {part:,} {noun})" if part < facts["characters"] else ""

@@ -1,4 +1,4 @@
-"""The text that a command reads: its options, a bar while it is read, and what was noticed on the way."""
+"""The text that a command reads: its options, a bar while it is read, and what was decoding_stats on the way."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from charrnn.config import ReadConfig
     from charrnn.data.corpus import Corpus
     from charrnn.data.sources import File
-    from charrnn.data.token_cache import Cache
+    from charrnn.data.token_cache import TokenCache
 
-LARGE = 20_000_000  # bytes, which take long enough for a bar
+BAR_BYTES = 20_000_000  # bytes, which take long enough for a bar
 
 Glob = Annotated[
     str | None, typer.Option("--glob", metavar="PATTERN", help=f"Files of a directory.  [default: {GLOB}]")
@@ -36,7 +36,7 @@ class TextOptions:
     ] = None
     glob: Glob = None
 
-    def added_to(self, overrides: Overrides) -> Overrides:
+    def apply_to(self, overrides: Overrides) -> Overrides:
         """Return the overrides with the documents that were chosen.
 
         Raises:
@@ -61,18 +61,18 @@ class Source:
     files: "Sequence[File]"
 
 
-def words(config: "ReadConfig") -> list[str]:
+def cli_args(config: "ReadConfig") -> list[str]:
     """The options by which a text is read so."""
-    words = [] if config.documents == "none" else [f"--{config.documents}"]
+    cli_args = [] if config.documents == "none" else [f"--{config.documents}"]
     if config.separator:
-        words = ["--documents", config.separator]
+        cli_args = ["--documents", config.separator]
     for name in ("unit", "encoding", "newlines", "normalize", "min_count"):
         if (value := getattr(config, name)) != getattr(type(config), name):
-            words += [options.flag(name), str(value)]
-    return words
+            cli_args += [options.flag(name), str(value)]
+    return cli_args
 
 
-def find(paths: Sequence[str], glob: str | None) -> Source:
+def find_files(paths: Sequence[str], glob: str | None) -> Source:
     """Find the files behind some paths.
 
     Raises:
@@ -81,41 +81,45 @@ def find(paths: Sequence[str], glob: str | None) -> Source:
     """
     from charrnn.data import sources
 
-    return Source(paths, list(sources.find(paths, GLOB if glob is None else glob)))
+    return Source(paths, list(sources.find_files(paths, GLOB if glob is None else glob)))
 
 
-def read(
+def read_corpus(
     source: Source,
     config: "ReadConfig",
     console: Console,
-    cache: "Cache | None" = None,
-    look: Callable[[str], object] | None = None,
-    sift: Callable[[str], str] = str,
+    cache: "TokenCache | None" = None,
+    on_text: Callable[[str], object] | None = None,
+    filter_text: Callable[[str], str] = str,
 ) -> "Corpus":
-    """Read a text, with a bar if that takes a while; see `charrnn.data.reading.read`.
+    """Read a text, with a bar if that takes a while; see `charrnn.data.corpus_reader.read`.
 
     Args:
         source: its files.
         config: how it is read.
         console: shows the bar.
         cache: where the ids of a large text are kept.
-        look: called with each piece of the text; the ids are not kept then.
-        sift: leaves out what is not to be read.
+        on_text: called with each piece of the text; the ids are not kept then.
+        filter_text: leaves out what is not to be read.
 
     Raises:
         CharrnnError: it cannot be read.
     """
-    from charrnn.data import reading
+    from charrnn.data import corpus_reader
 
     size = sum(identity[1] for file in source.files if (identity := file.identity))
 
     def read_all(advance: Callable[[int], object]) -> "Corpus":
-        hooks = reading.Hooks(
-            advance, lambda text: console.line(f"note: {text}"), look or (lambda _: None), sift, collect=look is None
+        hooks = corpus_reader.Hooks(
+            advance,
+            lambda text: console.line(f"note: {text}"),
+            on_text or (lambda _: None),
+            filter_text,
+            collect=on_text is None,
         )
-        return reading.read(source.paths, config, files=source.files, cache=cache, hooks=hooks)
+        return corpus_reader.read_corpus(source.paths, config, files=source.files, cache=cache, hooks=hooks)
 
-    if size < LARGE and "-" not in source.paths:
+    if size < BAR_BYTES and "-" not in source.paths:
         return read_all(lambda _: None)
     with console.bar(total=size or None, unit="B") as bar:
         return read_all(bar.update)

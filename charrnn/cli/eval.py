@@ -1,4 +1,4 @@
-"""``charrnn eval``: bits per character of a text under models, and what simpler rulers say of it."""
+"""``charrnn eval``: bits per character of a text under models, and what simpler baselines say of it."""
 
 import json
 import math
@@ -10,13 +10,13 @@ import typer
 
 from charrnn.cli import corpus_options, options
 from charrnn.cli.command import Only, command
-from charrnn.cli.console import Console, emit
+from charrnn.cli.console import Console, write_stdout
 from charrnn.config import SampleConfig, TrainConfig, Unknown
-from charrnn.config.checks import Whole
+from charrnn.config.checks import Integer
 from charrnn.config.overrides import Overrides
 from charrnn.config.settings import Option, override, setting
 from charrnn.errors import SettingError
-from charrnn.units import bits
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from charrnn.checkpoint import Checkpoint
     from charrnn.data.corpus import Corpus
-    from charrnn.data.token_view import Text
-    from charrnn.evaluation.metrics import Figure
-    from charrnn.rnn.backend import Reader
+    from charrnn.data.token_view import TokenView
+    from charrnn.evaluation.metrics import Estimate
+    from charrnn.rnn.backend import Scorer
 
-ORDERS = 8  # of the Markov models
-MOST = 4_000_000  # characters that simpler rulers learn from, and that they measure
+MAX_MARKOV_ORDER = 8  # of the Markov models
+MAX_BASELINE_CHARACTERS = 4_000_000  # characters that simpler baselines learn from, and that they measure
 
 Facts = dict[str, Any]
 
@@ -56,7 +56,7 @@ class EvalOptions:
         str | None,
         typer.Option("--training", metavar="FILE", help="The training text for --baselines.", show_default=False),
     ] = None
-    reset: int | None = setting(None, Whole(1), Option("Measure also with a fresh state every N characters.", "N"))
+    reset: int | None = setting(None, Integer(1), Option("Measure also with a fresh state every N characters.", "N"))
     dynamic: Annotated[
         bool,
         typer.Option("--dynamic", help="Measure also (not on the train part) a network that goes on learning."),
@@ -64,7 +64,7 @@ class EvalOptions:
     unknown: Unknown | None = override(SampleConfig)  # noqa: RUF009 - makes a field
     json_: options.Json = False
     glob: corpus_options.Glob = None
-    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    overrides: Annotated[Overrides, Only("encoding", *options.MACHINE_SETTINGS)]
     quiet: options.Quiet = False
 
     @property
@@ -88,39 +88,39 @@ def evaluate(args: EvalOptions) -> None:
     console, config = Console(quiet=args.quiet), args.overrides.apply(TrainConfig())
     unknown = args.unknown or SampleConfig.unknown
 
-    def read(paths: Sequence[str], contents: "Checkpoint") -> "Corpus":
-        return eval_setup.corpus(paths, contents, console, args.glob, args.overrides.encoding, unknown)
+    def read(paths: Sequence[str], model: "Checkpoint") -> "Corpus":
+        return eval_setup.corpus(paths, model, console, args.glob, args.overrides.encoding, unknown)
 
     results: list[Facts] = []
-    rulers: list[Facts] = []
+    baselines: list[Facts] = []
     loaded = [eval_setup.load(name) for name in args.models]
     eval_setup.check_names([name for name, _ in loaded])
-    for name, contents in loaded:
-        corpus = read(args.text, contents)
-        parts = eval_setup.split(corpus, name, contents) if args.split else {"": corpus.text()}
+    for name, model in loaded:
+        corpus = read(args.text, model)
+        parts = eval_setup.split(corpus, name, model) if args.split else {"": corpus.tokens()}
         for part, ids in parts.items():
-            reader = eval_setup.reader(contents, len(ids), config)
-            unit = contents.vocabulary.unit
+            scorer = eval_setup.scorer(model, len(ids), config)
+            unit = model.vocabulary.unit
             facts = {"model": name, "unit": unit} | ({"part": part} if part else {})
-            facts |= _figures(reader, ids, args.reset, console)
+            facts |= _figures(scorer, ids, args.reset, console)
             if args.dynamic and part != "train":
-                facts |= _dynamic(contents, ids, config, console)
+                facts |= _dynamic(model, ids, config, console)
             results.append(facts)
-        if contents.vocabulary.unit == "byte":
+        if model.vocabulary.unit == "byte":
             console.line(f"note: {name} predicts bytes, so that its figures are of each byte")
         if args.reset is not None and args.reset >= len(ids) - 1:
             console.line(
                 f"note: the text is shorter than {args.reset:,} characters, so that --reset makes no difference"
             )
-        if args.baselines and not rulers:
-            known = parts.get("train") or read([str(args.training)], contents).text()
-            rulers = list(_rulers(contents, known, ids, console))
-    results += rulers
+        if args.baselines and not baselines:
+            known = parts.get("train") or read([str(args.training)], model).tokens()
+            baselines = list(_baselines(model, known, ids, console))
+    results += baselines
     if args.json_:
-        emit("".join(json.dumps(facts) + "\n" for facts in results))
+        write_stdout("".join(json.dumps(facts) + "\n" for facts in results))
     else:
         rows = [row for facts in results for row in _rows(facts)]
-        emit(_sentences(rows) if len(results) == 1 else _table(rows))
+        write_stdout(_sentences(rows) if len(results) == 1 else _table(rows))
 
 
 def _check_sources(args: EvalOptions) -> None:
@@ -136,48 +136,51 @@ def _check_sources(args: EvalOptions) -> None:
         raise SettingError("training", reason, "leave it out")
 
 
-def _figures(reader: "Reader", ids: "Text", reset: int | None, console: Console) -> Facts:
+def _figures(scorer: "Scorer", ids: "TokenView", reset: int | None, console: Console) -> Facts:
     """What a model says of a text."""
-    from charrnn.evaluation.metrics import measure, reset_nats
+    from charrnn.evaluation.metrics import mean_nats_with_resets, measure
 
     with console.bar(total=(len(ids) - 1) * (1 if reset is None else 2), unit=" characters") as bar:
-        figure = measure(reader, ids, bar.update)
+        figure = measure(scorer, ids, bar.update)
         facts = _facts(figure)
         if reset is not None:
-            nats = reset_nats(reader, ids, reset, bar.update)
-            facts |= {"reset": reset, "reset_nats": nats, "reset_bits_per_char": bits(nats)}
+            nats = mean_nats_with_resets(scorer, ids, reset, bar.update)
+            facts |= {"reset": reset, "reset_nats": nats, "reset_bits_per_char": nats_to_bits(nats)}
     return facts
 
 
-def _dynamic(contents: "Checkpoint", ids: "Text", config: TrainConfig, console: Console) -> Facts:
+def _dynamic(model: "Checkpoint", ids: "TokenView", config: TrainConfig, console: Console) -> Facts:
     """What it says if it goes on learning."""
     from charrnn.evaluation.dynamic import learning_surprisals
-    from charrnn.evaluation.metrics import figure
+    from charrnn.evaluation.metrics import bootstrap
     from charrnn.rnn.backend import resolve_device
 
     device = resolve_device(config.device)
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
-        found = figure(learning_surprisals(contents, ids, device, bar.update), len(ids) - 1)
+        found = bootstrap(learning_surprisals(model, ids, device, bar.update), len(ids) - 1)
     return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}
 
 
-def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console) -> Iterator[Facts]:
-    """What simpler rulers say of it, which know the training text."""
+def _baselines(model: "Checkpoint", known: "TokenView", ids: "TokenView", console: Console) -> Iterator[Facts]:
+    """What simpler baselines say of it, which know the training text."""
     import numpy as np
 
     from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
     from charrnn.evaluation.baselines import compressed_bits, markov_nats
-    from charrnn.evaluation.metrics import figure
+    from charrnn.evaluation.metrics import bootstrap
 
-    vocabulary = contents.vocabulary
-    learned = known.take(np.arange(max(0, len(known) - MOST), len(known)))
-    measured = ids.take(np.arange(min(len(ids), MOST)))
-    if max(len(known), len(ids)) > MOST:
-        console.line(f"note: baselines learn from the last {MOST:,} characters, and measure the first {MOST:,}")
-    orders = markov_nats(learned, measured, ORDERS, len(vocabulary))
+    vocabulary = model.vocabulary
+    learned = known.take(np.arange(max(0, len(known) - MAX_BASELINE_CHARACTERS), len(known)))
+    measured = ids.take(np.arange(min(len(ids), MAX_BASELINE_CHARACTERS)))
+    if max(len(known), len(ids)) > MAX_BASELINE_CHARACTERS:
+        console.line(
+            f"note: baselines learn from the last {MAX_BASELINE_CHARACTERS:,} characters, "
+            f"and measure the first {MAX_BASELINE_CHARACTERS:,}"
+        )
+    orders = markov_nats(learned, measured, MAX_MARKOV_ORDER, len(vocabulary))
     for order, nats in enumerate(orders[1:], 1):
-        yield {"baseline": f"order-{order} Markov", **_facts(figure(iter([nats[1:]]), len(nats) - 1))}
-    between = contents.reading.separator or "\n"  # of documents
+        yield {"baseline": f"order-{order} Markov", **_facts(bootstrap(iter([nats[1:]]), len(nats) - 1))}
+    between = model.read_config.separator or "\n"  # of documents
 
     def as_bytes(part: "NDArray[np.integer]") -> bytes:
         symbols = vocabulary.symbols_at(part.tolist()).replace(BOUNDARY, between).replace(UNKNOWN, "\ufffd")
@@ -189,10 +192,10 @@ def _rulers(contents: "Checkpoint", known: "Text", ids: "Text", console: Console
         yield {"baseline": name, **facts, "bits_per_char": size / len(measured)}
 
 
-def _facts(figure: "Figure") -> Facts:
-    facts: Facts = {"characters": figure.characters, "nats": figure.nats, "bits_per_char": bits(figure.nats)}
+def _facts(figure: "Estimate") -> Facts:
+    facts: Facts = {"characters": figure.characters, "nats": figure.nats, "bits_per_char": nats_to_bits(figure.nats)}
     if figure.interval is not None:
-        facts["bits_per_char_95"] = [bits(nats) for nats in figure.interval]
+        facts["bits_per_char_95"] = [nats_to_bits(nats) for nats in figure.interval]
     return facts
 
 

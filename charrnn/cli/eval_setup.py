@@ -9,11 +9,11 @@ from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import TrainConfig, Unknown
 from charrnn.data.corpus import Corpus
-from charrnn.data.token_view import Text
+from charrnn.data.token_view import TokenView
 from charrnn.data.vocabulary import describe_all
 from charrnn.errors import CorpusError, ModelFileError, SettingError
-from charrnn.evaluation.surprisal import lanes_of
-from charrnn.rnn.backend import Reader, choose_reader
+from charrnn.evaluation.surprisal import num_segments
+from charrnn.rnn.backend import Scorer, choose_scorer
 
 
 def load(model: str) -> tuple[str, Checkpoint]:
@@ -36,23 +36,25 @@ def check_names(names: Sequence[str]) -> None:
         raise SettingError("model", "given twice with the same name", "give one of the files another")
 
 
-def reader(contents: Checkpoint, expected: int, config: TrainConfig) -> Reader:
+def scorer(model: Checkpoint, expected: int, config: TrainConfig) -> Scorer:
     """Return the network of a model.
 
     Args:
-        contents: the model.
+        model: the model.
         expected: characters that it will read, as far as known.
         config: device and threads.
 
     Raises:
         SettingError: there is no such device here.
     """
-    return choose_reader(contents, expected, lanes=lanes_of(expected), device=config.device, threads=config.threads)
+    return choose_scorer(
+        model, expected, streams=num_segments(expected), device=config.device, threads=config.threads
+    )
 
 
 def corpus(
     paths: Sequence[str],
-    contents: Checkpoint,
+    model: Checkpoint,
     console: Console,
     glob: str | None = None,
     encoding: str | None = None,
@@ -63,40 +65,44 @@ def corpus(
     Raises:
         CharrnnError: it cannot be read, or holds characters that the model never saw, unless they are to be skipped.
     """
-    vocabulary, label = contents.vocabulary, ", ".join(paths)
+    vocabulary, label = model.vocabulary, ", ".join(paths)
     dropped: set[str] = set()
 
-    def sift(symbols: str) -> str:
-        if unknown == "error" or vocabulary.unit == "byte" or vocabulary.unknown is not None:  # then all have an id
+    def filter_text(symbols: str) -> str:
+        if (
+            unknown == "error" or vocabulary.unit == "byte" or vocabulary.unknown_id is not None
+        ):  # then all have an id
             return symbols
-        kept, alien = vocabulary.split_alien(symbols)
+        kept, alien = vocabulary.split_unknown_symbols(symbols)
         dropped.update(alien)
         return kept
 
-    config = replace(contents.reading, encoding=encoding)
-    found = corpus_options.read(corpus_options.find(paths, glob), config, console, sift=sift)
+    config = replace(model.read_config, encoding=encoding)
+    found = corpus_options.read_corpus(
+        corpus_options.find_files(paths, glob), config, console, filter_text=filter_text
+    )
     if dropped:
         console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
     if folded := [symbol for symbol in found.counts if symbol not in vocabulary]:
         share = sum(found.counts[symbol] for symbol in folded) / found.characters
-        if vocabulary.unknown is not None:
+        if vocabulary.unknown_id is not None:
             console.line(
                 f"charrnn: {label}: {share:.2%} are characters too rare for the model to know, counted as one"
             )
     return found.with_vocabulary(vocabulary)
 
 
-def split(corpus: Corpus, name: str, contents: Checkpoint) -> dict[str, Text]:
+def split(corpus: Corpus, name: str, model: Checkpoint) -> dict[str, TokenView]:
     """The parts of a text that a model was trained on, and measured on, by its own record.
 
     Raises:
         CorpusError: it is another text.
         ModelFileError: nothing was held out.
     """
-    record = contents.training.get("corpus", {})
+    record = model.training.get("corpus", {})
     if record.get("sha256") != corpus.sha256:
         reason = f"is not the text that {name} was trained on"
-        raise CorpusError(corpus.label, reason, "leave out --split, or give that text as it was then")
+        raise CorpusError(corpus.display_name, reason, "leave out --split, or give that text as it was then")
     if not (held_out := record.get("split", record.get("validation_characters"))):
         raise ModelFileError(name, "was trained on all of its text", "leave out --split")
     training, validation = corpus.split(held_out)

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli import corpus_options, options
-from charrnn.cli.console import emit, printable
+from charrnn.cli.console import escape_control, write_stdout
 from charrnn.errors import ModelFileError
-from charrnn.units import bits
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,42 +28,42 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         facts = {
             "file": str(path),
             "bytes": size,
-            "parameters": loaded.model.parameters(len(loaded.vocabulary)),
-            "model": asdict(loaded.model),
-            "vocabulary": None if loaded.reading.unit == "byte" else _characters(loaded),
-            "reading": asdict(loaded.reading),
+            "parameters": loaded.model_config.num_parameters(len(loaded.vocabulary)),
+            "model": asdict(loaded.model_config),
+            "vocabulary": None if loaded.read_config.unit == "byte" else _characters(loaded),
+            "reading": asdict(loaded.read_config),
             "training": loaded.training,
         }
-        emit(json.dumps(facts) + "\n")
+        write_stdout(json.dumps(facts) + "\n")
         return
     try:
         lines = _facts(path, size, loaded)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ModelFileError(str(path), "holds a training record that is not ours", "train again") from None
     for name, value in lines:
-        emit(f"{name:<12}{printable(value)}\n")
+        write_stdout(f"{name:<12}{escape_control(value)}\n")
 
 
 def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
-    model, record = loaded.model, loaded.training
+    model, record = loaded.model_config, loaded.training
     corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
     inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
-    noun = "bytes" if loaded.reading.unit == "byte" else "characters"
+    noun = "bytes" if loaded.read_config.unit == "byte" else "characters"
     characters = _characters(loaded)
-    documents = f" in {corpus['documents']:,} documents" if corpus.get("documents") else ""
-    quality = "not measured" if nats is None else f"{bits(nats):.4f} bits per character ({nats:.4f} nats)"
+    documents = f" in {corpus['num_documents']:,} documents" if corpus.get("num_documents") else ""
+    quality = "not measured" if nats is None else f"{nats_to_bits(nats):.4f} bits per character ({nats:.4f} nats)"
     return [
         ("file", f"{path}, {size:,} bytes"),
         ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
-        ("parameters", f"{model.parameters(len(loaded.vocabulary)):,}"),
+        ("parameters", f"{model.num_parameters(len(loaded.vocabulary)):,}"),
         ("vocabulary", f"{len(characters):,} {noun}" + ("" if noun == "bytes" else f": {characters}")),
         ("corpus", f"{corpus['name']}, {corpus['characters']:,} {noun}{documents}, sha256 {corpus['sha256']}"),
         ("validation", f"{quality}, {corpus['validation_characters']:,} {noun} held out"),
-        ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['ended'] or 'not ended'}"),
+        ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['outcome'] or 'not ended'}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
         *([("from", record["from"]["model"])] if "from" in record else []),
         *(("changed", change) for change in record.get("changed", ())),
-        (_again(record), _command(loaded)),
+        (_command_label(record), _command(loaded)),
         ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
     ]
 
@@ -75,22 +75,22 @@ def _characters(loaded: "Checkpoint") -> str:
     return loaded.vocabulary.symbols.replace(BOUNDARY, "").replace(UNKNOWN, "")
 
 
-def _again(record: Mapping[str, Any]) -> str:
+def _command_label(record: Mapping[str, Any]) -> str:
     """What to call the command: not every run can be repeated to the bit.
 
     One by the clock can't, nor one that was stopped, came from another model or had its budget changed on the way.
     """
-    whole = record["ended"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
+    whole = record["outcome"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
     exact = whole and record["settings"]["minutes"] is None
     return "repeat" if exact else "similar"
 
 
 def _command(loaded: "Checkpoint") -> str:
     """The command with all the settings of this run."""
-    settings = {**asdict(loaded.model), **loaded.training["settings"]}
+    settings = {**asdict(loaded.model_config), **loaded.training["settings"]}
     chosen = [name for name in settings if settings[name] is not None and options.has_option(name)]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
-    words += corpus_options.words(loaded.reading)
+    words += corpus_options.cli_args(loaded.read_config)
     source = (
         f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
     )
@@ -99,4 +99,4 @@ def _command(loaded: "Checkpoint") -> str:
 
 def _word(word: str) -> str:
     """As a word of a shell that can be shown on one line."""
-    return shlex.quote(word) if word.isprintable() else "$'" + printable(word).replace("'", "\\'") + "'"
+    return shlex.quote(word) if word.isprintable() else "$'" + escape_control(word).replace("'", "\\'") + "'"

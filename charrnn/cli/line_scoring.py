@@ -9,11 +9,11 @@ from charrnn.cli import eval_setup
 from charrnn.cli.console import Console
 from charrnn.config import TrainConfig, check_bytes
 from charrnn.data.lines import Lines
-from charrnn.evaluation.line_scores import LineScore, Scorer
+from charrnn.evaluation.line_scores import LineScore, LineScorer
 
-LONGEST = 1 << 20  # bytes of a line that are printed
-BATCH = 1 << 18  # bytes of lines that are scored at once
-TOLD = 5  # lines with something wrong about them that are named
+MAX_PRINTED_BYTES = 1 << 20  # bytes of a line that are printed
+BATCH_BYTES = 1 << 18  # bytes of lines that are scored at once
+MAX_WARNINGS = 5  # lines with something wrong about them that are named
 
 
 def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) -> Lines:
@@ -23,10 +23,10 @@ def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) ->
         CorpusError: it cannot be read.
         SettingError: there is no such encoding, or no need for one.
     """
-    units = {contents.vocabulary.unit for contents in models}
+    units = {model.vocabulary.unit for model in models}
     for unit in units:
         check_bytes(unit, encoding)
-    return Lines(file, LONGEST, encoding, raw=units == {"byte"})
+    return Lines(file, MAX_PRINTED_BYTES, encoding, raw=units == {"byte"})
 
 
 def load(models: Sequence[str]) -> dict[str, Checkpoint]:
@@ -47,49 +47,53 @@ def scorers(
     config: TrainConfig,
     *,
     carry: bool = False,
-    each: bool = False,
-) -> list[Scorer]:
+    per_symbol: bool = False,
+) -> list[LineScorer]:
     """Return what scores lines by each of some models.
 
     Args:
         models: by their names.
         expected: characters that each will read, about, as far as that is known.
         config: device and threads.
-        carry: as of `Scorer`.
-        each: as of `Scorer`.
+        carry: as of `LineScorer`.
+        per_symbol: as of `LineScorer`.
 
     Raises:
         SettingError: there is no such device, or the state cannot be carried.
     """
     return [
-        Scorer(contents, eval_setup.reader(contents, expected or 0, config), carry=carry, each=each)
-        for contents in models.values()
+        LineScorer(model, eval_setup.scorer(model, expected or 0, config), carry=carry, per_symbol=per_symbol)
+        for model in models.values()
     ]
 
 
-def scored(lines: Lines, scorers: Sequence[Scorer], console: Console) -> Iterator[list[tuple[LineScore, ...]]]:
+def scored(lines: Lines, scorers: Sequence[LineScorer], console: Console) -> Iterator[list[tuple[LineScore, ...]]]:
     """The lines, some at a time, each as every scorer has it; says which ones are wrong."""
     wrong = 0
     with ExitStack() as stack:
         bar = None
         if not sys.stdout.isatty():  # where it would be in the way of the lines
             bar = stack.enter_context(console.bar(total=lines.size, unit="B"))
-        for pieces in lines.batches(BATCH):
+        for pieces in lines.batches(BATCH_BYTES):
             batch = list(zip(*(scorer.score(pieces) for scorer in scorers), strict=True))
             if bar is not None:
                 bar.update(sum(len(piece.data) + piece.closed for piece in pieces))
             for scores in batch:
-                told = next(filter(None, map(_wrong, scores)), "")
-                if told and (wrong := wrong + 1) <= TOLD:
-                    more = "; more of them are only counted" if wrong == TOLD else ""
+                told = next(filter(None, map(_warning, scores)), "")
+                if told and (wrong := wrong + 1) <= MAX_WARNINGS:
+                    more = "; more of them are only counted" if wrong == MAX_WARNINGS else ""
                     console.line(f"charrnn: {lines.name}, line {scores[0].number:,}: {told}{more}")
             yield batch
-    if wrong > TOLD:
-        console.line(f"charrnn: {lines.name}: {wrong - TOLD:,} more lines like these")
+    if wrong > MAX_WARNINGS:
+        console.line(f"charrnn: {lines.name}: {wrong - MAX_WARNINGS:,} more lines like these")
 
 
-def _wrong(line: LineScore) -> str:
+def _warning(line: LineScore) -> str:
     """What is not as it should be about a line."""
-    if line.wrong:
-        return f"{line.wrong}; scored as an unknown character"
-    return "" if line.shown else f"is very long; scored whole, but only its first {LONGEST >> 20} MiB are printed"
+    if line.error:
+        return f"{line.error}; scored as an unknown character"
+    return (
+        ""
+        if line.complete
+        else f"is very long; scored whole, but only its first {MAX_PRINTED_BYTES >> 20} MiB are printed"
+    )

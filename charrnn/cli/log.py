@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from charrnn.cli import options
-from charrnn.cli.console import emit
+from charrnn.cli.console import write_stdout
 from charrnn.errors import FileError, SettingError
-from charrnn.units import bits, duration
+from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
-WIDEST, HEIGHT = 100, 16  # of the curve, in characters
+MAX_WIDTH, HEIGHT = 100, 16  # of the curve, in characters
 AXES = 24  # characters that its axes and labels take
 
 Line = Mapping[str, Any]
@@ -39,17 +39,17 @@ def log(
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
     from charrnn import checkpoint
     from charrnn.io import atomic_io
-    from charrnn.training.checkpointing import log_of
+    from charrnn.training.checkpointing import log_path
 
-    path = log_of(checkpoint.find(model))
+    path = log_path(checkpoint.find(model))
     lines = _read(path)
     if out is not None:
-        atomic_io.write_atomic(Path(out), _picture(_curves(lines), path.stem, Path(out).suffix))
-        emit(f"{out}\n")
+        atomic_io.write_atomic(Path(out), _image(_curves(lines), path.stem, Path(out).suffix))
+        write_stdout(f"{out}\n")
     elif json_:
-        emit("".join(json.dumps(line) + "\n" for line in lines))
+        write_stdout("".join(json.dumps(line) + "\n" for line in lines))
     else:
-        emit(_table(lines) + (f"\n{_drawing(_curves(lines))}" if len(lines) > 1 else ""))
+        write_stdout(_table(lines) + (f"\n{_terminal_chart(_curves(lines))}" if len(lines) > 1 else ""))
 
 
 def _read(path: Path) -> list[Line]:
@@ -83,10 +83,10 @@ def _row(line: Line) -> tuple[str, ...]:
     return (
         f"{line['step']:,}",
         f"{line['epoch']:.1f}",
-        f"{bits(line['train_nats']):.3f}",
-        "-" if nats is None else f"{bits(nats):.3f}",
+        f"{nats_to_bits(line['train_nats']):.3f}",
+        "-" if nats is None else f"{nats_to_bits(nats):.3f}",
         f"{line['learning_rate']:.2g}",
-        duration(line["seconds"]),
+        format_duration(line["seconds"]),
         "best" if line["best"] and nats is not None else "",
     )
 
@@ -96,16 +96,16 @@ def _curves(lines: Sequence[Line]) -> Curves:
     for name in ("train", "validation"):
         known = [line for line in lines if line[f"{name}_nats"] is not None]
         if known:
-            curves[name] = [line["step"] for line in known], [bits(line[f"{name}_nats"]) for line in known]
+            curves[name] = [line["step"] for line in known], [nats_to_bits(line[f"{name}_nats"]) for line in known]
     return curves
 
 
-def _drawing(curves: Curves) -> str:
+def _terminal_chart(curves: Curves) -> str:
     """The curves in characters."""
     import plotille
 
     figure = plotille.Figure()
-    figure.width = max(20, min(WIDEST, shutil.get_terminal_size().columns) - AXES)
+    figure.width = max(20, min(MAX_WIDTH, shutil.get_terminal_size().columns) - AXES)
     figure.height = HEIGHT
     figure.with_colors = False
     figure.x_label, figure.y_label = "step", "bits/char"
@@ -117,7 +117,7 @@ def _drawing(curves: Curves) -> str:
     return str(figure.show(legend=True)) + "\n"
 
 
-def _picture(curves: Curves, title: str, suffix: str) -> bytes:
+def _image(curves: Curves, title: str, suffix: str) -> bytes:
     """The curves as a PNG or an SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # without pyplot no display is looked for

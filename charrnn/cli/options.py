@@ -6,13 +6,13 @@ import typer
 
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, TrainConfig
 from charrnn.config.overrides import Overrides
-from charrnn.config.settings import Setting, setting_of
+from charrnn.config.settings import Setting, get_setting
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-READING = ("unit", "encoding", "newlines", "normalize", "min_count")
-COMPUTING = ("device", "threads")
+TEXT_SETTINGS = ("unit", "encoding", "newlines", "normalize", "min_count")
+MACHINE_SETTINGS = ("device", "threads")
 
 NEWEST = "A path, or a name in ./checkpoints; the newest there if left out."
 
@@ -33,14 +33,14 @@ def flag(name: str) -> str:
     configs: tuple[type[DataclassInstance], ...] = (ReadConfig, ModelConfig, TrainConfig, SampleConfig, Overrides)
     for config in configs:
         if name in config.__dataclass_fields__:
-            setting = setting_of(config.__dataclass_fields__[name])
+            setting = get_setting(config.__dataclass_fields__[name])
             return flags_of(name, setting)[-1]
     return flags_of(name, None)[-1]
 
 
 def has_option(name: str) -> bool:
     """Return whether an option of ``charrnn train`` sets this field."""
-    setting = setting_of(Overrides.__dataclass_fields__[name])
+    setting = get_setting(Overrides.__dataclass_fields__[name])
     return setting is not None and setting.option is not None
 
 

@@ -9,10 +9,10 @@ from charrnn.data.vocabulary import Vocabulary, describe_all
 from charrnn.errors import CharrnnError, CorpusError
 from charrnn.generation.generate import Request
 from charrnn.generation.prompt_state import PromptState
-from charrnn.generation.prompt_state import read as primed_by
+from charrnn.generation.prompt_state import read_prompt as advance_prompt_state
 from charrnn.rnn.backend import Decoder
 
-LONG = 20_000  # characters of a prompt that are worth a bar
+BAR_CHARACTERS = 20_000  # characters of a prompt that are worth a bar
 
 
 class PromptLines:
@@ -35,10 +35,10 @@ class PromptLines:
         self._line = self._number = 0  # of lines taken, and of samples asked for
         self._prompt: tuple[str, str, CharrnnError | None] = "", "", None
 
-    def take(self, *, wait: bool) -> Request | None:
-        """The next one; None if there is none, or, unless it is to wait, if there is none yet."""
+    def get(self, *, block: bool) -> Request | None:
+        """The next one; None if there is none, or, unless it is to block, if there is none yet."""
         if self._number % self._count == 0:
-            if (line := self._lines.take(wait=wait)) is None:
+            if (line := self._lines.get(block=block)) is None:
                 return None
             self._line += 1
             self._prompt = self._parsed(line.data)
@@ -60,15 +60,15 @@ class PromptLines:
         return text, name, None
 
 
-def tell_of_stops(config: SampleConfig, model: Checkpoint, console: Console) -> None:
+def warn_unreachable_stops(config: SampleConfig, model: Checkpoint, console: Console) -> None:
     """Names the characters of stop strings that can never come."""
-    for string in config.stops:
+    for string in config.stop_strings:
         if alien := model.vocabulary.split_unknown(string)[1]:
             told = describe_all(alien)
             console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
 
 
-def text_of(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
+def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
     """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
     if prompt == sources.STDIN:
         prompt = _decoded(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "give it in UTF-8")
@@ -79,17 +79,19 @@ def text_of(prompt: str, config: SampleConfig, model: Checkpoint, console: Conso
     return prompt
 
 
-def read(network: Decoder, primed: PromptState, model: Checkpoint, prompt: str, console: Console) -> PromptState:
+def read_prompt(
+    network: Decoder, prompt_state: PromptState, model: Checkpoint, prompt: str, console: Console
+) -> PromptState:
     """The network after the prompt.
 
     Raises:
         UnknownCharacterError: it holds characters that the model never saw.
     """
     ids = model.vocabulary.encode(prompt, "the prompt")
-    if len(ids) < LONG:
-        return primed_by(network, primed, ids)
+    if len(ids) < BAR_CHARACTERS:
+        return advance_prompt_state(network, prompt_state, ids)
     with console.bar(total=len(ids), unit=" characters") as bar:
-        return primed_by(network, primed, ids, bar.update)
+        return advance_prompt_state(network, prompt_state, ids, bar.update)
 
 
 def _decoded(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:

@@ -11,14 +11,14 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.command import command
-from charrnn.cli.console import Console, colourful, complain, emit, in_colours
+from charrnn.cli.console import Console, colorize, print_error, supports_color, write_stdout
 from charrnn.config import SampleConfig
-from charrnn.config.checks import Whole
+from charrnn.config.checks import Integer
 from charrnn.config.settings import Option, override, setting
 from charrnn.errors import CorpusError, SettingError
 
 if TYPE_CHECKING:
-    from charrnn.generation.batch import Choice
+    from charrnn.generation.batch import SampledCharacter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SampleOptions:
         str, typer.Option("-p", "--prompt", metavar="TEXT", help="Continue this; - reads it from stdin.")
     ] = ""
     echo: Annotated[bool, typer.Option("--echo", help="Write the prompt first.")] = False
-    count: int | None = setting(None, Whole(1), Option("Write so many samples, each ended by a newline.", "N"))
+    count: int | None = setting(None, Integer(1), Option("Write so many samples, each ended by a newline.", "N"))
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +85,7 @@ class SampleOptions:
             )
         if config.logprobs is not None and not self.json_:
             raise SettingError("logprobs", "go into JSON", "add --json")
-        if config.keep_stop and not config.stops:
+        if config.keep_stop and not config.stop_strings:
             raise SettingError("keep_stop", "has nothing to keep", "add --stop")
         if self.show not in (None, "surprise"):
             raise SettingError("show", f"cannot be {self.show}", "give surprise")
@@ -106,12 +106,12 @@ def sample(args: SampleOptions) -> None:
     config = args.checked_config()
 
     from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
-    from charrnn.cli import prompts as prompts_of
-    from charrnn.cli.colors import coloured
-    from charrnn.cli.json_output import record
-    from charrnn.generation import prompt_state as states
-    from charrnn.generation.generate import Listed, Request, Requests, generate_batch, write
-    from charrnn.rnn.backend import Decoders
+    from charrnn.cli import prompts as prompt_reading
+    from charrnn.cli.colors import surprise_colors
+    from charrnn.cli.json_output import sample_record
+    from charrnn.generation import prompt_state as prompt_states
+    from charrnn.generation.generate import Request, RequestList, Requests, generate, generate_batch
+    from charrnn.rnn.backend import DecoderSelector
 
     console = Console(quiet=args.quiet)
     path = checkpoint.find(args.model)
@@ -119,67 +119,69 @@ def sample(args: SampleOptions) -> None:
         console.line(f"charrnn: sampling {path}", style="dim")
     loaded = checkpoint.load(path)
     if args.save_state is not None:
-        states.check_free(Path(args.save_state))
+        prompt_states.check_can_save(Path(args.save_state))
     if args.length is None:
-        config = replace(config, length=loaded.usual_length)
-    prompts_of.tell_of_stops(config, loaded, console)
-    prompt = prompts_of.text_of(args.prompt, config, loaded, console)
+        config = replace(config, length=loaded.default_length)
+    prompt_reading.warn_unreachable_stops(config, loaded, console)
+    prompt = prompt_reading.resolve_prompt(args.prompt, config, loaded, console)
     lengths = math.inf if args.prompts is not None else args.count or 1
     characters = len(prompt) + (config.length or math.inf) * lengths
 
     def compiling() -> None:
         console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
 
-    network = Decoders(loaded, compiling).choose(config.precision, characters)
-    primed = (
-        states.unprimed(network, loaded.vocabulary)
+    network = DecoderSelector(loaded, compiling).choose(config.precision, characters)
+    prompt_state = (
+        prompt_states.empty_prompt_state(network, loaded.vocabulary)
         if args.load_state is None
-        else states.load(Path(args.load_state), loaded, network)
+        else prompt_states.load(Path(args.load_state), loaded, network)
     )
-    primed = prompts_of.read(network, primed, loaded, prompt, console)
+    prompt_state = prompt_reading.read_prompt(network, prompt_state, loaded, prompt, console)
     if args.save_state is not None:
-        states.save(Path(args.save_state), loaded, primed)
-    in_colour = args.show is not None and _can_show(console)
+        prompt_states.save(Path(args.save_state), loaded, prompt_state)
+    use_color = args.show is not None and _can_color(console)
 
-    def shown(text: str, choices: Iterable["Choice"]) -> str:
-        return in_colours(coloured(choices), sys.stdout) if in_colour else text
+    def shown(text: str, choices: Iterable["SampledCharacter"]) -> str:
+        return colorize(surprise_colors(choices), sys.stdout) if use_color else text
 
-    end = "\0" if args.null else (loaded.reading.separator or "\n") if args.separator is None else args.separator
+    end = "\0" if args.null else (loaded.read_config.separator or "\n") if args.separator is None else args.separator
     if not args.many and not args.json_:
         last = prompt if args.echo else ""
-        emit(last)
+        write_stdout(last)
         size = 0
-        for last, choices in write(network, loaded.vocabulary, config, primed=primed):
-            emit(shown(last, choices))
+        for last, choices in generate(network, loaded.vocabulary, config, prompt_state=prompt_state):
+            write_stdout(shown(last, choices))
             size += len(last)
-        if loaded.vocabulary.boundary is not None and size != config.length:  # a document ended, and was not cut
-            emit(last := end)
-        console.clear_of(last)
+        if loaded.vocabulary.boundary_id is not None and size != config.length:  # a document ended, and was not cut
+            write_stdout(last := end)
+        console.end_line(last)
         return
     count = args.count or 1
     if args.prompts is None:
-        requests: Requests = Listed(Request(number) for number in range(count))
+        requests: Requests = RequestList(Request(number) for number in range(count))
     else:
         skip = config.unknown == "skip"
-        requests = prompts_of.PromptLines(args.prompts, loaded.vocabulary, skip=skip, count=count, console=console)
+        requests = prompt_reading.PromptLines(
+            args.prompts, loaded.vocabulary, skip=skip, count=count, console=console
+        )
     failed = 0
-    for written in generate_batch(network, loaded.vocabulary, config, requests, primed):
+    for written in generate_batch(network, loaded.vocabulary, config, requests, prompt_state):
         if written.error is not None and written.number % count == 0:  # each prompt but once
-            complain(str(written.error))
+            print_error(str(written.error))
             failed += 1
         if args.json_:
-            emit(record(written, prompt, alternatives=args.config.logprobs is not None))
+            write_stdout(sample_record(written, prompt, alternatives=args.config.logprobs is not None))
         else:
             before = prompt + written.prompt if args.echo else ""
-            emit(before + shown(written.text, written.choices) + end)
+            write_stdout(before + shown(written.text, written.choices) + end)
     if failed:
         name = "stdin" if args.prompts == "-" else str(args.prompts)
         raise CorpusError(name, f"{failed:,} could not be continued", "the others were")
 
 
-def _can_show(console: Console) -> bool:
+def _can_color(console: Console) -> bool:
     """Whether stdout shows colours; tells what they mean, or else why there are none."""
-    if not colourful(sys.stdout):
+    if not supports_color(sys.stdout):
         console.line("charrnn: --show: stdout is no terminal that shows colours, so the text comes plain")
         return False
     from charrnn.cli.colors import legend

@@ -12,13 +12,13 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.command import Only, command
-from charrnn.cli.console import Console, emit
+from charrnn.cli.console import Console, write_stdout
 from charrnn.config import TrainConfig
-from charrnn.config.checks import Whole
+from charrnn.config.checks import Integer
 from charrnn.config.overrides import Overrides
 from charrnn.config.settings import Option, setting
 from charrnn.errors import SettingError
-from charrnn.units import bits
+from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
@@ -36,14 +36,14 @@ class ScoreOptions:
         float | None,
         typer.Option("--threshold", metavar="X", help="Only lines that score X or more.", show_default=False),
     ] = None
-    top: int | None = setting(None, Whole(1), Option("Only the N strangest lines, the strangest first.", "N"))
+    top: int | None = setting(None, Integer(1), Option("Only the N strangest lines, the strangest first.", "N"))
     sort: Annotated[bool, typer.Option("--sort", help="The strangest lines first.")] = False
     total: Annotated[bool, typer.Option("--total", help="Score each line as a whole, not by the character.")] = False
     nats: Annotated[bool, typer.Option("--nats", help="In nats, not in bits.")] = False
     carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False
     chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False
     json_: options.Json = False
-    overrides: Annotated[Overrides, Only("encoding", *options.COMPUTING)]
+    overrides: Annotated[Overrides, Only("encoding", *options.MACHINE_SETTINGS)]
     quiet: options.Quiet = False
 
 
@@ -64,7 +64,7 @@ def score(args: ScoreOptions) -> None:
 
     def printed(line: "LineScore") -> _Printed:
         value = line.nats if args.total else line.nats_per_char
-        value = value if args.nats else bits(value)
+        value = value if args.nats else nats_to_bits(value)
         return value, _record(line, nats=args.nats) if args.json_ else b"%.4f\t%b\n" % (value, line.data)
 
     from charrnn.cli import line_scoring
@@ -72,7 +72,7 @@ def score(args: ScoreOptions) -> None:
     console, models = Console(quiet=args.quiet), line_scoring.load([args.model])
     lines = line_scoring.open_lines(args.file, args.overrides.encoding, models.values())
     config = args.overrides.apply(TrainConfig())
-    scorers = line_scoring.scorers(models, lines.size, config, carry=args.carry, each=args.chars)
+    scorers = line_scoring.scorers(models, lines.size, config, carry=args.carry, per_symbol=args.chars)
     batches = (
         [
             one
@@ -85,25 +85,25 @@ def score(args: ScoreOptions) -> None:
         _emit_sorted(batches)
     elif args.top is not None:
         best = heapq.nlargest(args.top, (one for batch in batches for one in batch), key=lambda one: one[0])
-        emit(b"".join(line for _, line in best))
+        write_stdout(b"".join(line for _, line in best))
     else:
         for batch in batches:
-            emit(b"".join(line for _, line in batch))
+            write_stdout(b"".join(line for _, line in batch))
 
 
 def _record(line: "LineScore", *, nats: bool) -> bytes:
     """A line of JSON."""
-    from charrnn.cli.json_output import named, text_fields
+    from charrnn.cli.json_output import symbol_name, text_fields
 
-    unit, factor = ("nats", 1.0) if nats else ("bits", bits(1))
+    unit, factor = ("nats", 1.0) if nats else ("bits", nats_to_bits(1))
     facts: dict[str, Any] = {
         "line": line.number, **text_fields(line.data), f"{unit}_per_char": round(line.nats_per_char * factor, 6),
-        unit: round(line.nats * factor, 6), "characters": line.size, "unknown": line.unknown,
+        unit: round(line.nats * factor, 6), "characters": line.num_predictions, "unknown": line.unknown,
     }  # fmt: skip
-    if line.wrong:
-        facts["error"] = line.wrong
+    if line.error:
+        facts["error"] = line.error
     if line.surprisals:
-        facts["chars"] = [[named(symbol), round(surprise * factor, 6)] for symbol, surprise in line.surprisals]
+        facts["chars"] = [[symbol_name(symbol), round(surprise * factor, 6)] for symbol, surprise in line.surprisals]
     return json.dumps(facts, ensure_ascii=False).encode() + b"\n"
 
 
@@ -126,4 +126,4 @@ def _emit_sorted(batches: Iterable[list[_Printed]]) -> None:
 
         order = np.argsort(-np.array(scores), kind="stable")
         for begin in range(0, len(order), 1000):
-            emit(b"".join(lines(order[begin : begin + 1000].tolist())))
+            write_stdout(b"".join(lines(order[begin : begin + 1000].tolist())))

@@ -7,7 +7,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.command import command
-from charrnn.cli.console import Console, emit
+from charrnn.cli.console import Console, write_stdout
 from charrnn.cli.corpus_options import TextOptions
 from charrnn.cli.signals import Signals
 from charrnn.config import SaveConfig
@@ -51,7 +51,7 @@ def train(args: TrainOptions) -> None:
     option replaces its own part of the plan. Ctrl-C stops with everything saved, and --resume goes on from there as
     if nothing had happened.
     """
-    overrides = args.text.added_to(args.overrides)
+    overrides = args.text.apply_to(args.overrides)
     if overrides.freeze_vocabulary and overrides.from_model is None and not args.resume:
         raise SettingError("freeze_vocabulary", "needs a model", "name one with --from")
     if args.resume and args.force:
@@ -63,29 +63,29 @@ def train(args: TrainOptions) -> None:
     from charrnn.training.checkpointing import Checkpointer
 
     console = Console(quiet=args.quiet)
-    path = checkpoint.place(args.out if args.out is not None else sources.name_of(args.corpus))
+    path = checkpoint.model_path(args.out if args.out is not None else sources.default_name(args.corpus))
     checkpointer = Checkpointer(path, args.saving.save_every)
     with Signals() as signals:
         lock = checkpointer.lock()
         corpus_spec = train_setup.CorpusSpec(args.corpus, checkpointer, glob=args.text.glob, cache=args.cache)
 
         def leave() -> None:
-            corpus_spec.abandon()
+            corpus_spec.discard_unfinished()
             lock.release()
 
-        signals.farewell = leave
+        signals.on_exit = leave
         try:
-            train_setup.check_place(checkpointer, resume=args.resume, force=args.force)
-            prepare = train_setup.resumed if args.resume else train_setup.new
+            train_setup.check_target(checkpointer, resume=args.resume, force=args.force)
+            prepare = train_setup.resume_run if args.resume else train_setup.new_run
             run, trainer = prepare(corpus_spec, checkpointer, overrides, console)
 
-            from charrnn.cli.train_progress import resume_command, tell_verdict, watch
+            from charrnn.cli.train_progress import print_verdict, resume_command, run_with_progress
 
-            finished = watch(trainer, run, checkpointer, signals, console)
-            found_by = [f"--{name}={value}" for name, value in corpus_spec.found_by if value]
-            tell_verdict(finished, path, resume_command(args.corpus, path, found_by), console)
+            finished = run_with_progress(trainer, run, checkpointer, signals, console)
+            corpus_args = [f"--{name}={value}" for name, value in corpus_spec.corpus_args if value]
+            print_verdict(finished, path, resume_command(args.corpus, path, corpus_args), console)
         finally:
             lock.release()
-    emit(f"{path}\n")
-    if signals.caught:
-        raise typer.Exit(128 + signals.caught)
+    write_stdout(f"{path}\n")
+    if signals.received:
+        raise typer.Exit(128 + signals.received)

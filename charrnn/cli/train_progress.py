@@ -14,7 +14,7 @@ from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.events import Evaluation, Finished, RolledBack, Step
 from charrnn.training.run_state import Run
 from charrnn.training.trainer import Trainer
-from charrnn.units import bits, count, duration
+from charrnn.units import format_count, format_duration, nats_to_bits
 
 PREVIEW = SampleConfig(length=240, temperature=0.8, seed=0)
 PREVIEW_SECONDS = 20.0  # at least this long from one preview to the next
@@ -22,7 +22,9 @@ STILL_IMPROVING = 0.005  # nats gained in the last fifth of a run
 LAYOUT = "{percentage:3.0f}% {bar} {desc}, {remaining} left"
 
 
-def watch(trainer: Trainer, run: Run, checkpointer: Checkpointer, signals: Signals, console: Console) -> Finished:
+def run_with_progress(
+    trainer: Trainer, run: Run, checkpointer: Checkpointer, signals: Signals, console: Console
+) -> Finished:
     """Shows a run as it goes, and has it saved.
 
     Raises:
@@ -30,25 +32,27 @@ def watch(trainer: Trainer, run: Run, checkpointer: Checkpointer, signals: Signa
     """
     previewed = started = time.monotonic()
     smooth, read_before, changed = None, None, ""
-    signals.stop(trainer)
+    signals.attach(trainer)
     with console.bar(total=1.0, layout=LAYOUT) as bar:
         for event in trainer.run():
             if isinstance(event, Step):
                 smooth = event.nats if smooth is None else 0.98 * smooth + 0.02 * event.nats
                 if read_before is None:
                     read_before = event.characters  # resumed: the pace is that of today
-                if console.lively:
+                if console.interactive:
                     pace = (event.characters - read_before) / (time.monotonic() - started)
-                    bar.set_description_str(f"{bits(smooth):.3f} bits/char, {count(pace)} char/s", refresh=False)
+                    bar.set_description_str(
+                        f"{nats_to_bits(smooth):.3f} bits/char, {format_count(pace)} char/s", refresh=False
+                    )
                     bar.update(event.fraction - bar.n)
             elif isinstance(event, RolledBack):
                 told = f"the loss is {event.nats} at step {event.step:,}, so back to step {event.back_to:,}"
                 console.line(f"note: {told} with a learning rate of {event.learning_rate:.2g}")
             elif isinstance(event, Finished):
                 finished = event
-            if checkpointer.keep(run, trainer, event, now=signals.save):
-                if signals.save:
-                    signals.save = False
+            if checkpointer.save_if_due(run, trainer, event, force=signals.save_requested):
+                if signals.save_requested:
+                    signals.save_requested = False
                     console.line("note: saved, as asked")
                 if not changed and (changed := trainer.corpus.changed()):
                     console.line(
@@ -56,39 +60,39 @@ def watch(trainer: Trainer, run: Run, checkpointer: Checkpointer, signals: Signa
                     )
             if isinstance(event, Evaluation):
                 console.line(_evaluation_line(event))
-                if console.lively and time.monotonic() - previewed >= PREVIEW_SECONDS:
+                if console.interactive and time.monotonic() - previewed >= PREVIEW_SECONDS:
                     previewed = time.monotonic()
-                    console.passage(_preview(trainer, run, signals))
+                    console.quote(_preview(trainer, run, signals))
     return finished
 
 
 def _evaluation_line(event: Evaluation) -> str:
-    line = f"step {event.step:>6,}  epoch {event.epoch:>5.1f}  train {bits(event.train_nats):.3f}"
+    line = f"step {event.step:>6,}  epoch {event.epoch:>5.1f}  train {nats_to_bits(event.train_nats):.3f}"
     if event.validation_nats is not None:
-        line += f"  validation {bits(event.validation_nats):.3f}"
+        line += f"  validation {nats_to_bits(event.validation_nats):.3f}"
     return line + " bits/char" + ("  best" if event.best and event.validation_nats is not None else "")
 
 
 def _preview(trainer: Trainer, run: Run, signals: Signals) -> str:
     """A short sample of what the network writes by now; touches nothing that the training uses."""
-    from charrnn.data.vocabulary import text_of
-    from charrnn.generation.generate import write
+    from charrnn.data.vocabulary import to_text
+    from charrnn.generation.generate import generate
     from charrnn.rnn.numpy_rnn import NumPyRNN
 
     network, text = NumPyRNN(*trainer.latest(), "fp32"), ""
     for number in range(PREVIEW.length):
         config = replace(PREVIEW, length=PREVIEW.length - len(text), seed=number)
-        for piece, _ in write(network, run.vocabulary, config):
-            if signals.caught:
+        for piece, _ in generate(network, run.vocabulary, config):
+            if signals.received:
                 return text
             text += piece
         text += "\n"
         if len(text) >= PREVIEW.length:  # or it was a document, and there is room for another one
             break
-    return text_of(text[:-1], run.vocabulary.unit)
+    return to_text(text[:-1], run.vocabulary.unit)
 
 
-def tell_verdict(finished: Finished, path: Path, again: str, console: Console) -> None:
+def print_verdict(finished: Finished, path: Path, again: str, console: Console) -> None:
     """What came out, in plain words, and the next command to type; ``again`` is the one that resumes the run."""
     if finished.validation_nats is None:
         quality = "not measured so far"
@@ -96,16 +100,16 @@ def tell_verdict(finished: Finished, path: Path, again: str, console: Console) -
             quality = "too little text to hold any out, so that nobody knows how it does on other text"
     else:
         nats = finished.validation_nats
-        quality = f"{bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"
+        quality = f"{nats_to_bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"
     improving = finished.late_gain >= STILL_IMPROVING
     outcome = {
         "done": "done, and still improving: a larger budget would make it better" if improving else "done",
         "overfitting": f"overfitting since epoch {finished.best_epoch:.1f}, where the best model was kept",
         "stuck": f"no longer improving since epoch {finished.best_epoch:.1f}; the best model was kept",
         "stopped": f"stopped at step {finished.step:,}, and everything saved",
-    }[finished.reason]
-    console.line(f"{outcome}; {quality}, after {duration(finished.seconds)}", style="bold green")
-    if finished.reason == "stopped":
+    }[finished.outcome]
+    console.line(f"{outcome}; {quality}, after {format_duration(finished.seconds)}", style="bold green")
+    if finished.outcome == "stopped":
         console.line(f"go on: {again}")
     console.line(f"next: charrnn sample {as_argument(path)} --temp 0.8")
 
@@ -119,7 +123,7 @@ def resume_command(corpus: Sequence[str], path: Path, options: Sequence[str] = (
 
 def as_argument(path: Path) -> str:
     """How a shell names this model most shortly."""
-    short = path.parent == checkpoint.FOLDER and not path.stem.startswith("-")
+    short = path.parent == checkpoint.CHECKPOINT_DIR and not path.stem.startswith("-")
     return _word(path.stem if short else str(path))
 
 

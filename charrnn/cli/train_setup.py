@@ -13,22 +13,22 @@ from charrnn.cli.console import Console
 from charrnn.config import ReadConfig
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.data.token_cache import Cache
-from charrnn.data.token_store import OnDisk
+from charrnn.data.token_cache import TokenCache
+from charrnn.data.token_store import FileTokens
 from charrnn.data.vocabulary import BOUNDARY, describe_all
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import Run, check_same, extend
-from charrnn.units import duration
+from charrnn.units import format_duration
 
 if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
-    Begun = tuple[Run, Trainer]
+    PreparedRun = tuple[Run, Trainer]
 
 STRUCTURE = ("unit", "cell", "layers", "hidden", "embedding")  # what a trained model brings along
 CACHE = "cache"  # the folder beside a model where ids are kept
-TRYING = "trying what trains fastest here, for some seconds"  # meanwhile there is nothing else to see
+AUTOTUNING = "trying what trains fastest here, for some seconds"  # meanwhile there is nothing else to see
 
 
 class CorpusSpec:
@@ -41,16 +41,16 @@ class CorpusSpec:
         cache: the folder for its ids, if it was named.
 
     Attributes:
-        found_by: names and values of the options that are needed to find the same text again.
+        corpus_args: names and values of the options that are needed to find the same text again.
     """
 
     def __init__(
         self, paths: Sequence[str], checkpointer: Checkpointer, *, glob: str | None, cache: str | None
     ) -> None:
         self._paths, self._checkpointer, self._glob = paths, checkpointer, glob
-        self.found_by = (("glob", glob), ("cache", cache))
+        self.corpus_args = (("glob", glob), ("cache", cache))
         folder = checkpointer.model.resolve().parent / CACHE if cache is None else Path(cache)
-        self._cache = Cache(folder, asked=cache is not None)
+        self._cache = TokenCache(folder, always=cache is not None)
 
     def read(self, config: ReadConfig, console: Console) -> Corpus:
         """Reads it.
@@ -58,7 +58,7 @@ class CorpusSpec:
         Raises:
             CharrnnError: it cannot be read, or is the run's own.
         """
-        source = corpus_options.find(self._paths, self._glob)
+        source = corpus_options.find_files(self._paths, self._glob)
         checkpointer = self._checkpointer
         places = {
             name: path
@@ -68,16 +68,16 @@ class CorpusSpec:
         for file in source.files if places else ():
             if (name := _identity(file.name)) and (path := places.get(name)):
                 raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
-        corpus = corpus_options.read(source, config, console, self._cache)
-        if isinstance(corpus.stored, OnDisk):
+        corpus = corpus_options.read_corpus(source, config, console, self._cache)
+        if isinstance(corpus.stored_ids, FileTokens):
             how = "found" if corpus.cached else "kept"
-            size = len(corpus.stored) * corpus.stored.dtype.itemsize
-            console.line(f"note: the text in numbers is {how} in {corpus.stored.name}, {size / 1e6:,.0f} MB")
+            size = len(corpus.stored_ids) * corpus.stored_ids.dtype.itemsize
+            console.line(f"note: the text in numbers is {how} in {corpus.stored_ids.name}, {size / 1e6:,.0f} MB")
         return corpus
 
-    def abandon(self) -> None:
+    def discard_unfinished(self) -> None:
         """Leaves nothing half done behind."""
-        self._cache.abandon()
+        self._cache.discard()
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -89,7 +89,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def check_place(checkpointer: Checkpointer, *, resume: bool, force: bool) -> None:
+def check_target(checkpointer: Checkpointer, *, resume: bool, force: bool) -> None:
     """Makes sure, before anything is read, that nothing is in the way of a run.
 
     Raises:
@@ -102,7 +102,7 @@ def check_place(checkpointer: Checkpointer, *, resume: bool, force: bool) -> Non
         if not checkpointer.has_state():
             raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
     elif checkpointer.has_state() and (found := checkpointer.find()):
-        now = found[0].now.progress
+        now = found[0].current.progress
         other = "--force to start again, or -o NAME to keep both"
         if now.finished and not checkpointer.model.exists():
             reason, advice = "is missing, though its run is finished", f"add --resume to write it again, {other}"
@@ -119,7 +119,9 @@ def check_place(checkpointer: Checkpointer, *, resume: bool, force: bool) -> Non
                 )
 
 
-def new(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+def new_run(
+    corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console
+) -> "PreparedRun":
     """Plan a run, from nothing or from a trained model.
 
     Args:
@@ -142,27 +144,27 @@ def new(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Override
         record = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
         history = {"from": {"model": path.stem, **record}}
         chosen = _with_structure_of(base, overrides)
-        corpus = corpus_spec.read(chosen.apply(replace(base.reading, encoding=None)), console)  # that of a file
+        corpus = corpus_spec.read(chosen.apply(replace(base.read_config, encoding=None)), console)  # that of a file
         symbols = set(base.vocabulary.symbols)
         added = "".join(sorted(set(corpus.vocabulary.symbols) - symbols))
         if not overrides.freeze_vocabulary:
             corpus = corpus.with_vocabulary(base.vocabulary.extended(added))
-        elif added and (base.vocabulary.unknown is None or BOUNDARY in added):
+        elif added and (base.vocabulary.unknown_id is None or BOUNDARY in added):
             reason = f"{path} never saw {describe_all(added)}"
-            raise UnknownCharacterError(corpus.label, reason, "leave out --freeze-vocabulary to add them")
+            raise UnknownCharacterError(corpus.display_name, reason, "leave out --freeze-vocabulary to add them")
         else:
             corpus, added = corpus.with_vocabulary(base.vocabulary), ""
-    _tell_text(corpus, checkpointer, console)
+    _print_corpus(corpus, checkpointer, console)
     if base is not None:
         known = len(symbols & set(corpus.counts))
         unused = len(symbols) - known
         console.line(f"from {path}: {known} characters that it knows, {len(added)} new ones, {unused} unused")
 
-    with console.bar(total=None, layout=TRYING):
-        from charrnn.training.autotune import plan_here  # torch: more than a second
+    with console.bar(total=None, layout=AUTOTUNING):
+        from charrnn.training.autotune import plan_for_this_machine  # torch: more than a second
         from charrnn.training.trainer import Trainer
 
-        plan = plan_here(corpus, chosen)
+        plan = plan_for_this_machine(corpus, chosen)
     console.line(f"plan: {plan.summary}")
     for note in plan.notes:
         console.line(f"note: {note}")
@@ -170,9 +172,9 @@ def new(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Override
     if base is not None:
         from charrnn.rnn.transfer import transfer
 
-        trainer.start_from(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
-    run = Run.of(plan, overrides, corpus, history)
-    checkpointer.begin(run, trainer)
+        trainer.load_weights(transfer(base.tensors, base.vocabulary, trainer.best, corpus.vocabulary))
+    run = Run.create(plan, overrides, corpus, history)
+    checkpointer.save_initial(run, trainer)
     return run, trainer
 
 
@@ -182,9 +184,9 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
     Raises:
         SettingError: another structure is chosen.
     """
-    model = base.model
+    model = base.model_config
     fixed = replace(
-        overrides, unit=base.reading.unit, cell=model.cell, layers=model.layers, hidden=model.hidden,
+        overrides, unit=base.read_config.unit, cell=model.cell, layers=model.layers, hidden=model.hidden,
         embedding=model.embedding,
     )  # fmt: skip
     for name in STRUCTURE:
@@ -195,7 +197,9 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
     return fixed
 
 
-def resumed(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console) -> "Begun":
+def resume_run(
+    corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console
+) -> "PreparedRun":
     """Go on with a run; one that is finished has nothing left to do but to be saved once more.
 
     Raises:
@@ -207,12 +211,12 @@ def resumed(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Over
     if found is None:
         raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
     saved, note = found
-    corpus = corpus_spec.read(saved.run.reading, console)
-    check_same(saved.run, corpus.label, corpus.sha256, overrides)
+    corpus = corpus_spec.read(saved.run.read_config, console)
+    check_same(saved.run, corpus.display_name, corpus.sha256, overrides)
     saved, notes = extend(saved, overrides)
-    run, now = saved.run, saved.now.progress
+    run, now = saved.run, saved.current.progress
     corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)
-    _tell_text(corpus, checkpointer, console)
+    _print_corpus(corpus, checkpointer, console)
     console.line(f"plan: {run.plan.summary}")
     for line in [note, *notes]:
         if line:
@@ -221,12 +225,12 @@ def resumed(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Over
         advice = "to train on, give a larger budget with --steps, --epochs or --minutes"
         console.line(f"finished already, at step {now.step:,}; {advice}")
     else:
-        spent = f"{now.fraction:.0%} of the budget, {duration(now.seconds)} spent"
+        spent = f"{now.fraction:.0%} of the budget, {format_duration(now.seconds)} spent"
         console.line(f"resuming at step {now.step:,}, {spent}")
 
     from charrnn.training.autotune import set_up_torch
 
-    set_up_torch(run.plan.train.threads)
+    set_up_torch(run.plan.train_config.threads)
     try:
         trainer = saved.trainer(corpus)
     except ImportError as error:
@@ -235,11 +239,13 @@ def resumed(corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Over
     return run, trainer
 
 
-def _tell_text(corpus: Corpus, checkpointer: Checkpointer, console: Console) -> None:
-    documents = f", {corpus.documents:,} document{'s' * (corpus.documents != 1)}" if corpus.documents else ""
-    noun = "bytes" if corpus.config.unit == "byte" else "characters"
+def _print_corpus(corpus: Corpus, checkpointer: Checkpointer, console: Console) -> None:
+    documents = (
+        f", {corpus.num_documents:,} document{'s' * (corpus.num_documents != 1)}" if corpus.num_documents else ""
+    )
+    noun = "bytes" if corpus.read_config.unit == "byte" else "characters"
     console.line(
-        f"{corpus.name}: {corpus.characters:,} {noun}, {len(corpus.counts) - bool(corpus.documents)} distinct"
+        f"{corpus.name}: {corpus.characters:,} {noun}, {len(corpus.counts) - bool(corpus.num_documents)} distinct"
         f"{documents} -> {checkpointer.model}",
         style="bold",
     )

@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from charrnn.charset import brackets
+from charrnn.charset import compile_charset
 from charrnn.config.checks import (
+    Integer,
     OneOf,
     Range,
-    Whole,
     check_encoding,
     check_stop,
     check_temperature,
@@ -35,8 +35,8 @@ SamplePrecision = Literal["int8", "fp32"]
 Temperature = float | tuple[float, float]
 
 GLOB = "**/*.txt"  # the files of a folder that are read
-MOST_THREADS = 1024  # more crash the libraries below
-MOST_RECENT = 10_000  # characters; each sample keeps that many in memory
+MAX_THREADS = 1024  # more crash the libraries below
+MAX_REPEAT_WINDOW = 10_000  # characters; each sample keeps that many in memory
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 
@@ -69,13 +69,13 @@ class ReadConfig:
     unit: Unit = setting("char", OneOf(Unit), Option("What is predicted."))
     # None is UTF-8, or UTF-16 or 32 where a byte order mark says so
     encoding: str | None = setting(
-        None, check_encoding, Option("Of the text, such as cp1251.", "NAME", shown="utf-8")
+        None, check_encoding, Option("Of the text, such as cp1251.", "NAME", default_text="utf-8")
     )
     # bytes are kept in any case
     newlines: Newlines = setting("unix", OneOf(Newlines), Option("CR and CRLF become LF, or stay."))
     normalize: Normalize = setting("none", OneOf(Normalize), Option("Unicode's forms."))
     # the unknown character is never written
-    min_count: int = setting(1, Whole(1), Option("Rarer characters become one unknown one.", "N"))
+    min_count: int = setting(1, Integer(1), Option("Rarer characters become one unknown one.", "N"))
     # each starts with a zero state and has an end
     documents: Documents = setting("none", OneOf(Documents))
     separator: str = setting("")  # between separated documents
@@ -96,20 +96,22 @@ class ModelConfig:
 
     cell: Cell = setting("lstm", OneOf(Cell), Option("Type of recurrent cell."))
     # L; layer l reads the hidden state of layer l-1
-    layers: int = setting(2, Whole(1), Option("Layers of cells, stacked.", "N"))
-    hidden: int = setting(256, Whole(1), Option("Units of a layer.", "N", shown="planned"))  # H
-    embedding: int = setting(0, Whole(0), Option("Size of a character's vector; 0 is one-hot.", "N", shown="planned"))
+    layers: int = setting(2, Integer(1), Option("Layers of cells, stacked.", "N"))
+    hidden: int = setting(256, Integer(1), Option("Units of a layer.", "N", default_text="planned"))  # H
+    embedding: int = setting(
+        0, Integer(0), Option("Size of a character's vector; 0 is one-hot.", "N", default_text="planned")
+    )
     # between layers and before the output
     dropout: float = setting(
         0.0,
         Range(0, 0.95, "a share from 0 to 0.95"),
-        Option("Share of activations silenced in training.", "P", shown="planned"),
+        Option("Share of activations silenced in training.", "P", default_text="planned"),
     )
 
     def __post_init__(self) -> None:
         check(self)
 
-    def tensor_shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    def tensor_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of this network, for a vocabulary of V characters.
 
         ``embedding`` is (V, E); each layer has ``weight_ih`` (G*H, inputs), ``weight_hh`` (G*H, H) and two biases
@@ -117,21 +119,21 @@ class ModelConfig:
         """
         shapes: dict[str, tuple[int, ...]] = {}
         if self.embedding:
-            shapes["embedding.weight"] = (vocabulary_size, self.embedding)
-        inputs, rows = self.embedding or vocabulary_size, GATES[self.cell] * self.hidden
+            shapes["embedding.weight"] = (vocab_size, self.embedding)
+        inputs, rows = self.embedding or vocab_size, GATES[self.cell] * self.hidden
         for layer in range(self.layers):
             shapes[f"layers.{layer}.weight_ih"] = (rows, inputs)
             shapes[f"layers.{layer}.weight_hh"] = (rows, self.hidden)
             shapes[f"layers.{layer}.bias_ih"] = (rows,)
             shapes[f"layers.{layer}.bias_hh"] = (rows,)
             inputs = self.hidden
-        shapes["output.weight"] = (vocabulary_size, self.hidden)
-        shapes["output.bias"] = (vocabulary_size,)
+        shapes["output.weight"] = (vocab_size, self.hidden)
+        shapes["output.bias"] = (vocab_size,)
         return shapes
 
-    def parameters(self, vocabulary_size: int) -> int:
+    def num_parameters(self, vocab_size: int) -> int:
         """How many numbers the network learns."""
-        return sum(math.prod(shape) for shape in self.tensor_shapes(vocabulary_size).values())
+        return sum(math.prod(shape) for shape in self.tensor_shapes(vocab_size).values())
 
 
 def check_budget(epochs: float | None, steps: int | None) -> None:
@@ -150,42 +152,50 @@ class TrainConfig:
 
     # evaluations included
     minutes: float | None = setting(
-        None, Range(0, 1e7, "a number above 0", above=True), Option("Train this long at most.", "X", shown="about 5")
+        None,
+        Range(0, 1e7, "a number above 0", exclude_low=True),
+        Option("Train this long at most.", "X", default_text="about 5"),
     )
     epochs: float | None = setting(
-        None, Range(0, 1e9, "a number above 0", above=True), Option("Or: read the text this many times.", "X")
+        None, Range(0, 1e9, "a number above 0", exclude_low=True), Option("Or: read the text this many times.", "X")
     )
-    steps: int | None = setting(None, Whole(1), Option("Or: take this many steps.", "N"))
-    batch_size: int = setting(32, Whole(1), Option("Streams read side by side.", "B", shown="planned"))
-    seq_length: int = setting(64, Whole(1), Option("Characters a gradient reaches back.", "T", shown="planned"))
+    steps: int | None = setting(None, Integer(1), Option("Or: take this many steps.", "N"))
+    batch_size: int = setting(32, Integer(1), Option("Streams read side by side.", "B", default_text="planned"))
+    seq_length: int = setting(
+        64, Integer(1), Option("Characters a gradient reaches back.", "T", default_text="planned")
+    )
     learning_rate: float = setting(
         6e-3,
-        Range(0, 10, "a number above 0, at most 10", above=True),
-        Option("Peak learning rate.", "X", flags=("--lr",), shown="planned"),
+        Range(0, 10, "a number above 0, at most 10", exclude_low=True),
+        Option("Peak learning rate.", "X", flags=("--lr",), default_text="planned"),
     )
     # share of the budget in which the learning rate rises to its peak
     warmup: float = setting(0.02, Range(0, 1, "a share from 0 to 1"))
     # of AdamW, decoupled from the gradient
     weight_decay: float = setting(0.01, Range(0, 1, "a number from 0 to 1"))
-    clip: float = setting(
+    grad_clip: float = setting(
         1.0, Range(0, math.inf, "a finite number, 0 or more"), Option("Largest norm of the gradient; 0: any.", "X")
     )
     # never trained on
     validation: float = setting(
         0.1,
         Range(0, 0.9, "a share from 0 to 0.9"),
-        Option("Share to measure on: the end of the text, or documents.", "P", shown="{default}, at most 500,000"),
+        Option(
+            "Share to measure on: the end of the text, or documents.", "P", default_text="{default}, at most 500,000"
+        ),
     )
-    evaluations: int = setting(20, Whole(1))  # of the validation text, spread evenly
-    patience: int = setting(5, Whole(0), Option("Evaluations without a better one that end it; 0: never.", "N"))
-    seed: int = setting(0, Whole(0), Option("Of the first weights and of dropout.", "N"))
+    evaluations: int = setting(20, Integer(1))  # of the validation text, spread evenly
+    patience: int = setting(5, Integer(0), Option("Evaluations without a better one that end it; 0: never.", "N"))
+    seed: int = setting(0, Integer(0), Option("Of the first weights and of dropout.", "N"))
     # weights and sums stay fp32
-    precision: Precision = setting("auto", OneOf(Precision), Option("Of the matrix products.", shown="the faster"))
+    precision: Precision = setting(
+        "auto", OneOf(Precision), Option("Of the matrix products.", default_text="the faster")
+    )
     # native: our compiled kernels; torch: torch's layers
-    engine: Engine = setting("auto", OneOf(Engine), Option("Our kernels, or torch's.", shown="the faster"))
+    engine: Engine = setting("auto", OneOf(Engine), Option("Our kernels, or torch's.", default_text="the faster"))
     device: Device = setting("auto", OneOf(Device), Option("What computes."))
     # 0 is as many as are fastest
-    threads: int = setting(0, Whole(0, MOST_THREADS), Option("CPU threads.", "N", shown="the fastest"))
+    threads: int = setting(0, Integer(0, MAX_THREADS), Option("CPU threads.", "N", default_text="the fastest"))
 
     def __post_init__(self) -> None:
         check(self)
@@ -213,39 +223,43 @@ class SampleConfig:
         ),
     )
     # the prompt is not counted
-    length: int = setting(1000, Whole(0), Option("New characters; 0 never stops.", "N", flags=("-n", "--length")))
-    lines: int = setting(0, Whole(0), Option("End a sample after so many lines.", "N", shown=""))
+    length: int = setting(
+        1000, Integer(0), Option("New characters; 0 never stop_strings.", "N", flags=("-n", "--length"))
+    )
+    lines: int = setting(0, Integer(0), Option("End a sample after so many lines.", "N", default_text=""))
     stop: str | tuple[str, ...] | None = setting(
         None,
         check_stop,
         Option("End before this would be written; may be repeated.", "STRING", type=list[str], parse=tuple),
     )
     keep_stop: bool = setting(False, option=Option("End after it instead."))
-    top_k: int = setting(0, Whole(0), Option("Choose among the K likeliest characters.", "K", shown=""))
+    top_k: int = setting(0, Integer(0), Option("Choose among the K likeliest characters.", "K", default_text=""))
     top_p: float = setting(
         1.0,
-        Range(0, 1, "a probability above 0, at most 1", above=True),
-        Option("Choose among the likeliest that reach this probability together.", "P", shown=""),
+        Range(0, 1, "a probability above 0, at most 1", exclude_low=True),
+        Option("Choose among the likeliest that reach this probability together.", "P", default_text=""),
     )
     min_p: float = setting(
         0.0,
         Range(0, 1, "a probability from 0 to 1"),
-        Option("Leave out what is less likely than P times the likeliest.", "P", shown=""),
+        Option("Leave out what is less likely than P times the likeliest.", "P", default_text=""),
     )
     repeat_penalty: float = setting(
         1.0,
-        Range(0, 100, "a number above 0, at most 100", above=True),
-        Option("Raise the probability of recent characters to this power.", "X", shown=""),
+        Range(0, 100, "a number above 0, at most 100", exclude_low=True),
+        Option("Raise the probability of recent characters to this power.", "X", default_text=""),
     )
     # characters of the prompt are recent, too
-    repeat_window: int = setting(64, Whole(1, MOST_RECENT), Option("How many are recent.", "N"))
-    # written as inside the brackets of a regular expression; "" allows all
-    allow: str = setting("", brackets, Option(r"Write only these, such as 'a-z \n'.", "CHARS"))
-    forbid: str = setting("", brackets, Option("Never write these.", "CHARS"))
+    repeat_window: int = setting(64, Integer(1, MAX_REPEAT_WINDOW), Option("How many are recent.", "N"))
+    # written as inside the compile_charset of a regular expression; "" allows all
+    allow: str = setting("", compile_charset, Option(r"Write only these, such as 'a-z \n'.", "CHARS"))
+    forbid: str = setting("", compile_charset, Option("Never write these.", "CHARS"))
     logprobs: int | None = setting(
-        None, Whole(0), Option("With --json: each character's, and of the K likeliest.", "K")
+        None, Integer(0), Option("With --json: each character's, and of the K likeliest.", "K")
     )
-    seed: int | None = setting(None, Whole(0), Option("The same seed, the same text.", "N", shown="a fresh one"))
+    seed: int | None = setting(
+        None, Integer(0), Option("The same seed, the same text.", "N", default_text="a fresh one")
+    )
     unknown: Unknown = setting("error", OneOf(Unknown), Option("Characters the model never saw."))
     # of the matrix products; sums and states stay fp32
     precision: SamplePrecision = setting("int8", OneOf(SamplePrecision), Option("Of the weights."))
@@ -262,7 +276,7 @@ class SampleConfig:
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature, self.temperature)
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         """The strings that end a sample."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
 
@@ -276,7 +290,9 @@ class SaveConfig:
     """
 
     save_every: float = setting(
-        60.0, Range(0, math.inf, "seconds, more than 0", above=True), Option("Save at least this often.", "SECONDS")
+        60.0,
+        Range(0, math.inf, "seconds, more than 0", exclude_low=True),
+        Option("Save at least this often.", "SECONDS"),
     )
 
     def __post_init__(self) -> None:

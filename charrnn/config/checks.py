@@ -17,7 +17,7 @@ def refuse(name: str, value: object, advice: str) -> Never:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Integer:
     """Checks for a whole number."""
 
     low: int
@@ -38,12 +38,12 @@ class Range:
     low: float
     high: float
     advice: str
-    above: bool = False  # the lower limit itself is wrong
+    exclude_low: bool = False  # the lower limit itself is wrong
 
     def __call__(self, name: str, value: Any) -> None:
         """Raise SettingError for anything else."""
         finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-        if not finite or not self.low <= value <= self.high or (self.above and value == self.low):
+        if not finite or not self.low <= value <= self.high or (self.exclude_low and value == self.low):
             refuse(name, value, self.advice)
 
 

@@ -51,7 +51,7 @@ class TrainKeywords(TypedDict, total=False):
     learning_rate: float | None
     warmup: float | None
     weight_decay: float | None
-    clip: float | None
+    grad_clip: float | None
     validation: float | None
     evaluations: int | None
     patience: int | None
@@ -83,7 +83,7 @@ class SampleKeywords(TypedDict, total=False):
     utf8: bool
 
 
-def spell_out(keywords: type, config: type["DataclassInstance"]) -> Callable[[Function], Function]:
+def expand_keywords(keywords: type, config: type["DataclassInstance"]) -> Callable[[Function], Function]:
     """Show ``**settings: Unpack[keywords]`` as single keywords in the signature that `help` and notebooks read.
 
     Type checkers and editors know them from the annotation.

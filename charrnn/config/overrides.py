@@ -63,7 +63,7 @@ class Overrides:
     learning_rate: float | None = override(TrainConfig)
     warmup: float | None = override(TrainConfig)
     weight_decay: float | None = override(TrainConfig)
-    clip: float | None = override(TrainConfig)
+    grad_clip: float | None = override(TrainConfig)
     validation: float | None = override(TrainConfig)
     evaluations: int | None = override(TrainConfig)
     patience: int | None = override(TrainConfig)

@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        layers: int = setting(2, Whole(1), Option("Stacked layers of cells.", "N"))
+        layers: int = setting(2, Integer(1), Option("Stacked layers of cells.", "N"))
 
         def __post_init__(self) -> None:
             check(self)
@@ -29,7 +29,9 @@ class Option:
     help: str
     metavar: str | None = None  # what the help text calls the value; None lists the choices, if there are any
     flags: tuple[str, ...] = ()  # () makes one from the name
-    shown: str | None = None  # what the help text calls the default; None shows the default itself, "" shows none
+    default_text: str | None = (
+        None  # what the help text calls the default; None shows the default itself, "" shows none
+    )
     type: Any = None  # where it differs from that of the setting
     parse: Callable[[Any], Any] | None = None  # makes the setting from a value of that type
 
@@ -65,7 +67,7 @@ def declaration(declared: Field[Any]) -> Field[Any]:
     return declared if overridden is None else overridden.__dataclass_fields__[declared.name]
 
 
-def setting_of(declared: Field[Any]) -> Setting | None:
+def get_setting(declared: Field[Any]) -> Setting | None:
     """The setting that a dataclass field declares or overrides."""
     return declaration(declared).metadata.get("setting")
 
@@ -77,6 +79,6 @@ def check(config: "DataclassInstance") -> None:
         SettingError: a wrong value.
     """
     for declared in fields(config):
-        found, value = setting_of(declared), getattr(config, declared.name)
+        found, value = get_setting(declared), getattr(config, declared.name)
         if found is not None and found.check is not None and not (value is None and declared.default is None):
             found.check(declared.name, value)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from charrnn.errors import DownloadError, SettingError
 
-FOLDER = Path("corpora")  # where corpora land
+CORPUS_DIR = Path("corpora")  # where corpora land
 TIMEOUT_SECONDS = 30.0  # of silence on a connection
-PIECE = 1 << 16  # bytes of a download handed on at once
+READ_SIZE = 1 << 16  # bytes of a download handed on at once
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def download(entry: Remote) -> Iterator[bytes]:
     retry = "check the connection and try again"
     try:
         with urllib.request.urlopen(entry.url, timeout=TIMEOUT_SECONDS) as response:
-            while size <= entry.size and (piece := response.read1(PIECE)):
+            while size <= entry.size and (piece := response.read1(READ_SIZE)):
                 digest.update(piece)
                 size += len(piece)
                 yield piece

@@ -13,8 +13,8 @@ from charrnn.config import ReadConfig
 from charrnn.data import encoding_guess
 from charrnn.errors import CorpusError
 
-MARK = "\ufeff"
-_MARKS = (  # UTF-32's first, since it begins like UTF-16's
+BOM = "\ufeff"
+_BOMS = (  # UTF-32's first, since it begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -26,24 +26,24 @@ _STABLE = re.compile(
 
 
 @dataclass
-class Noticed:
+class DecodingStats:
     """What was seen on the way."""
 
     encodings: dict[str, int] = field(default_factory=dict)  # how many files had each
     line_ends: dict[str, int] = field(default_factory=lambda: {"LF": 0, "CRLF": 0, "CR": 0})  # how many of each
 
 
-class Decoder:
+class TextDecoder:
     """The text of one file.
 
     Args:
         config: how it is read.
         name: what an error calls the file.
-        noticed: to which what is seen is added.
+        decoding_stats: to which what is seen is added.
     """
 
-    def __init__(self, config: ReadConfig, name: str, noticed: Noticed) -> None:
-        self._config, self._name, self._noticed = config, name, noticed
+    def __init__(self, config: ReadConfig, name: str, decoding_stats: DecodingStats) -> None:
+        self._config, self._name, self._noticed = config, name, decoding_stats
         self._decoder: codecs.IncrementalDecoder | None = None
         self._utf8 = False  # and nobody said so
         self._fed = 0  # bytes
@@ -54,7 +54,7 @@ class Decoder:
     def is_binary(self, head: bytes) -> bool:
         """Whether a file that begins so holds no text."""
         wide = (self._config.encoding or "").lower().replace("_", "-").startswith(("utf-16", "utf-32"))
-        marked = any(head.startswith(mark) for mark, _ in _MARKS)
+        marked = any(head.startswith(mark) for mark, _ in _BOMS)
         return self._config.unit == "char" and not wide and not marked and b"\0" in head
 
     def feed(self, data: bytes, *, last: bool) -> str:
@@ -88,7 +88,7 @@ class Decoder:
             raise self._refusal("holds a NUL byte", text, zero, encoding_guess.advice(data, zero, encoded=False))
         self._fed += len(data)
         if first:
-            if text.startswith(MARK):
+            if text.startswith(BOM):
                 text = text[1:]
                 self._notice(f"{self._encoding} with a byte order mark")
             else:
@@ -97,7 +97,7 @@ class Decoder:
 
     def _begun(self, data: bytes) -> codecs.IncrementalDecoder:
         given = self._config.encoding
-        marked = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+        marked = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
         name = given or marked or "utf-8"
         self._utf8 = given is None and marked is None
         self._encoding = codecs.lookup(name).name.upper() + (
@@ -150,8 +150,8 @@ class Decoder:
         return CorpusError(self._name, f"{what} {where}", advice)
 
 
-def tidied(text: str, config: ReadConfig) -> str:
-    """A whole text as a `Decoder` would give it back."""
+def clean_text(text: str, config: ReadConfig) -> str:
+    """A whole text as a `TextDecoder` would give it back."""
     if config.unit == "char" and config.newlines == "unix":
         text = _with_unix_lines(text)
     return _in_form(text, config)

@@ -1,6 +1,6 @@
 """From pieces of text to pieces of ids, before all symbols are known: numbered in the order in which they come.
 
-`Marker` puts a boundary where a document ends; `Encoder` numbers symbols and counts them; `Starts` remembers where
+`BoundaryMarker` puts a boundary where a document ends; `Encoder` numbers symbols and counts them; `DocumentStarts` remembers where
 documents begin. Knows nothing about files or vocabularies.
 """
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import ReadConfig, Unit
-from charrnn.data.decoding import tidied
+from charrnn.data.decoding import clean_text
 from charrnn.data.vocabulary import BOUNDARY, code_points
 
-MOST_STARTS = 1 << 20  # remembered starts; of more documents, neighbours go together
+MAX_STARTS = 1 << 20  # remembered starts; of more documents, neighbours go together
 _NONE = 255  # where there is no number yet, among bytes
 _SLICE = 1 << 14  # characters numbered at once
 _MANY = 1 << 14  # numbers that are worth a table of pairs
 
 
-class Marker:
+class BoundaryMarker:
     """Documents, as text with a boundary before, between and behind them.
 
     Args:
@@ -33,7 +33,7 @@ class Marker:
 
     def __init__(self, config: ReadConfig) -> None:
         self._wanted = config.documents != "none"
-        separator = "\n" if config.documents == "lines" else tidied(config.separator, config)
+        separator = "\n" if config.documents == "lines" else clean_text(config.separator, config)
         if config.unit == "byte":
             separator = separator.encode("utf-8", "surrogateescape").decode("latin-1")
         self._separator = separator
@@ -145,16 +145,16 @@ def _counted(ids: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.asarray(counts)
 
 
-class Starts:
+class DocumentStarts:
     """Where documents begin, or every few of them where there are more than can be remembered.
 
     Attributes:
-        documents: how many there are.
-        longest: symbols of the longest one.
+        num_documents: how many there are.
+        longest_document: symbols of the longest one.
     """
 
     def __init__(self) -> None:
-        self.documents, self.longest = 0, 0
+        self.num_documents, self.longest_document = 0, 0
         self._every = 1  # which of them is remembered
         self._parts: list[NDArray[np.int64]] = []
         self._kept = 0
@@ -166,19 +166,21 @@ class Starts:
         if not len(places):
             return
         edges = places if self._last is None else np.append(self._last, places)
-        self.longest = max(self.longest, int(np.diff(edges).max(initial=1)) - 1)
+        self.longest_document = max(self.longest_document, int(np.diff(edges).max(initial=1)) - 1)
         self._last = int(places[-1])
-        first = -self.documents % self._every  # the boundaries so far are as many as documents, each of which has one
+        first = (
+            -self.num_documents % self._every
+        )  # the boundaries so far are as many as documents, each of which has one
         chosen = places[first :: self._every].copy()
-        self.documents += len(places)
+        self.num_documents += len(places)
         self._parts.append(chosen)
         self._kept += len(chosen)
-        while self._kept > MOST_STARTS:
+        while self._kept > MAX_STARTS:
             kept = np.concatenate(self._parts)[::2]
             self._parts, self._kept, self._every = [kept], len(kept), 2 * self._every
 
     def finish(self) -> NDArray[np.int64]:
         """Their places; the last boundary, with which the text ends, begins nothing and is none of them."""
         places = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=np.int64)
-        self.documents = max(0, self.documents - 1)
+        self.num_documents = max(0, self.num_documents - 1)
         return places[:-1] if len(places) and places[-1] == self._last else places

@@ -2,8 +2,8 @@
 
 import codecs
 
-GUESSED_ON = 1 << 16  # bytes that the guess at a foreign encoding reads
-LIKELY = (  # the encodings that it chooses among, all known to iconv; of equally good ones the first
+SAMPLE_BYTES = 1 << 16  # bytes that the guess at a foreign encoding reads
+CANDIDATES = (  # the encodings that it chooses among, all known to iconv; of equally good ones the first
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258",
     "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949",
 )  # fmt: skip
@@ -19,10 +19,10 @@ def advice(data: bytes, place: int, *, name: str = "", encoded: bool = True) -> 
         name: of the file, as a word of a shell.
         encoded: whether they are wrong as UTF-8, and not only unusual.
     """
-    sample = data[max(0, place - GUESSED_ON // 2) : place + GUESSED_ON // 2]
-    if wide := _wide(data[:GUESSED_ON]):
+    sample = data[max(0, place - SAMPLE_BYTES // 2) : place + SAMPLE_BYTES // 2]
+    if wide := _wide(data[:SAMPLE_BYTES]):
         return f"it looks like {wide}, so add --encoding {wide}"
-    if b"\0" in data[:GUESSED_ON] or not encoded:
+    if b"\0" in data[:SAMPLE_BYTES] or not encoded:
         return "it looks like a binary file; give a text, or add --unit byte"
     if _is_damaged(sample):
         return f"it looks like damaged UTF-8, so try without the wrong bytes: iconv -c -f utf-8 -t utf-8 {name}"
@@ -55,8 +55,8 @@ def guess(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes  # only a text that is refused pays for this import
 
     telling = b"\n".join(line for line in sample.splitlines() if not line.isascii())
-    matches = from_bytes(telling, cp_isolation=list(LIKELY), threshold=0.5)
+    matches = from_bytes(telling, cp_isolation=list(CANDIDATES), threshold=0.5)
     scores = [(match.chaos, match.coherence, match.multi_byte_usage) for match in matches]
     best = [match for match, score in zip(matches, scores, strict=True) if score == scores[0]]
-    name = min((name for match in best for name in match.could_be_from_charset), key=LIKELY.index, default=None)
+    name = min((name for match in best for name in match.could_be_from_charset), key=CANDIDATES.index, default=None)
     return name.replace("_", "-") if name else None

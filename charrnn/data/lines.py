@@ -14,16 +14,16 @@ from typing import NamedTuple
 from charrnn.data import sources
 from charrnn.errors import CorpusError
 
-PIECE = 1 << 16  # bytes that are read at once
+READ_SIZE = 1 << 16  # bytes that are read at once
 READ_AHEAD = 32  # such pieces
-_WIDE = (  # that of UTF-32-LE begins as the one of UTF-16-LE
+_BOMS = (  # that of UTF-32-LE begins as the one of UTF-16-LE
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 _ESCAPE = "charrnn.escape"
 
 
-class Piece(NamedTuple):
+class LineFragment(NamedTuple):
     """A line, or as much of a very long one as is held at once."""
 
     data: bytes  # in UTF-8, or whatever it is; without its end
@@ -36,7 +36,7 @@ class Lines:
 
     Args:
         path: of the file, or ``-``; compressed or not.
-        longest: about how many bytes of a line come as one piece; None holds any line.
+        max_fragment: about how many bytes of a line come as one piece; None holds any line.
         encoding: of the text, which comes in UTF-8, and bytes that are not in it as they are; None is UTF-8, unless a
             mark says UTF-16 or 32.
         raw: take no notice of marks: all bytes come as they are.
@@ -50,14 +50,14 @@ class Lines:
     """
 
     def __init__(
-        self, path: str, longest: int | None = None, encoding: str | None = None, *, raw: bool = False
+        self, path: str, max_fragment: int | None = None, encoding: str | None = None, *, raw: bool = False
     ) -> None:
         self.name = "stdin" if path == sources.STDIN else path
         identity = sources.File(path).identity
         self.size = identity[1] if identity else None
-        self._longest = longest
-        self._blocks: queue.Queue[list[Piece] | BaseException | None] = queue.Queue(READ_AHEAD)
-        self._ready: deque[Piece] = deque()
+        self._longest = max_fragment
+        self._blocks: queue.Queue[list[LineFragment] | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._ready: deque[LineFragment] = deque()
         self._over = False
         self._encoding, self._raw = codecs.lookup(encoding or "utf-8").name, raw
         self._error: BaseException | None = None  # behind what is ready
@@ -75,74 +75,74 @@ class Lines:
 
         Thread(target=read_ahead, daemon=True).start()
 
-    def take(self, *, wait: bool) -> Piece | None:
-        """The next line; None if there is none, or, unless it is to wait, if there is none yet.
+    def get(self, *, block: bool) -> LineFragment | None:
+        """The next line; None if there is none, or, unless it is to block, if there is none yet.
 
         Raises:
             CorpusError: the file cannot be read on, or is not in its encoding.
         """
         while not self._ready and not self._over:
             try:
-                block = self._blocks.get(block=wait)
+                item = self._blocks.get(block=block)
             except queue.Empty:
                 return None
-            if isinstance(block, BaseException):
-                self._error = block
-            self._over = block is None or self._error is not None
-            self._ready.extend(block if isinstance(block, list) else ())
-        if not self._ready and self._error is not None and wait:  # what came before it is dealt with first
+            if isinstance(item, BaseException):
+                self._error = item
+            self._over = item is None or self._error is not None
+            self._ready.extend(item if isinstance(item, list) else ())
+        if not self._ready and self._error is not None and block:  # what came before it is dealt with first
             raise self._error
         return self._ready.popleft() if self._ready else None
 
-    def batches(self, most: int) -> Iterator[list[Piece]]:
+    def batches(self, most: int) -> Iterator[list[LineFragment]]:
         """What is there, time and again: one piece or more, and about so many bytes at most."""
-        while (piece := self.take(wait=True)) is not None:
+        while (piece := self.get(block=True)) is not None:
             batch, size = [piece], len(piece.data)
-            while size < most and (piece := self.take(wait=False)) is not None:
+            while size < most and (piece := self.get(block=False)) is not None:
                 batch.append(piece)
                 size += len(piece.data) + 1
             yield batch
 
-    def _read(self, path: str) -> Iterator[list[Piece]]:
-        with sources.opened(sources.File(path)) as stream:
+    def _read(self, path: str) -> Iterator[list[LineFragment]]:
+        with sources.open_file(sources.File(path)) as stream:
             yield []  # it can be read
             yield from self._split(self._decoded(stream))
 
-    def _split(self, pieces: Iterator[bytes]) -> Iterator[list[Piece]]:
+    def _split(self, pieces: Iterator[bytes]) -> Iterator[list[LineFragment]]:
         held: list[bytes] = []  # of a line whose end has not come
         size, begun = 0, False  # of these, and whether others went before
         for data in pieces:
             *whole, rest = data.split(b"\n")
-            block = [Piece(line) for line in whole]
+            block = [LineFragment(line) for line in whole]
             if block:
-                block[0] = Piece(b"".join([*held, whole[0]]))
+                block[0] = LineFragment(b"".join([*held, whole[0]]))
                 held, size, begun = [], 0, False
             held.append(rest)
             size += len(rest)
             if self._longest is not None and size > self._longest:
-                block.append(Piece(b"".join(held), last=False))
+                block.append(LineFragment(b"".join(held), last=False))
                 held, size, begun = [], 0, True
             if block:
                 yield block
         if size or begun:
-            yield [Piece(b"".join(held), closed=False)]
+            yield [LineFragment(b"".join(held), closed=False)]
 
     def _decoded(self, stream: sources.Readable) -> Iterator[bytes]:
         read = getattr(stream, "read1", stream.read)  # what is there, of a packed file, too
-        data, encoding = read(PIECE), self._encoding
+        data, encoding = read(READ_SIZE), self._encoding
         if encoding == "utf-8" and not self._raw:
-            encoding = next((name for mark, name in _WIDE if data.startswith(mark)), "utf-8")
+            encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
             data = data.removeprefix(codecs.BOM_UTF8)
         if encoding == "utf-8":
             while data:
                 yield data
-                data = read(PIECE)
+                data = read(READ_SIZE)
             return
         decoder = codecs.getincrementaldecoder(encoding)(_ESCAPE)
         try:
             while data:
                 yield decoder.decode(data).encode("utf-8", "surrogateescape")
-                data = read(PIECE)
+                data = read(READ_SIZE)
             yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
         except UnicodeError as error:
             raise CorpusError(self.name, f"is not {encoding} ({error})", "give its own --encoding") from None

@@ -22,13 +22,13 @@ from charrnn.config import GLOB as GLOB
 from charrnn.errors import CorpusError, SettingError
 
 STDIN = "-"
-PIECE = 1 << 20  # bytes that are read at once
-_MARKS = (  # how a file of a kind begins, and by what it is known for sure
+READ_SIZE = 1 << 20  # bytes that are read at once
+_MAGIC = (  # how a file of a kind begins, and by what it is known for sure
     (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),
     (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _LONGEST_MARK = 10  # bytes
-_LEAST = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
+_MIN_READ = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
 _ZSTD_PIECE = 4096  # packed bytes taken at once, of which some thousand times as many may come
 
 
@@ -37,7 +37,7 @@ class File:
     """A file to read."""
 
     name: str  # its path, or ``-``
-    found: bool = False  # in a folder, and not named by the user
+    in_directory: bool = False  # in a folder, and not named by the user
 
     @property
     def identity(self) -> tuple[str, int, int] | None:
@@ -58,7 +58,7 @@ class Readable(Protocol):
         """At most so many; none at the end."""
 
 
-def find(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
+def find_files(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
     """The files behind paths, in the order given; those of a folder sorted. Links to folders are not followed.
 
     Args:
@@ -80,10 +80,10 @@ def find(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
         if not found:
             what = ".txt file" if glob == GLOB else f"file like {glob}"
             raise CorpusError(path, f"is a directory with no {what} in it", "name the files to read, or give --glob")
-        yield from (File(name, found=True) for name in found)
+        yield from (File(name, in_directory=True) for name in found)
 
 
-def name_of(paths: Sequence[str]) -> str:
+def default_name(paths: Sequence[str]) -> str:
     """What a model trained on these is called, unless told otherwise."""
     path = Path(paths[0]).resolve()
     if paths[0] == STDIN:
@@ -93,10 +93,10 @@ def name_of(paths: Sequence[str]) -> str:
     return Path(path.stem).stem if path.suffix in (".gz", ".xz", ".bz2", ".zst") else path.stem
 
 
-def pieces(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
+def read_blocks(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
     """The bytes of a file, unpacked if they are compressed, whatever its name says.
 
-    All pieces but the last are of `PIECE` bytes; the last one is shorter, and may be empty.
+    All pieces but the last are of `READ_SIZE` bytes; the last one is shorter, and may be empty.
 
     Args:
         file: which.
@@ -105,12 +105,12 @@ def pieces(file: File, advance: Callable[[int], object] = lambda size: None) -> 
     Raises:
         CorpusError: missing, unreadable, or damaged where it is compressed.
     """
-    with opened(file, advance) as stream:
+    with open_file(file, advance) as stream:
         yield from _in_pieces(stream)
 
 
 @contextmanager
-def opened(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[Readable]:
+def open_file(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[Readable]:
     """A file to read bytes from as they come, unpacked if they are compressed, whatever its name says.
 
     Args:
@@ -122,11 +122,11 @@ def opened(file: File, advance: Callable[[int], object] = lambda size: None) -> 
     """
     try:
         with _raw(file.name) as raw:
-            packed = _Begun(raw, advance)
-            kind = next((kind for _, mark, kind in _MARKS if re.match(mark, packed.head)), "")
+            packed = _PeekedFile(raw, advance)
+            kind = next((kind for _, mark, kind in _MAGIC if re.match(mark, packed.head)), "")
             try:
                 yield _unpacked(kind, packed)
-            except (EOFError, lzma.LZMAError, zlib.error, _Damaged, gzip.BadGzipFile) as error:
+            except (EOFError, lzma.LZMAError, zlib.error, _CorruptError, gzip.BadGzipFile) as error:
                 raise _damaged(file, kind, error) from None
             except OSError as error:
                 if error.errno is None:  # as bz2 says it
@@ -140,19 +140,19 @@ def read_bytes(path: str) -> bytes:
     """All bytes of a file, or of stdin (``-``), unpacked if they are compressed.
 
     Raises:
-        CorpusError: as `pieces`.
+        CorpusError: as `read_blocks`.
     """
-    return b"".join(pieces(File(path)))
+    return b"".join(read_blocks(File(path)))
 
 
-class _Begun:
+class _PeekedFile:
     """A file whose first bytes were looked at."""
 
     def __init__(self, raw: BinaryIO, advance: Callable[[int], object]) -> None:
         self._raw, self._advance = raw, advance
         with suppress(OSError, AttributeError):  # room for a whole piece is dear where files are small and many
             status = os.fstat(raw.fileno())
-            self._most = max(_LEAST, status.st_size + 1) if stat.S_ISREG(status.st_mode) else PIECE
+            self._most = max(_MIN_READ, status.st_size + 1) if stat.S_ISREG(status.st_mode) else READ_SIZE
         self.head = b""
         while len(self.head) < _LONGEST_MARK and _may_be_packed(self.head):  # a short line should not wait for a long
             if not (more := self._next(_LONGEST_MARK - len(self.head))):
@@ -166,7 +166,7 @@ class _Begun:
             return begun
         return self._next(size)
 
-    _most = PIECE
+    _most = READ_SIZE
 
     def _next(self, size: int) -> bytes:
         size = min(size, self._most)
@@ -179,16 +179,16 @@ class _Begun:
 def _in_pieces(stream: Readable) -> Iterator[bytes]:
     """What is read, in whole pieces and the rest."""
     piece = b""
-    while more := stream.read(PIECE - len(piece)):
+    while more := stream.read(READ_SIZE - len(piece)):
         piece = piece + more if piece else more
-        if len(piece) == PIECE:
+        if len(piece) == READ_SIZE:
             yield piece
             piece = b""
     yield piece
 
 
 def _may_be_packed(head: bytes) -> bool:
-    return any(head.startswith(begin) or begin.startswith(head) for begin, _, _ in _MARKS)
+    return any(head.startswith(begin) or begin.startswith(head) for begin, _, _ in _MAGIC)
 
 
 def _raw(path: str) -> AbstractContextManager[BinaryIO]:
@@ -210,14 +210,14 @@ def _unpacked(kind: str, packed: Any) -> Readable:
     return reader
 
 
-class _Damaged(Exception):
+class _CorruptError(Exception):
     """What is compressed cannot be unpacked."""
 
 
 class _Zstd:
     """A zstd stream unpacked. Python's own comes with 3.14, and the reader of its elder takes a cut for the end."""
 
-    def __init__(self, packed: _Begun) -> None:
+    def __init__(self, packed: _PeekedFile) -> None:
         import zstandard
 
         self._packed, self._error = packed, zstandard.ZstdError
@@ -238,7 +238,7 @@ class _Zstd:
             try:
                 self._left = self._frame.decompress(data)
             except self._error as error:
-                raise _Damaged(str(error)) from None
+                raise _CorruptError(str(error)) from None
         taken, self._left = self._left[:size], self._left[size:]
         return taken
 

@@ -1,6 +1,6 @@
 """The ids of large texts on disk, so that they are read again without the text: a file for each text.
 
-    ids | starts of documents, 8 bytes each | facts as JSON | 8 bytes: how long the JSON is | 8 bytes: `_END`
+    ids | starts of documents, 8 bytes each | facts as JSON | 8 bytes: how long the JSON is | 8 bytes: `_MAGIC`
 
 It is written from its beginning on, while nobody knows yet what will be in it, which is why the facts come last. What
 is in it is told by a signature: the names, sizes and times of change of the files that were read, and how. Whether it
@@ -21,20 +21,20 @@ from numpy.typing import NDArray
 
 from charrnn.config import ReadConfig
 from charrnn.data.sources import File
-from charrnn.data.token_store import IN_MEMORY, Ids, OnDisk, TokenWriter
+from charrnn.data.token_store import MAX_MEMORY_BYTES, FileTokens, TokenStore, TokenWriter
 from charrnn.errors import CharrnnError
-from charrnn.io.atomic_io import Draft, clear_leftovers
+from charrnn.io.atomic_io import AtomicWriter, remove_leftovers
 from charrnn.io.lock import Lock
 
-FORMAT = 1
-_END = b"charrnn\n"
-_COUNTS_NOTHING = ("min_count",)  # settings that matter only later
+FORMAT = 2
+_MAGIC = b"charrnn\n"
+_IGNORED_SETTINGS = ("min_count",)  # settings that matter only later
 
-Kept = tuple[Mapping[str, Any], Ids, NDArray[np.int64]]  # facts, ids, starts
+CachedTokens = tuple[Mapping[str, Any], TokenStore, NDArray[np.int64]]  # facts, ids, starts
 
 
-class Writing(TokenWriter):
-    """Ids on their way into the cache, where they get a file once they are too many for memory.
+class CacheWriter(TokenWriter):
+    """TokenStore on their way into the cache, where they get a file once they are too many for memory.
 
     Args:
         path: of the file; None where what is in it could not be found again.
@@ -47,34 +47,34 @@ class Writing(TokenWriter):
         super().__init__(folder, expected, in_memory)
         self._path = path
         self._lock: Lock | None = None
-        self._draft: Draft | None = None
+        self._writer: AtomicWriter | None = None
 
-    def keep(self, facts: Mapping[str, Any], starts: NDArray[np.int64]) -> Ids:
+    def commit(self, facts: Mapping[str, Any], starts: NDArray[np.int64]) -> TokenStore:
         """All of them, with a file kept where there is one, and what is known of them in it."""
-        if self._draft is None:
+        if self._writer is None:
             return self.finish()
         written = int(time.time() - 2) // 2 * 2  # before any later change, on any file system
         contents = {
-            **facts, "format": FORMAT, "dtype": self.dtype.name, "length": self.length, "starts": len(starts),
-            "written": written,
+            **facts, "format": FORMAT, "dtype": self.dtype.name, "num_ids": self.length, "num_starts": len(starts),
+            "mtime": written,
         }  # fmt: skip
         data = json.dumps(contents).encode("ascii")
         try:
-            self._draft.write(starts.astype("<i8").tobytes() + data + len(data).to_bytes(8, "little") + _END)
-            self._file = self._draft.keep()
-            os.utime(self._draft.path, (written, written))
+            self._writer.write(starts.astype("<i8").tobytes() + data + len(data).to_bytes(8, "little") + _MAGIC)
+            self._file = self._writer.commit()
+            os.utime(self._writer.path, (written, written))
         except OSError as error:
             raise self._no_room(error) from None
-        self._name, self._draft = str(self._draft.path), None
+        self._name, self._writer = str(self._writer.path), None
         self._release()
         return self.finish()
 
     def discard(self) -> None:
         """Deletes what is unfinished."""
         super().discard()
-        if self._draft is not None:
-            self._draft.discard()
-            self._draft = None
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
         self._release()
 
     def _open(self) -> IO[bytes]:
@@ -84,9 +84,9 @@ class Writing(TokenWriter):
             self._lock = Lock(self._path)
         except CharrnnError:  # somebody else is writing it, so this one is for ourselves
             return super()._open()
-        clear_leftovers(self._path)
-        self._draft = Draft(self._path)
-        return self._draft.file
+        remove_leftovers(self._path)
+        self._writer = AtomicWriter(self._path)
+        return self._writer.file
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -94,19 +94,19 @@ class Writing(TokenWriter):
             self._lock = None
 
 
-class Cache:
+class TokenCache:
     """Where the ids of texts are kept.
 
     Args:
         folder: made when there is something to keep.
-        asked: whether somebody asked for it, so that small texts are kept, too.
+        always: whether somebody always for it, so that small texts are kept, too.
     """
 
-    def __init__(self, folder: Path, *, asked: bool = False) -> None:
-        self._folder, self._in_memory = folder, 0 if asked else IN_MEMORY
-        self._writing: Writing | None = None
+    def __init__(self, folder: Path, *, always: bool = False) -> None:
+        self._folder, self._in_memory = folder, 0 if always else MAX_MEMORY_BYTES
+        self._writing: CacheWriter | None = None
 
-    def find(self, path: Path, signature: str) -> Kept | None:
+    def find(self, path: Path, signature: str) -> CachedTokens | None:
         """What is kept in a file, if it is sound and what the signature says."""
         try:
             with open(path, "rb", buffering=0) as file:
@@ -114,20 +114,20 @@ class Cache:
                 file.seek(-16, os.SEEK_END)
                 tail = file.read(16)
                 length = int.from_bytes(tail[:8], "little")
-                if tail[8:] != _END or length > size:
+                if tail[8:] != _MAGIC or length > size:
                     return None
                 begin = file.seek(-16 - length, os.SEEK_END)
                 facts = json.loads(file.read(length))
-                dtype, count, starts = np.dtype(facts["dtype"]), int(facts["length"]), int(facts["starts"])
-                sound = (facts["format"], facts["signature"], facts["written"]) == (FORMAT, signature, written)
+                dtype, count, starts = np.dtype(facts["dtype"]), int(facts["num_ids"]), int(facts["num_starts"])
+                sound = (facts["format"], facts["signature"], facts["mtime"]) == (FORMAT, signature, written)
                 if not sound or count * dtype.itemsize + 8 * starts != begin:
                     return None
                 file.seek(count * dtype.itemsize)
                 places = np.fromfile(file, "<i8", starts).astype(np.int64)
                 file.seek(0)
-                if begin <= IN_MEMORY:
+                if begin <= MAX_MEMORY_BYTES:
                     return facts, np.fromfile(file, dtype, count), places
-                return facts, OnDisk(os.fdopen(os.dup(file.fileno()), "rb", 0), dtype, count, str(path)), places
+                return facts, FileTokens(os.fdopen(os.dup(file.fileno()), "rb", 0), dtype, count, str(path)), places
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -136,12 +136,12 @@ class Cache:
         names = (os.path.abspath(file.name) for file in files)
         return self._folder / f"{name}-{_digest(_settings(config), names)[:12]}.ids"
 
-    def begin(self, path: Path | None, expected: int) -> Writing:
-        """Ids to be kept in a file; in one without a name, if it has no path."""
-        self._writing = Writing(path, self._folder, expected, self._in_memory)
+    def open_writer(self, path: Path | None, expected: int) -> CacheWriter:
+        """TokenStore to be kept in a file; in one without a name, if it has no path."""
+        self._writing = CacheWriter(path, self._folder, expected, self._in_memory)
         return self._writing
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Deletes what is unfinished."""
         if self._writing is not None:
             self._writing.discard()
@@ -166,7 +166,7 @@ def _known(identity: tuple[str, int, int] | None) -> tuple[str, int, int]:
 
 
 def _settings(config: ReadConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in _COUNTS_NOTHING}
+    return {name: value for name, value in asdict(config).items() if name not in _IGNORED_SETTINGS}
 
 
 def _digest(settings: Mapping[str, Any], contents: Iterable[Any]) -> str:

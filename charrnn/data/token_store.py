@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from charrnn.errors import FileError
 
-IN_MEMORY = 64 << 20  # bytes of ids; more go into a file
-_COPIED = 1 << 22  # bytes of a file that are held at once where it is written anew
-_SPARED = 0.5  # the share of the free memory that ids without a file may take
-_ALL = 2**62  # bytes: no file at all
+MAX_MEMORY_BYTES = 64 << 20  # bytes of ids; more go into a file
+_COPY_BYTES = 1 << 22  # bytes of a file that are held at once where it is written anew
+_MAX_MEMORY_SHARE = 0.5  # the share of the free memory that ids without a file may take
+_UNLIMITED = 2**62  # bytes: no file at all
 
 
-class Ids(Protocol):
+class TokenStore(Protocol):
     """Numbers that are looked up by their places."""
 
     def __len__(self) -> int:
@@ -33,8 +33,8 @@ class Ids(Protocol):
         """Those at these places, which must be there; of the same shape."""
 
 
-class OnDisk:
-    """Ids in a file.
+class FileTokens:
+    """TokenStore in a file.
 
     Args:
         file: open, without buffers.
@@ -87,7 +87,7 @@ class OnDisk:
 
 
 class TokenWriter:
-    """Ids on their way, in the order of the text, in the narrowest type that holds them.
+    """TokenStore on their way, in the order of the text, in the narrowest type that holds them.
 
     Args:
         folder: for a nameless file, where they are too many for memory; None takes the system's own.
@@ -99,35 +99,35 @@ class TokenWriter:
         dtype: of each.
     """
 
-    def __init__(self, folder: Path | None = None, expected: int = 0, in_memory: int = IN_MEMORY) -> None:
+    def __init__(self, folder: Path | None = None, expected: int = 0, in_memory: int = MAX_MEMORY_BYTES) -> None:
         self._folder, self._expected, self._in_memory = folder, expected, in_memory
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self.length = 0
         self._parts: list[NDArray[Any]] = []  # those that are not in the file
         self._file: IO[bytes] | None = None
 
-    def append(self, ids: NDArray[np.integer], distinct: int) -> None:
-        """Takes more ids, all of them below ``distinct``.
+    def append(self, ids: NDArray[np.integer], vocab_size: int) -> None:
+        """Takes more ids, all of them below ``vocab_size``.
 
         Raises:
             FileError: there is no room for them, neither on disk nor in memory.
         """
-        dtype = np.min_scalar_type(max(0, distinct - 1))
+        dtype = np.min_scalar_type(max(0, vocab_size - 1))
         if dtype.itemsize > self.dtype.itemsize:
             self._widen(dtype)
         self._parts.append(ids.astype(self.dtype))
         self.length += len(ids)
-        if self._in_memory == _ALL and len(ids) * self.dtype.itemsize > memory_left() // 2:
+        if self._in_memory == _UNLIMITED and len(ids) * self.dtype.itemsize > available_memory() // 2:
             raise self._no_room(MemoryError("memory is full"))
         if self._file is not None or self.length * self.dtype.itemsize > self._in_memory:
             self._spill()
 
-    def finish(self) -> Ids:
+    def finish(self) -> TokenStore:
         """All of them; those of a file that turned out small are in memory by now."""
-        if self._file is None or self.length * self.dtype.itemsize <= IN_MEMORY:
+        if self._file is None or self.length * self.dtype.itemsize <= MAX_MEMORY_BYTES:
             return self._collected()
         file, self._file = self._file, None
-        return OnDisk(file, self.dtype, self.length, self._name)
+        return FileTokens(file, self.dtype, self.length, self._name)
 
     def discard(self) -> None:
         """Deletes what is unfinished."""
@@ -153,7 +153,7 @@ class TokenWriter:
 
     def _spill(self) -> None:
         """Moves what is in memory to the file, if there can be one."""
-        if self._in_memory == _ALL:
+        if self._in_memory == _UNLIMITED:
             return
         try:
             if self._file is None:
@@ -167,10 +167,10 @@ class TokenWriter:
             self._parts = []
         except OSError as error:
             needed = max(self._expected, self.length) * self.dtype.itemsize
-            if needed > _SPARED * memory_left():
+            if needed > _MAX_MEMORY_SHARE * available_memory():
                 raise self._no_room(error) from None
             self._parts = [self._collected()]
-            self._in_memory = _ALL
+            self._in_memory = _UNLIMITED
 
     def _write(self, data: memoryview) -> None:
         file = self._file
@@ -189,7 +189,7 @@ class TokenWriter:
         with suppress(OSError):
             free = shutil.disk_usage(self._where).free
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        sizes = f"{_gigabytes(free)} free here and {_gigabytes(memory_left())} of memory"
+        sizes = f"{_gigabytes(free)} free here and {_gigabytes(available_memory())} of memory"
         reason = f"cannot keep the text's ids ({why}): they take about {_gigabytes(needed)}, and there are {sizes}"
         elsewhere = "TMPDIR" if self._folder is None else "--cache"
         return FileError(str(self._where), reason, f"make room, or name a folder that has it with {elsewhere}")
@@ -201,7 +201,7 @@ class TokenWriter:
         file, there = self._file, self.length - sum(map(len, self._parts))
         if file is None:
             return
-        step = _COPIED // dtype.itemsize
+        step = _COPY_BYTES // dtype.itemsize
         try:
             for begin in reversed(range(0, there, step)):  # from its end, so that nothing is overwritten unread
                 count = min(step, there - begin)
@@ -214,19 +214,19 @@ class TokenWriter:
             raise self._no_room(error) from None
 
 
-class Uncollected(TokenWriter):
-    """Ids that are only counted."""
+class CountingWriter(TokenWriter):
+    """TokenStore that are only counted."""
 
-    def append(self, ids: NDArray[np.integer], distinct: int) -> None:
+    def append(self, ids: NDArray[np.integer], vocab_size: int) -> None:
         """Counts them."""
         self.length += len(ids)
 
-    def finish(self) -> Ids:
+    def finish(self) -> TokenStore:
         """None."""
         return np.empty(0, dtype=self.dtype)
 
 
-def memory_left() -> int:
+def available_memory() -> int:
     """Bytes of memory that are free, or could be."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():

@@ -7,13 +7,13 @@ for each document where documents are shuffled. Knows nothing about files.
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.data.token_store import Ids
+from charrnn.data.token_store import TokenStore
 
 _Places = NDArray[np.int64]
 
 
-class Text:
-    """Ids by their positions 0 ... n-1.
+class TokenView:
+    """TokenStore by their positions 0 ... n-1.
 
     Args:
         stored: numbers of symbols.
@@ -27,7 +27,12 @@ class Text:
     """
 
     def __init__(
-        self, stored: Ids, table: NDArray[np.integer], starts: _Places, lengths: _Places, closing: int | None = None
+        self,
+        stored: TokenStore,
+        table: NDArray[np.integer],
+        starts: _Places,
+        lengths: _Places,
+        closing: int | None = None,
     ) -> None:
         self._stored, self._table = stored, table.astype(np.int64)
         self._lengths, self._closing = lengths, closing
@@ -40,7 +45,9 @@ class Text:
         self._length = int(ends[-1]) if len(ends) else 0
 
     @classmethod
-    def whole(cls, stored: Ids, table: NDArray[np.integer], begin: int = 0, end: int | None = None) -> "Text":
+    def contiguous(
+        cls, stored: TokenStore, table: NDArray[np.integer], begin: int = 0, end: int | None = None
+    ) -> "TokenView":
         """A text that is read as it stands, from one place to another."""
         length = (len(stored) if end is None else end) - begin
         return cls(stored, table, np.array([begin]), np.array([length]))
@@ -55,12 +62,12 @@ class Text:
             shifts = self._shifts[self._runs_at(positions)]
         return self._table.take(self._stored.take(positions + shifts))
 
-    def shuffled(self, *seed: int) -> "Text":
+    def shuffled(self, *seed: int) -> "TokenView":
         """The same runs in an order that follows from the numbers of a seed."""
         if self.runs < 2:
             return self
         order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(self.runs)
-        return Text(self._stored, self._table, self._starts[order], self._lengths[order], self._closing)
+        return TokenView(self._stored, self._table, self._starts[order], self._lengths[order], self._closing)
 
     def _runs_at(self, positions: NDArray[np.integer]) -> NDArray[np.intp]:
         """Which run each position is in; neighbours along the first axis are looked for one after the other."""

@@ -21,8 +21,8 @@ from charrnn.errors import UnknownCharacterError
 BOUNDARY = "\udf00"  # where a document starts, and where it ends
 UNKNOWN = "\udf01"  # whatever was too rare for a symbol of its own
 BYTES = bytes(range(256)).decode("ascii", "surrogateescape")
-PIECE = 1 << 20  # characters encoded at once, so that the four bytes a code point takes are never all there together
-SHOWN = 8  # unknown characters named in an error before "and N more"
+SLICE = 1 << 20  # characters encoded at once, so that the four bytes a code point takes are never all there together
+MAX_LISTED = 8  # unknown characters named in an error before "and N more"
 
 
 class Vocabulary:
@@ -33,8 +33,8 @@ class Vocabulary:
         unit: what the symbols are.
 
     Attributes:
-        boundary: the id of `BOUNDARY`, or None.
-        unknown: the id of `UNKNOWN`, or None.
+        boundary_id: the id of `BOUNDARY`, or None.
+        unknown_id: the id of `UNKNOWN`, or None.
 
     Raises:
         ValueError: a symbol stands twice, or is none, or there is none.
@@ -47,7 +47,7 @@ class Vocabulary:
         if not own or len(np.unique(codes)) != len(codes):
             raise ValueError("a vocabulary holds distinct symbols, at least one")
         self.symbols, self.unit = symbols, unit
-        self.boundary, self.unknown = (
+        self.boundary_id, self.unknown_id = (
             symbols.index(special) if special in symbols else None for special in (BOUNDARY, UNKNOWN)
         )
         self._known = set(symbols)
@@ -56,12 +56,12 @@ class Vocabulary:
         self.dtype: np.dtype[np.unsignedinteger] = np.min_scalar_type(len(codes) - 1)
 
     @classmethod
-    def of(cls, text: str, unit: Unit = "char") -> "Vocabulary":
+    def from_text(cls, text: str, unit: Unit = "char") -> "Vocabulary":
         """The vocabulary of a text, sorted by code point."""
-        return cls.counted(dict.fromkeys(symbols_of(text, unit), 1), unit)
+        return cls.from_counts(dict.fromkeys(to_symbols(text, unit), 1), unit)
 
     @classmethod
-    def counted(cls, counts: Mapping[str, int], unit: Unit = "char", min_count: int = 1) -> "Vocabulary":
+    def from_counts(cls, counts: Mapping[str, int], unit: Unit = "char", min_count: int = 1) -> "Vocabulary":
         """The vocabulary of a text in which each symbol stands so many times.
 
         All bytes are in every vocabulary of bytes, so that there is nothing that it cannot read. Characters that are
@@ -83,7 +83,7 @@ class Vocabulary:
         return symbol in self._known
 
     def encode(self, text: str, name: str = "the text") -> NDArray[np.unsignedinteger]:
-        """Ids of the symbols of a text, in the narrowest unsigned integer type that holds the vocabulary.
+        """TokenStore of the symbols of a text, in the narrowest unsigned integer type that holds the vocabulary.
 
         What has no symbol of its own becomes `UNKNOWN`, where that is one.
 
@@ -94,16 +94,16 @@ class Vocabulary:
         Raises:
             UnknownCharacterError: names the characters that are not in the vocabulary.
         """
-        symbols = symbols_of(text, self.unit)
+        symbols = to_symbols(text, self.unit)
         ids = np.empty(len(symbols), dtype=self.dtype)
-        for start in range(0, len(symbols), PIECE):
-            found = self.ids_of(symbols[start : start + PIECE])
+        for start in range(0, len(symbols), SLICE):
+            found = self.ids_of(symbols[start : start + SLICE])
             if found.min(initial=0) < 0:
                 alien = describe_all(self.split_unknown(text)[1])
                 raise UnknownCharacterError(
                     name, f"the model never saw {alien}", "add --unknown skip to leave them out"
                 )
-            ids[start : start + PIECE] = found
+            ids[start : start + SLICE] = found
         return ids
 
     def ids_of(self, symbols: str) -> NDArray[np.int32]:
@@ -111,45 +111,45 @@ class Vocabulary:
         codes = code_points(symbols)
         known = codes < len(self._ids)
         ids = np.where(known, self._ids[np.where(known, codes, 0)], np.int32(-1))
-        if self.unknown is None:
+        if self.unknown_id is None:
             return ids
-        return np.where((ids < 0) & (codes != ord(BOUNDARY)), np.int32(self.unknown), ids)
+        return np.where((ids < 0) & (codes != ord(BOUNDARY)), np.int32(self.unknown_id), ids)
 
     def split_unknown(self, text: str) -> tuple[str, str]:
         """``text`` without the characters that have no symbol of their own, and those characters, each once."""
-        kept, alien = self.split_alien(symbols_of(text, self.unit))
-        return text_of(kept, self.unit), alien
+        kept, alien = self.split_unknown_symbols(to_symbols(text, self.unit))
+        return to_text(kept, self.unit), alien
 
-    def split_alien(self, symbols: str) -> tuple[str, str]:
+    def split_unknown_symbols(self, symbols: str) -> tuple[str, str]:
         """``symbols`` without those that are not in the vocabulary, and these, each once."""
-        alien = distinct(symbols) - self._known
+        alien = unique_symbols(symbols) - self._known
         if not alien:
             return symbols, ""
         return "".join(symbol for symbol in symbols if symbol not in alien), "".join(sorted(alien))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of these ids; the inverse of `encode`."""
-        return text_of(self.symbols_at(ids), self.unit)
+        return to_text(self.symbols_at(ids), self.unit)
 
     def symbols_at(self, ids: Iterable[int]) -> str:
         """The symbols with these ids."""
         return "".join([self.symbols[index] for index in ids])
 
 
-def symbols_of(text: str, unit: Unit) -> str:
+def to_symbols(text: str, unit: Unit) -> str:
     """A text as symbols; of bytes those of its UTF-8, and those that Python could not decode as they were."""
     return text if unit == "char" else text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
 
 
-def text_of(symbols: str, unit: Unit) -> str:
-    """The inverse of `symbols_of`: bytes that are no UTF-8 stay escaped."""
+def to_text(symbols: str, unit: Unit) -> str:
+    """The inverse of `to_symbols`: bytes that are no UTF-8 stay escaped."""
     escapes = "surrogateescape"
     return symbols if unit == "char" else symbols.encode("ascii", escapes).decode("utf-8", escapes)
 
 
-def distinct(text: str) -> set[str]:
+def unique_symbols(text: str) -> set[str]:
     """The symbols of a text, found by the piece, so that a signal is heard while a large text is read."""
-    return set().union(*(text[start : start + PIECE] for start in range(0, len(text), PIECE)))
+    return set().union(*(text[start : start + SLICE] for start in range(0, len(text), SLICE)))
 
 
 def code_points(symbols: str) -> NDArray[np.uint32]:
@@ -170,5 +170,5 @@ def describe(symbol: str) -> str:
 
 def describe_all(symbols: str) -> str:
     """The first few of some symbols, each as `describe` names it, and how many more there are."""
-    more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
-    return ", ".join(map(describe, symbols[:SHOWN])) + more
+    more = f" and {len(symbols) - MAX_LISTED} more" if len(symbols) > MAX_LISTED else ""
+    return ", ".join(map(describe, symbols[:MAX_LISTED])) + more

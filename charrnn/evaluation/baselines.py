@@ -14,7 +14,7 @@ _ULTRA = 22  # zstd's highest level
 
 
 def markov_nats(
-    training: NDArray[np.integer], measured: NDArray[np.integer], order: int, distinct: int
+    training: NDArray[np.integer], measured: NDArray[np.integer], order: int, vocab_size: int
 ) -> list[NDArray[np.float64]]:
     """Nats of each symbol of one text under Markov models of another, of order 0, 1, ... ``order``.
 
@@ -24,13 +24,13 @@ def markov_nats(
     ``p(x | c) = (n(c, x) + t(c) p(x | c')) / (n(c) + t(c))``, where n counts and t counts different ones.
 
     Args:
-        training: ids (n,) from 0 to below ``distinct``.
+        training: ids (n,) from 0 to below ``vocab_size``.
         measured: ids (m,); the first ones are predicted from fewer than ``order``.
         order: 0 or more.
-        distinct: V.
+        vocab_size: V.
     """
     nats = []
-    chances = np.full(len(measured), 1 / distinct)
+    chances = np.full(len(measured), 1 / vocab_size)
     # A context is a number; contexts that never came in training share one that has no counts.
     contexts, wanted = np.zeros(len(training), dtype=np.int64), np.zeros(len(measured), dtype=np.int64)
     for depth in range(order + 1):
@@ -38,24 +38,24 @@ def markov_nats(
             nats.append(-np.log(chances))
             continue
         known = slice(depth, None)
-        pairs = contexts[known] * distinct + training[known]
+        pairs = contexts[known] * vocab_size + training[known]
         kinds, counts = np.unique(pairs, return_counts=True)
-        owners, firsts = np.unique(kinds // distinct, return_index=True)
+        owners, firsts = np.unique(kinds // vocab_size, return_index=True)
         totals = np.add.reduceat(counts, firsts) if len(counts) else counts
         followers = np.diff(np.append(firsts, len(kinds)))
         owner = _places(owners, wanted[known])
         found = owner >= 0
         n = np.where(found, totals[owner], 0)
         t = np.where(found, followers[owner], 0)
-        kind = _places(kinds, wanted[known] * distinct + measured[known])
+        kind = _places(kinds, wanted[known] * vocab_size + measured[known])
         seen = np.where(found & (kind >= 0), counts[kind], 0)
         chances[known] = np.where(found, (seen + t * chances[known]) / np.maximum(n + t, 1), chances[known])
         nats.append(-np.log(chances))
         # One symbol further back: the context of depth + 1 is the symbol there and the context of depth.
         longer = np.zeros_like(contexts)
-        longer[depth + 1 :] = contexts[depth + 1 :] * distinct + training[: len(training) - depth - 1]
+        longer[depth + 1 :] = contexts[depth + 1 :] * vocab_size + training[: len(training) - depth - 1]
         longer_wanted = np.zeros_like(wanted)
-        longer_wanted[depth + 1 :] = wanted[depth + 1 :] * distinct + measured[: len(measured) - depth - 1]
+        longer_wanted[depth + 1 :] = wanted[depth + 1 :] * vocab_size + measured[: len(measured) - depth - 1]
         names = np.unique(longer[depth + 1 :])
         contexts[depth + 1 :] = np.searchsorted(names, longer[depth + 1 :])
         wanted = _places(names, longer_wanted)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from charrnn.checkpoint import Checkpoint
-from charrnn.data.token_store import Ids
-from charrnn.evaluation.metrics import Heartbeat
+from charrnn.data.token_store import TokenStore
+from charrnn.evaluation.metrics import ProgressCallback
 from charrnn.rnn.torch_rnn import CharRNN, detach
 
 CHUNK = 64  # characters between two updates
@@ -23,7 +23,7 @@ _LEAST = 1e-3  # of the root mean square of a gradient, as a share of the mean o
 
 
 def learning_surprisals(
-    contents: Checkpoint, ids: Ids, device: str = "cpu", heartbeat: Heartbeat = lambda read: None
+    model: Checkpoint, ids: TokenStore, device: str = "cpu", on_progress: ProgressCallback = lambda read: None
 ) -> Iterator[NDArray[np.float64]]:
     """Nats of each prediction of a text, some at a time, by a network that learns from those before.
 
@@ -32,14 +32,14 @@ def learning_surprisals(
     text, as far as it was read, instead of the training text's.
 
     Args:
-        contents: the model, which stays as it is.
+        model: the model, which stays as it is.
         ids: the text (n,), n >= 2.
         device: that computes; of a processor one thread, for one stream is not worth more.
-        heartbeat: told every moment how many characters were read since; may raise, to break off.
+        on_progress: told every moment how many characters were read since; may raise, to break off.
     """
-    vocabulary = contents.vocabulary
-    network = CharRNN(contents.model, len(vocabulary), vocabulary.boundary).to(device)
-    network.load_tensors(contents.tensors)
+    vocabulary = model.vocabulary
+    network = CharRNN(model.model_config, len(vocabulary), vocabulary.boundary_id).to(device)
+    network.load_tensors(model.tensors)
     torch.set_num_threads(1)
     state, weights = network.zero_state(1), list(network.parameters())
     first = [weight.detach().clone() for weight in weights]
@@ -56,5 +56,5 @@ def learning_surprisals(
                 square.addcmul_(grad, grad)
                 root = (square / count).sqrt_()
                 weight.add_(grad / (root + _LEAST * root.mean() + 1e-12), alpha=-RATE).lerp_(origin, DECAY)
-        heartbeat(len(losses))
+        on_progress(len(losses))
         yield losses.detach().double().cpu().numpy()

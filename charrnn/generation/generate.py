@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from charrnn.config import SampleConfig
-from charrnn.data.vocabulary import Vocabulary, text_of
+from charrnn.data.vocabulary import Vocabulary, to_text
 from charrnn.errors import CharrnnError
-from charrnn.generation.batch import Batch, Choice
-from charrnn.generation.prompt_state import PromptState, unprimed
-from charrnn.generation.stopping import Reason
+from charrnn.generation.batch import Batch, SampledCharacter
+from charrnn.generation.prompt_state import PromptState, empty_prompt_state
+from charrnn.generation.stopping import StopReason
 from charrnn.rnn.backend import Decoder
 
-WIDTH = 256  # samples written side by side
+BATCH_WIDTH = 256  # samples written side by side
 STEPS = 16  # characters of each of many before any is looked at: those beyond its end are wasted
-STEPS_ALONE = 64  # of a single one, before they are passed on: some milliseconds
-AHEAD = 4  # times WIDTH: how many samples may be finished before the oldest is
+STEPS_SINGLE = 64  # of a single one, before they are passed on: some milliseconds
+MAX_AHEAD = 4  # times BATCH_WIDTH: how many samples may be finished before the oldest is
 
 
 @dataclass(frozen=True)
@@ -40,69 +40,71 @@ class Sample:
     prompt: str
     text: str = ""
     size: int = 0  # characters of it, or bytes
-    ended: Reason | None = None  # None if it never began
+    stop_reason: StopReason | None = None  # None if it never began
     nats: float = 0.0  # the surprise of all its characters, as the model itself sees them
     seed: int = 0
-    choices: tuple[Choice, ...] = ()  # its characters one by one, if ``logprobs`` was asked for
+    choices: tuple[SampledCharacter, ...] = ()  # its characters one by one, if ``logprobs`` was asked for
     error: CharrnnError | None = None
 
 
-class Piece(NamedTuple):
+class TextChunk(NamedTuple):
     """A few characters of a sample on its way, or bytes, whose text may end within a character."""
 
     text: str  # symbols
-    choices: Sequence[Choice]  # them one by one, if ``logprobs`` was asked for
+    choices: Sequence[SampledCharacter]  # them one by one, if ``logprobs`` was asked for
 
 
 class Requests(Protocol):
     """Where samples are asked for."""
 
-    def take(self, *, wait: bool) -> Request | None:
+    def get(self, *, block: bool) -> Request | None:
         """The next one; None if there is none, or, unless it is to wait, if there is none yet."""
 
 
-class Listed:
+class RequestList:
     """Requests that are all there."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._requests = iter(requests)
 
-    def take(self, *, wait: bool) -> Request | None:
+    def get(self, *, block: bool) -> Request | None:
         """The next one, or None."""
         return next(self._requests, None)
 
 
-def write(
+def generate(
     network: Decoder,
     vocabulary: Vocabulary,
     config: SampleConfig,
     prompt: str = "",
-    primed: PromptState | None = None,
-) -> Iterator[Piece]:
+    prompt_state: PromptState | None = None,
+) -> Iterator[TextChunk]:
     """Yields the continuation of a prompt, a few characters at a time as they are made, without the prompt.
 
-    `Stopping` tells when it is over.
+    `StopDetector` tells when it is over.
 
     Args:
         network: the model's.
         vocabulary: its characters.
         config: how the text is written.
         prompt: what it continues; nothing begins as after the end of a line.
-        primed: what was read before the prompt.
+        prompt_state: what was read before the prompt.
 
     Raises:
         UnknownCharacterError: the prompt holds characters that the model never saw; raised by the call itself,
             before the first character.
         SettingError: no character is allowed; likewise.
     """
-    batch = Batch(network, vocabulary, config, primed or unprimed(network, vocabulary), whole=True)
+    batch = Batch(
+        network, vocabulary, config, prompt_state or empty_prompt_state(network, vocabulary), keep_line_end=True
+    )
     stream = batch.add(0, prompt)
 
-    def pieces() -> Iterator[Piece]:
-        while stream.ending.reason is None:
-            batch.advance(STEPS_ALONE)
-            if stream.passed:
-                yield Piece(stream.passed, stream.choices)
+    def pieces() -> Iterator[TextChunk]:
+        while stream.stopping.reason is None:
+            batch.advance(STEPS_SINGLE)
+            if stream.new_text:
+                yield TextChunk(stream.new_text, stream.choices)
 
     return pieces()
 
@@ -112,8 +114,8 @@ def generate_batch(
     vocabulary: Vocabulary,
     config: SampleConfig,
     requests: Requests,
-    primed: PromptState | None = None,
-    width: int = WIDTH,
+    prompt_state: PromptState | None = None,
+    width: int = BATCH_WIDTH,
 ) -> Iterator[Sample]:
     """Yields the samples that are asked for, in that order, each when it and all before it are finished.
 
@@ -125,20 +127,27 @@ def generate_batch(
         vocabulary: its characters.
         config: how each sample is written.
         requests: numbered without gaps.
-        primed: what was read before each prompt.
+        prompt_state: what was read before each prompt.
         width: how many are written side by side at most.
 
     Raises:
         SettingError: no character is allowed.
     """
-    batch = Batch(network, vocabulary, config, primed or unprimed(network, vocabulary), whole=False, measure=True)
+    batch = Batch(
+        network,
+        vocabulary,
+        config,
+        prompt_state or empty_prompt_state(network, vocabulary),
+        keep_line_end=False,
+        measure=True,
+    )
     finished: dict[int, Sample] = {}
     following = 0  # the number of the sample to be yielded next
-    begun: dict[int, _Begun] = {}
+    begun: dict[int, _PendingSample] = {}
     while True:
         newest = following + len(begun) + len(finished)
-        while len(batch.streams) < width and newest - following < AHEAD * width:
-            request = requests.take(wait=not batch.streams and following not in finished)
+        while len(batch.streams) < width and newest - following < MAX_AHEAD * width:
+            request = requests.get(block=not batch.streams and following not in finished)
             if request is None:
                 break
             newest = request.number + 1
@@ -146,21 +155,21 @@ def generate_batch(
                 if request.error is not None:
                     raise request.error
                 batch.add(request.number, request.prompt, request.name)
-                begun[request.number] = _Begun(request.prompt, [], [])
+                begun[request.number] = _PendingSample(request.prompt, [], [])
             except CharrnnError as error:
                 finished[request.number] = Sample(request.number, request.prompt, error=error)
         if not batch.streams and following not in finished:
             return
         for stream in batch.advance(STEPS) if batch.streams else []:
             sample = begun[stream.number]
-            sample.texts.append(stream.passed)
+            sample.texts.append(stream.new_text)
             if config.logprobs is not None:
                 sample.choices.extend(stream.choices)
-            if stream.ending.reason is not None:
+            if stream.stopping.reason is not None:
                 symbols = "".join(sample.texts)
                 finished[stream.number] = Sample(
-                    stream.number, sample.prompt, text_of(symbols, vocabulary.unit), len(symbols),
-                    stream.ending.reason, stream.nats, batch.seed, tuple(sample.choices),
+                    stream.number, sample.prompt, to_text(symbols, vocabulary.unit), len(symbols),
+                    stream.stopping.reason, stream.nats, batch.seed, tuple(sample.choices),
                 )  # fmt: skip
                 del begun[stream.number]
         while following in finished:
@@ -168,9 +177,9 @@ def generate_batch(
             following += 1
 
 
-class _Begun(NamedTuple):
+class _PendingSample(NamedTuple):
     """A sample that is not finished."""
 
     prompt: str
     texts: list[str]
-    choices: list[Choice]
+    choices: list[SampledCharacter]

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
-from charrnn.config import MOST_RECENT
+from charrnn.config import MAX_REPEAT_WINDOW
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.io import atomic_io, container
-from charrnn.io.container import STATE
-from charrnn.rnn.backend import Decoder, Runner
-from charrnn.rnn.choices import Choices
+from charrnn.io.container import PROMPT_STATE
+from charrnn.rnn.backend import Decoder, FusedDecoder
+from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import Ids
 from charrnn.rnn.state import State
 
-PIECE = 4096  # characters that are read between two heartbeats
+READ_SIZE = 4096  # characters that are read between two heartbeats
 
 
 @dataclass(frozen=True)
@@ -39,57 +39,57 @@ class PromptState:
     """
 
     state: State  # of one stream
-    recent: Ids  # the last ids of the text, at most MOST_RECENT; none if nothing was read
+    recent: Ids  # the last ids of the text, at most MAX_REPEAT_WINDOW; none if nothing was read
     model: str = ""  # the digest of the model that read it, where more than one may be at hand
 
 
-def unprimed(network: Decoder, vocabulary: Vocabulary) -> PromptState:
+def empty_prompt_state(network: Decoder, vocabulary: Vocabulary) -> PromptState:
     """A network that has read nothing, or nothing but that a document starts."""
-    start = [] if vocabulary.boundary is None else [vocabulary.boundary]
+    start = [] if vocabulary.boundary_id is None else [vocabulary.boundary_id]
     return PromptState(network.zero_state(1), np.array(start, dtype=np.intp))
 
 
-def read(
+def read_prompt(
     network: Decoder,
-    primed: PromptState,
+    prompt_state: PromptState,
     ids: NDArray[np.unsignedinteger],
-    heartbeat: Callable[[int], object] = lambda count: None,
+    on_progress: Callable[[int], object] = lambda count: None,
 ) -> PromptState:
     """Reads on.
 
     Args:
-        network: which was primed.
-        primed: from where.
+        network: which was prompt_state.
+        prompt_state: from where.
         ids: of the text.
-        heartbeat: is told, now and then, how many characters were read since.
+        on_progress: is told, now and then, how many characters were read since.
     """
-    recent = np.concatenate([primed.recent, ids[-MOST_RECENT:].astype(np.intp)])[-MOST_RECENT:]
-    state, inputs = primed.state, np.concatenate([primed.recent[-1:].astype(ids.dtype), ids])[:-1]
-    for begin in range(0, len(inputs), PIECE):
-        piece = inputs[begin : begin + PIECE].astype(np.intp)  # eight times as large
+    recent = np.concatenate([prompt_state.recent, ids[-MAX_REPEAT_WINDOW:].astype(np.intp)])[-MAX_REPEAT_WINDOW:]
+    state, inputs = prompt_state.state, np.concatenate([prompt_state.recent[-1:].astype(ids.dtype), ids])[:-1]
+    for begin in range(0, len(inputs), READ_SIZE):
+        piece = inputs[begin : begin + READ_SIZE].astype(np.intp)  # eight times as large
         state = _after(network, state, piece)
-        heartbeat(len(piece))
-    return replace(primed, state=state, recent=recent)
+        on_progress(len(piece))
+    return replace(prompt_state, state=state, recent=recent)
 
 
 def _after(network: Decoder, state: State, ids: Ids) -> State:
-    if isinstance(network, Runner):
+    if isinstance(network, FusedDecoder):
         following = np.append(ids[1:], 0)[:, None]  # what follows the last one is read by somebody else
-        return network.run(ids[:1], state, Choices.known(following), measure=False)[2]
+        return network.run(ids[:1], state, DecodeInputs.forced(following), measure=False)[2]
     for one in ids:
         _, state = network.step(np.array([one]), state)
     return state
 
 
-def save(path: Path, model: Checkpoint, primed: PromptState) -> None:
+def save(path: Path, model: Checkpoint, prompt_state: PromptState) -> None:
     """Writes the state to a file, whole or not at all; an older state is replaced.
 
     Raises:
         FileError: it cannot be written.
     """
-    symbols = model.vocabulary.symbols_at(primed.recent.tolist())
+    symbols = model.vocabulary.symbols_at(prompt_state.recent.tolist())
     header = {"model": checkpoint.digest(model), "recent": symbols}
-    atomic_io.write_atomic(path, container.to_bytes(STATE, header, _arrays(primed.state)))
+    atomic_io.write_atomic(path, container.to_bytes(PROMPT_STATE, header, _arrays(prompt_state.state)))
 
 
 def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
@@ -98,7 +98,7 @@ def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
     Raises:
         ModelFileError: missing, unreadable, damaged, no state, or that of another model.
     """
-    header, arrays = container.read(STATE, path)
+    header, arrays = container.read(PROMPT_STATE, path)
     if header.get("model") != checkpoint.digest(model):
         _refuse(path, "is the state of another model", "name the one that it was saved with")
     blank = network.zero_state(1)
@@ -115,7 +115,7 @@ def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
     return {name: part[0] for name, part in state.named()}
 
 
-def check_free(path: Path) -> None:
+def check_can_save(path: Path) -> None:
     """Makes sure, before anything is read, that a state can be saved there and destroys nothing else.
 
     Raises:
@@ -125,7 +125,7 @@ def check_free(path: Path) -> None:
     atomic_io.check_writable(path)
     if path.is_file() and path.stat().st_size:
         try:
-            container.read(STATE, path)
+            container.read(PROMPT_STATE, path)
         except DamagedFileError:
             _refuse(path, "exists already and is no saved state", "give the state another name")
 

@@ -8,13 +8,15 @@ stays. Knows nothing about networks or text.
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.charset import brackets
+from charrnn.charset import compile_charset
 from charrnn.config import SampleConfig
 from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
 from charrnn.errors import SettingError
 
-COLDEST = 1e-250  # temperature; any fp32 logit below the largest has no chance by then, and float64 no overflow yet
-NEVER = -1  # the id of no character, among the recent ones
+MIN_TEMPERATURE = (
+    1e-250  # temperature; any fp32 logit below the largest has no chance by then, and float64 no overflow yet
+)
+NO_ID = -1  # the id of no character, among the recent ones
 
 Ids = NDArray[np.intp]
 Numbers = NDArray[np.float64]
@@ -34,12 +36,16 @@ class Sampler:
     def __init__(self, config: SampleConfig, symbols: str) -> None:
         self._config = config
         self._filters = config.top_k > 0 or config.top_p < 1 or config.min_p > 0
-        self.never = _never(config, symbols)  # (V,), which ids are not to be written
+        self.forbidden_ids = _forbidden_ids(config, symbols)  # (V,), which ids are not to be written
         self._end = symbols.find(BOUNDARY)  # no character, and nothing that could be repeated
-        self._forbids = bool(self.never.any())
-        self._hottest, self._coldest = max(config.temperatures), min(config.temperatures)
-        self.sweeps = self._hottest > self._coldest  # so that it matters where a character stands
-        self.plain = not self._filters and config.repeat_penalty == 1  # nothing but temperature and ``never``
+        self._forbids = bool(self.forbidden_ids.any())
+        self._max_temperature, self._min_temperature = max(config.temperatures), min(config.temperatures)
+        self.has_temperature_range = (
+            self._max_temperature > self._min_temperature
+        )  # so that it matters where a character stands
+        self.temperature_only = (
+            not self._filters and config.repeat_penalty == 1
+        )  # nothing but temperature and ``forbidden_ids``
         self.window = config.repeat_window if config.repeat_penalty != 1 else 0  # recent ids that it wants to know
 
     def temperatures(self, positions: Ids) -> Numbers:
@@ -50,7 +56,7 @@ class Sampler:
         end = max(1, self._config.length - 1)
         return np.asarray(first + (last - first) * np.minimum(positions / end, 1))  # some steps go beyond the end
 
-    def choose(
+    def sample(
         self,
         logits: NDArray[np.float32],
         uniforms: Numbers,
@@ -64,7 +70,7 @@ class Sampler:
             logits: (B, V).
             uniforms: (B,), random numbers from 0 to below 1.
             temperatures: (B,).
-            recent: (B, `window`) ids, NEVER where there are fewer.
+            recent: (B, `window`) ids, NO_ID where there are fewer.
             forbidden: (B, V), what may not be chosen this time.
 
         Raises:
@@ -76,17 +82,17 @@ class Sampler:
             if np.isneginf(scores).all(axis=1).any():
                 field = "allow" if self._config.allow else "forbid"
                 raise SettingError(field, "leaves no byte with which a character could go on", "allow more, or all")
-        if not self._hottest:
+        if not self._max_temperature:
             return np.asarray(scores.argmax(axis=1))
         cumulative = np.add.accumulate(self._weights(scores, temperatures), axis=1)
         total = cumulative[:, -1:]
         # The product may round up to the total, beyond the last character that has a probability.
         wanted = np.minimum(uniforms[:, None] * total, np.nextafter(total, 0))
         drawn: Ids = np.add.reduce(cumulative <= wanted, axis=1, dtype=np.intp)
-        return drawn if self._coldest else np.where(temperatures == 0, scores.argmax(axis=1), drawn)
+        return drawn if self._min_temperature else np.where(temperatures == 0, scores.argmax(axis=1), drawn)
 
     def distribution(self, logits: NDArray[np.float32], temperatures: Numbers, recent: Ids) -> Numbers:
-        """The probabilities (B, V) of the ids, for temperatures above 0; arguments as of `choose`."""
+        """The probabilities (B, V) of the ids, for temperatures above 0; arguments as of `sample`."""
         weights = self._weights(self._scores(logits, recent), temperatures)
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
@@ -96,17 +102,19 @@ class Sampler:
         if recent.shape[1]:
             logs = log_softmax(scores)  # at most 0, so that a power above 1 makes each less likely
             seen = np.zeros((len(scores), scores.shape[1] + 1), dtype=bool)
-            np.put_along_axis(seen, recent, True, axis=1)  # NEVER falls on the last column
+            np.put_along_axis(seen, recent, True, axis=1)  # NO_ID falls on the last column
             seen[:, self._end] = False  # which is the last one where there is none
             scores = np.where(seen[:, :-1], logs * self._config.repeat_penalty, logs)
         if self._forbids:
-            scores[:, self.never] = -np.inf
+            scores[:, self.forbidden_ids] = -np.inf
         return scores
 
     def _weights(self, scores: Numbers, temperatures: Numbers) -> Numbers:
         """What the probabilities are proportional to: a choice needs no sum of 1."""
         weights = scores - np.maximum.reduce(scores, axis=1, keepdims=True)  # which is max without its detours
-        weights /= (temperatures if self._coldest > COLDEST else np.maximum(temperatures, COLDEST))[:, None]
+        weights /= (
+            temperatures if self._min_temperature > MIN_TEMPERATURE else np.maximum(temperatures, MIN_TEMPERATURE)
+        )[:, None]
         np.exp(weights, out=weights)
         return self._filter(weights / weights.sum(axis=1, keepdims=True)) if self._filters else weights
 
@@ -139,18 +147,18 @@ def _ranked(probabilities: Numbers) -> Ids:
     return np.argsort(-probabilities, axis=1, kind="stable")  # of equals the lower id comes first
 
 
-def _never(config: SampleConfig, symbols: str) -> NDArray[np.bool_]:
+def _forbidden_ids(config: SampleConfig, symbols: str) -> NDArray[np.bool_]:
     """What is not to be written: unknown characters, and those that the user doesn't want; but ends are no matter."""
     if not config.allow and not config.forbid:
         return np.array([symbol == UNKNOWN for symbol in symbols])
-    allow, forbid = (brackets(name, getattr(config, name)) for name in ("allow", "forbid"))
+    allow, forbid = (compile_charset(name, getattr(config, name)) for name in ("allow", "forbid"))
 
     def is_unwanted(symbol: str) -> bool:
         return symbol == UNKNOWN or bool((config.allow and not allow.match(symbol)) or forbid.match(symbol))
 
-    never = [symbol != BOUNDARY and is_unwanted(symbol) for symbol in symbols]
-    if sum(never) == len(symbols) - (BOUNDARY in symbols):
+    forbidden = [symbol != BOUNDARY and is_unwanted(symbol) for symbol in symbols]
+    if sum(forbidden) == len(symbols) - (BOUNDARY in symbols):
         name = "allow" if config.allow else "forbid"
         reason = f"leaves no character that the model can write ({getattr(config, name)!r})"
         raise SettingError(name, reason, "charrnn info shows those that it knows")
-    return np.array(never)
+    return np.array(forbidden)

@@ -6,30 +6,30 @@ Knows nothing about networks; it is fed with text as it is made and passes on wh
 from typing import Literal
 
 from charrnn.config import SampleConfig, Unit
-from charrnn.data.vocabulary import BOUNDARY, symbols_of
+from charrnn.data.vocabulary import BOUNDARY, to_symbols
 
-Reason = Literal["length", "stop", "lines", "end"]  # what ended a sample; an end is where the model ended it
+StopReason = Literal["length", "stop", "lines", "end"]  # what ended a sample; an end is where the model ended it
 
 
-class Stopping:
+class StopDetector:
     """The end of one sample.
 
     Args:
         config: length, stop strings and lines.
-        whole: the last line keeps its line end.
+        keep_line_end: the last line keeps its line end.
         unit: what it is fed with the symbols of.
 
     Attributes:
         reason: what ended the sample; None while it goes on.
     """
 
-    def __init__(self, config: SampleConfig, *, whole: bool, unit: Unit = "char") -> None:
-        self._stops = [symbols_of(stop, unit) for stop in config.stops]
-        self._keep, self._whole = config.keep_stop, whole
+    def __init__(self, config: SampleConfig, *, keep_line_end: bool, unit: Unit = "char") -> None:
+        self._stops = [to_symbols(stop, unit) for stop in config.stop_strings]
+        self._keep, self._keep_line_end = config.keep_stop, keep_line_end
         self._left = config.length or None  # characters that may still come
         self._lines_left = config.lines or None
         self._held = ""  # may yet turn out to be the beginning of a stop string
-        self.reason: Reason | None = None
+        self.reason: StopReason | None = None
 
     @property
     def left(self) -> int | None:
@@ -67,7 +67,7 @@ class Stopping:
                 self._lines_left -= 1
                 if not self._lines_left:
                     self.reason = "lines"
-                    return passed + (self._held if self._whole else self._held[:-1])
+                    return passed + (self._held if self._keep_line_end else self._held[:-1])
             sure = len(self._held) - self._begun()
             passed, self._held = passed + self._held[:sure], self._held[sure:]
         return passed

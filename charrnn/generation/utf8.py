@@ -25,7 +25,7 @@ _STEPS = (
 States = NDArray[np.intp]
 
 
-class Utf8:
+class UTF8Automaton:
     """The automaton over the ids of a vocabulary of bytes.
 
     Args:
@@ -38,8 +38,8 @@ class Utf8:
             steps[state, first : last + 1] = after
         self._after = np.full((len(_WANTED), len(vocabulary)), _WRONG)
         self._after[:, vocabulary.ids_of(BYTES)] = steps
-        if vocabulary.boundary is not None:
-            self._after[START, vocabulary.boundary] = START
+        if vocabulary.boundary_id is not None:
+            self._after[START, vocabulary.boundary_id] = START
         self._ends = np.where(self._after == _WRONG, np.nan, _WANTED[self._after])  # bytes to come after each id
 
     def forbidden(self, states: States, left: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -12,21 +12,21 @@ from typing import IO
 
 from charrnn.errors import FileError
 
-_OLD = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
+_BACKUP_SUFFIX = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
 
 
-def write_atomic(path: Path, data: bytes, *, keep_old: bool = False) -> None:
+def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
     """Writes a file so that a reader, a crash or a full disk never meets half of it.
 
     Args:
         path: where; a symbolic link is followed.
         data: all of the file.
-        keep_old: what is replaced stays, as `old` names it. A crash between the two renames leaves it alone there.
+        keep_backup: what is replaced stays, as `old` names it. A crash between the two renames leaves it alone there.
 
     Raises:
         FileError: it cannot be written; what was there before is untouched.
     """
-    target = target_of(path)
+    target = resolve_target(path)
     temporary = target.with_name(_temporary(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,15 +35,15 @@ def write_atomic(path: Path, data: bytes, *, keep_old: bool = False) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            _replace(temporary, target, keep_old and target.exists())
+            _replace(temporary, target, keep_backup and target.exists())
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
 
 
-class Draft:
+class AtomicWriter:
     """A file that is written little by little and gets its name when it is whole; until then a hidden one.
 
     Args:
@@ -65,7 +65,7 @@ class Draft:
         while left:
             left = left[self.file.write(left) :]
 
-    def keep(self) -> IO[bytes]:
+    def commit(self) -> IO[bytes]:
         """Gives it its name, and opens it for reading; whatever has that name is replaced."""
         self.file.close()  # Windows renames no open file
         os.replace(self._temporary, self.path)
@@ -77,10 +77,10 @@ class Draft:
         self._temporary.unlink(missing_ok=True)
 
 
-def old(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Where the file lies that was replaced by the one at ``path`` and kept."""
     target = path.resolve()
-    return target.with_name(target.name + _OLD)
+    return target.with_name(target.name + _BACKUP_SUFFIX)
 
 
 def remove(path: Path) -> None:
@@ -92,10 +92,10 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
 
 
-def clear_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Deletes what writers of this file left behind when they were killed; for whoever holds its lock."""
     target = path.resolve()
     with suppress(OSError):  # such as a folder that isn't there yet
@@ -110,24 +110,24 @@ def check_writable(path: Path) -> None:
     Raises:
         FileError: no regular file can be written there.
     """
-    target = target_of(path)
+    target = resolve_target(path)
     try:
         there = next(folder for folder in target.parents if folder.exists())  # the others are made when it is saved
         probe = there / _temporary(target)  # by its own name, which may be too long
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
 
 
-def _replace(temporary: Path, target: Path, keep_old: bool) -> None:
-    if keep_old:
-        os.replace(target, old(target))
+def _replace(temporary: Path, target: Path, keep_backup: bool) -> None:
+    if keep_backup:
+        os.replace(target, backup_path(target))
     try:
         os.replace(temporary, target)
     except OSError:
-        if keep_old:
-            os.replace(old(target), target)
+        if keep_backup:
+            os.replace(backup_path(target), target)
         raise
 
 
@@ -135,19 +135,19 @@ def _temporary(target: Path) -> str:
     return f".{target.name}.{os.getpid()}.tmp"
 
 
-def target_of(path: Path) -> Path:
+def resolve_target(path: Path) -> Path:
     """Return the regular file behind ``path``, which may be a symbolic link and may not exist yet."""
     try:
         target = path.resolve()
     except RuntimeError as error:  # how Python says that links lead in a circle
-        raise unwritable(path, OSError(errno.ELOOP, str(error))) from None
+        raise write_error(path, OSError(errno.ELOOP, str(error))) from None
     try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise FileError(str(path), "is not a regular file", "name a file that can be replaced")
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
     return target
 
 
@@ -161,7 +161,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> FileError:
+def write_error(path: Path, error: OSError) -> FileError:
     """Return the error of a file that cannot be written."""
     reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

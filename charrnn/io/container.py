@@ -21,13 +21,13 @@ from safetensors import SafetensorError
 
 from charrnn.errors import DamagedFileError, ModelFileError
 
-NO_DIGEST = "0" * 64
+BLANK_DIGEST = "0" * 64
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """What a sealed file is."""
 
     key: str  # its metadata key
@@ -36,20 +36,22 @@ class Kind:
     format: int = 1
 
 
-MODEL = Kind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=2)
-STATE = Kind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
-RUN = Kind("charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=3)
+MODEL = FileKind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=3)
+PROMPT_STATE = FileKind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
+RUN_STATE = FileKind(
+    "charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=4
+)
 
 _RESTORE = "restore it from a copy or train again"
 
 
-def to_bytes(kind: Kind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
+def to_bytes(kind: FileKind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
     """The file as bytes. The digest is SHA-256 of all of them, its own 64 digits taken as zeros."""
-    contents = {**header, "format": kind.format, "digest": NO_DIGEST}
+    contents = {**header, "format": kind.format, "digest": BLANK_DIGEST}
     metadata = {kind.key: json.dumps(contents, sort_keys=True)}
     blank = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     digest = hashlib.sha256(blank).hexdigest().encode()
-    place = blank.index(_entry(NO_DIGEST)) + len(_entry(""))
+    place = blank.index(_entry(BLANK_DIGEST)) + len(_entry(""))
     whole = memoryview(blank)
     return b"".join([whole[:place], digest, whole[place + len(digest) :]])
 
@@ -57,10 +59,10 @@ def to_bytes(kind: Kind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
 def digest(data: bytes) -> str:
     """The digest of a file that `to_bytes` made."""
     place = data.index(_entry("")) + len(_entry(""))
-    return data[place : place + len(NO_DIGEST)].decode()
+    return data[place : place + len(BLANK_DIGEST)].decode()
 
 
-def from_bytes(kind: Kind, data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def from_bytes(kind: FileKind, data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and arrays of a file, every byte of it verified.
 
     Args:
@@ -76,7 +78,7 @@ def from_bytes(kind: Kind, data: bytes, path: Path) -> tuple[dict[str, Any], dic
     digest = str(header["digest"]).encode()
     place, whole = data.index(_entry(header["digest"])) + len(_entry("")), memoryview(data)
     hashed = hashlib.sha256(whole[:place])
-    hashed.update(NO_DIGEST.encode())
+    hashed.update(BLANK_DIGEST.encode())
     hashed.update(whole[place + len(digest) :])
     if hashed.hexdigest().encode() != digest:
         _refuse(path, "is damaged: its contents do not match its own digest", _RESTORE)
@@ -89,7 +91,7 @@ def from_bytes(kind: Kind, data: bytes, path: Path) -> tuple[dict[str, Any], dic
         _refuse(path, f"does not describe {kind.noun} ({error})", "train again")
 
 
-def read(kind: Kind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read(kind: FileKind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """`from_bytes` of a file.
 
     Raises:
@@ -112,7 +114,7 @@ def _entry(digest: str) -> bytes:
     return f'\\"digest\\": \\"{digest}'.encode()
 
 
-def _header(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
+def _header(kind: FileKind, data: bytes, path: Path) -> dict[str, Any]:
     """The JSON under our key, from bytes that may be anything."""
     if not data:
         _refuse(path, "is empty", _RESTORE)
@@ -133,7 +135,10 @@ def _header(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
         _refuse(path, f"is truncated: {len(data)} of {end} bytes", _RESTORE)
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or kind.key not in metadata:
-        other = next((one for one in (MODEL, RUN, STATE) if isinstance(metadata, dict) and one.key in metadata), None)
+        other = next(
+            (one for one in (MODEL, RUN_STATE, PROMPT_STATE) if isinstance(metadata, dict) and one.key in metadata),
+            None,
+        )
         what = f"is {other.noun}" if other else "is a safetensors file"
         _refuse(path, f"{what}, but not {kind.noun}", kind.advice)
     try:

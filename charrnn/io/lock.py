@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charrnn.errors import BusyError
-from charrnn.io.atomic_io import target_of, unwritable
+from charrnn.io.atomic_io import resolve_target, write_error
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -25,7 +25,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         import filelock
 
-        target = target_of(path)
+        target = resolve_target(path)
         self._made = [folder for folder in target.parents if not folder.exists()]  # the innermost first
         self._file = target.with_name(f".{target.name}.lock")
         self._lock: FileLock = filelock.FileLock(self._file, timeout=0, thread_local=False)
@@ -35,7 +35,7 @@ class Lock:
         except filelock.Timeout:
             raise BusyError(str(path), "another charrnn is training it", "let it end, or choose another -o") from None
         except OSError as error:
-            raise unwritable(path, error) from None
+            raise write_error(path, error) from None
 
     def release(self) -> None:
         """Gives the right back; does nothing the second time."""

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Device, Engine, SamplePrecision
 from charrnn.errors import SettingError
-from charrnn.rnn.choices import Choices
-from charrnn.rnn.costs import Costs, remembered_costs
+from charrnn.rnn.costs import Costs, load_costs
+from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import Ids, NumPyRNN
 from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
-from charrnn.rnn.thread_team import usable_cores
+from charrnn.rnn.worker_pool import usable_cores
 
 NATIVE_MARGIN = 1.15  # how much faster torch's layers must be to be preferred to the compiled kernels
 
@@ -34,30 +34,30 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class Runner(Decoder, Protocol):
+class FusedDecoder(Decoder, Protocol):
     """A network that takes any number of steps by itself."""
 
     def run(
-        self, ids: Ids, state: State, choices: Choices, *, measure: bool
+        self, ids: Ids, state: State, decode_inputs: DecodeInputs, *, measure: bool
     ) -> tuple[Ids, NDArray[np.float64], State]:
         """Take T steps, reading what is given and choosing the rest; see `CompiledRNN.run`."""
 
 
-class Reader(Protocol):
+class Scorer(Protocol):
     """A network that measures the surprisal of many streams side by side.
 
     Attributes:
         vocab_size: V.
-        boundary: the id before which a stream is reset, or None.
+        boundary_id: the id before which a stream is reset, or None.
     """
 
     vocab_size: int
-    boundary: int | None
+    boundary_id: int | None
 
     def zero_state(self, batch: int) -> State:
         """Return the state of B streams before their first character."""
 
-    def read(
+    def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
     ) -> tuple[NDArray[np.floating], State]:
         """Read T characters of B streams.
@@ -88,7 +88,7 @@ class Timing(Protocol):
 _Timing = TypeVar("_Timing", bound=Timing)
 
 
-class Decoders:
+class DecoderSelector:
     """The networks of a model that generate; each is made when it is first needed.
 
     Args:
@@ -101,21 +101,21 @@ class Decoders:
         self, model: Checkpoint, on_compile: Callable[[], None] = lambda: None, costs: Costs | None = None
     ) -> None:
         self._model, self._on_compile = model, on_compile
-        self._costs = costs or remembered_costs()
+        self._costs = costs or load_costs()
         self._numpy: dict[SamplePrecision, Decoder] = {}
         self._compiled: Decoder | None = None
         self._cannot_compile = False
 
     def choose(self, precision: SamplePrecision, characters: float) -> Decoder:
         """Return the network that will be done first with so many characters; if possible one that is there."""
-        seconds = self._costs.decoding(characters, self._model.model.parameters(0))
+        seconds = self._costs.decoding(characters, self._model.model_config.num_parameters(0))
         if precision == "int8":
             if self._compiled is None and seconds > self._costs.load_compiled and not self._cannot_compile:
                 self._compiled = self._load(seconds)
             if self._compiled is not None:
                 return self._compiled
         if precision not in self._numpy:
-            self._numpy[precision] = NumPyRNN(self._model.model, self._model.tensors, precision)
+            self._numpy[precision] = NumPyRNN(self._model.model_config, self._model.tensors, precision)
         return self._numpy[precision]
 
     def _load(self, seconds: float) -> Decoder | None:
@@ -124,51 +124,51 @@ class Decoders:
             from charrnn.rnn.compiled_rnn import CompiledRNN
             from charrnn.rnn.kernels.decode import is_compiled
 
-            if seconds > self._costs.compile or is_compiled(self._model.model.cell):
-                return CompiledRNN(self._model.model, self._model.tensors, self._on_compile)
+            if seconds > self._costs.compile or is_compiled(self._model.model_config.cell):
+                return CompiledRNN(self._model.model_config, self._model.tensors, self._on_compile)
         except ImportError:  # no llvmlite, or it cannot compile for this processor
             self._cannot_compile = True
         return None
 
 
-class SwitchingReader:
+class SwitchingScorer:
     """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
 
     Args:
         model: the model.
         load_torch: returns the network in torch.
         expected: characters that will be read, as far as known.
-        lanes: streams in which they will be read, about.
+        streams: streams in which they will be read, about.
         costs: of the backends; those that are remembered of this machine unless given.
     """
 
     def __init__(
         self,
         model: Checkpoint,
-        load_torch: Callable[[], Reader],
+        load_torch: Callable[[], Scorer],
         expected: int = 0,
-        lanes: int = 1,
+        streams: int = 1,
         costs: Costs | None = None,
     ) -> None:
-        self.vocab_size, self.boundary = len(model.vocabulary), model.vocabulary.boundary
-        self._parameters, self._costs = model.model.parameters(self.vocab_size), costs or remembered_costs()
-        self._numpy = NumPyRNN(model.model, model.tensors, "fp32")
+        self.vocab_size, self.boundary_id = len(model.vocabulary), model.vocabulary.boundary_id
+        self._parameters, self._costs = model.model_config.num_parameters(self.vocab_size), costs or load_costs()
+        self._numpy = NumPyRNN(model.model_config, model.tensors, "fp32")
         self._load_torch, self._spent = load_torch, 0.0
-        self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // lanes, lanes)) else None
+        self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // streams, streams)) else None
 
     def zero_state(self, batch: int) -> State:
         """Return the state of B streams before their first character."""
         return self._numpy.zero_state(batch)
 
-    def read(
+    def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
     ) -> tuple[NDArray[np.floating], State]:
-        """Read T characters of B streams; see `Reader.read`."""
+        """Read T characters of B streams; see `Scorer.score`."""
         self._spent += self._seconds(*inputs.shape)
         if self._torch is None and self._is_worth_torch(self._spent):
             self._torch = self._load_torch()
-        reader: Reader | NumPyRNN = self._torch or self._numpy
-        return reader.read(inputs, targets, reset, state)
+        scorer: Scorer | NumPyRNN = self._torch or self._numpy
+        return scorer.score(inputs, targets, reset, state)
 
     def _seconds(self, steps: int, streams: int) -> float:
         return self._costs.reading(steps, streams, self._parameters)
@@ -177,25 +177,25 @@ class SwitchingReader:
         return seconds > self._costs.load_torch
 
 
-def choose_reader(
-    model: Checkpoint, expected: int = 0, *, lanes: int = 1, device: Device = "auto", threads: int = 0
-) -> Reader:
+def choose_scorer(
+    model: Checkpoint, expected: int = 0, *, streams: int = 1, device: Device = "auto", threads: int = 0
+) -> Scorer:
     """Return the network of a model that will be done first with so many characters in so many streams.
 
     Args:
         model: the model.
         expected: characters that will be read, as far as known.
-        lanes: streams in which they will be read, about.
+        streams: streams in which they will be read, about.
         device: "auto" and "cpu" start with NumPy; any other is used from the first character on.
         threads: of torch; 0 takes one for each core.
     """
 
-    def load_torch() -> Reader:
-        from charrnn.rnn.torch_reader import torch_reader
+    def load_torch() -> Scorer:
+        from charrnn.rnn.torch_scorer import torch_scorer
 
-        return torch_reader(model, resolve_device(device), threads or usable_cores())
+        return torch_scorer(model, resolve_device(device), threads or usable_cores())
 
-    return SwitchingReader(model, load_torch, expected, lanes) if device in ("auto", "cpu") else load_torch()
+    return SwitchingScorer(model, load_torch, expected, streams) if device in ("auto", "cpu") else load_torch()
 
 
 def fastest(timings: Iterable[_Timing]) -> _Timing:

@@ -1,6 +1,6 @@
 """What the backends cost, in seconds, measured on this machine or of a laptop's order of magnitude.
 
-``training/autotune.py`` measures it when `charrnn bench` asks for it, and `remember` keeps it in the user's cache.
+``training/autotune.py`` measures it when `charrnn bench` asks for it, and `save_costs` keeps it in the user's cache.
 """
 
 import json
@@ -46,8 +46,8 @@ class Costs:
 TYPICAL = Costs()
 
 
-def remembered_costs() -> Costs:
-    """Return the costs that `remember` kept of this machine and these versions, or typical ones."""
+def load_costs() -> Costs:
+    """Return the costs that `save_costs` kept of this machine and these versions, or typical ones."""
     if (path := _path()) is None:
         return TYPICAL
     try:
@@ -60,7 +60,7 @@ def remembered_costs() -> Costs:
         return TYPICAL
 
 
-def remember(costs: Costs) -> bool:
+def save_costs(costs: Costs) -> bool:
     """Keep costs for later processes, and return whether that could be done."""
     path, values = _path(), asdict(costs)
     if path is None or not all(math.isfinite(value) for value in values.values()):

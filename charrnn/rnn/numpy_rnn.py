@@ -113,10 +113,10 @@ class NumPyRNN:
             layers.append(after)
         return signal, State(tuple(layers))
 
-    def read(
+    def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
     ) -> tuple[NDArray[np.floating], State]:
-        """Read T characters of B streams; see `charrnn.rnn.backend.Reader.read`."""
+        """Read T characters of B streams; see `charrnn.rnn.backend.Scorer.score`."""
         nats = np.empty(inputs.shape, dtype=np.float32)
         streams = np.arange(inputs.shape[1])
         for ids, wanted, mask, row in zip(inputs, targets, reset, nats, strict=True):

@@ -1,6 +1,6 @@
 """Streams in fixed groups, dealt to threads.
 
-The streams of a batch share nothing but the weights. So they are cut into groups of `GROUP` streams, and each group
+The streams of a batch share nothing but the weights. So they are cut into groups of `GROUP_SIZE` streams, and each group
 is computed by one thread from beginning to end. No operation waits for a slower core, as it does where each one is
 divided among all cores. What a group computes, and the order in which the results of groups are added, depends on
 the batch alone: the same numbers come out of any number of threads.
@@ -8,19 +8,19 @@ the batch alone: the same numbers come out of any number of threads.
 
 import torch
 
-from charrnn.rnn.thread_team import ThreadTeam
+from charrnn.rnn.worker_pool import WorkerPool
 
-GROUP = 8  # streams
+GROUP_SIZE = 8  # streams
 
 
-def groups_of(batch: int) -> list[slice]:
+def stream_groups(batch: int) -> list[slice]:
     """Return the groups of B streams."""
-    return [slice(start, min(start + GROUP, batch)) for start in range(0, batch, GROUP)]
+    return [slice(start, min(start + GROUP_SIZE, batch)) for start in range(0, batch, GROUP_SIZE)]
 
 
-def torch_team(threads: int) -> ThreadTeam:
+def torch_worker_pool(threads: int) -> WorkerPool:
     """Return threads in which torch uses a single thread and flushes denormal numbers to zero."""
-    return ThreadTeam(threads, _prepare)
+    return WorkerPool(threads, _prepare)
 
 
 def _prepare() -> None:

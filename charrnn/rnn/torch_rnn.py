@@ -165,14 +165,14 @@ class CharRNN(nn.Module):
     Args:
         config: cell, layers, hidden, embedding, dropout.
         vocab_size: V.
-        boundary: the id with which a document starts: reading it resets a stream.
+        boundary_id: the id with which a document starts: reading it resets a stream.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, boundary: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, boundary_id: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
-        self.boundary = boundary
+        self.boundary_id = boundary_id
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
         sizes = [config.embedding or vocab_size, *[config.hidden] * config.layers]
         self._stack = [RecurrentLayer(config.cell, inputs, config.hidden) for inputs in sizes[: config.layers]]
@@ -252,8 +252,8 @@ class CharRNN(nn.Module):
             What ``output`` takes for logits (T, B, H), and the state after the last character.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
-        if reset is None and self.boundary is not None:
-            reset = (ids == self.boundary).cpu().numpy()
+        if reset is None and self.boundary_id is not None:
+            reset = (ids == self.boundary_id).cpu().numpy()
         after = []
         for index, (layer, before) in enumerate(zip(self._stack, state.layers, strict=True)):
             hidden, layer_state = layer(

@@ -21,16 +21,16 @@ from charrnn.errors import is_out_of_memory
 from charrnn.rnn.backend import fastest, resolve_device
 from charrnn.rnn.costs import TYPICAL, Costs
 from charrnn.rnn.numpy_rnn import NumPyRNN
-from charrnn.rnn.thread_team import usable_cores
-from charrnn.rnn.torch_reader import autocast
 from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.rnn.torch_scorer import autocast
+from charrnn.rnn.worker_pool import usable_cores
 from charrnn.training.plan import Plan, StepTiming, make_plan
-from charrnn.training.train_step import WARM_UP, TrainStep
+from charrnn.training.train_step import WARMUP_STEPS, TrainStep
 
 TRIAL_SECONDS = 0.25  # how long one way to train is tried
 TRIAL_STEPS = 3  # and at least how many steps, those to warm up not counted
 _COSTS_VOCABULARY = 65  # characters of the networks that are timed in NumPy
-_LEAST_COST = 1e-13  # seconds; what is measured may be lost in the noise
+_MIN_COST = 1e-13  # seconds; what is measured may be lost in the noise
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 
 
@@ -49,7 +49,7 @@ class Autotuner:
         self.device = resolve_device(config.device)
         self.threads = config.threads or usable_cores()
         tries_threads = not config.threads and self.device == "cpu"
-        self._fewer = sorted({1, self.threads // 2} - {0, self.threads}) if tries_threads else []
+        self._fewer_threads = sorted({1, self.threads // 2} - {0, self.threads}) if tries_threads else []
         self._config, self._document = config, document
 
     def measure_step(self, model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
@@ -63,7 +63,7 @@ class Autotuner:
         def attempt(precision: Precision, engine: Engine, threads: int) -> None:
             settled = replace(train, device=self.device, precision=precision, engine=engine, threads=threads)
             limit = 2 * min(timing.seconds_per_step for timing in timings) if timings else math.inf
-            seconds = self._try(model, settled, vocab_size, limit)
+            seconds = self._time_step(model, settled, vocab_size, limit)
             timings.append(StepTiming(seconds, precision, engine, threads))
 
         def attempt_engines(precision: Precision) -> None:
@@ -87,7 +87,7 @@ class Autotuner:
         if not timings:
             attempt("fp32", "torch", self.threads)
         best = fastest(timings)
-        for threads in self._fewer:
+        for threads in self._fewer_threads:
             attempt(best.precision, best.engine, threads)
         return replace(fastest(timings), note="; ".join(dict.fromkeys(notes)))
 
@@ -102,7 +102,7 @@ class Autotuner:
             return ("torch",)
         return ("native", "torch") if self._config.engine == "auto" else (self._config.engine,)
 
-    def _try(self, model: ModelConfig, train: TrainConfig, vocab_size: int, limit: float) -> float:
+    def _time_step(self, model: ModelConfig, train: TrainConfig, vocab_size: int, limit: float) -> float:
         """Return the seconds of a step; after fewer steps where they take longer than ``limit``."""
         network = CharRNN(model, vocab_size, None if self._document is None else 0)
         network.initialize(seed=0)
@@ -116,22 +116,22 @@ class Autotuner:
             ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
         seconds: list[float] = []
-        while len(seconds) < WARM_UP + TRIAL_STEPS or sum(seconds[WARM_UP:]) < TRIAL_SECONDS:
+        while len(seconds) < WARMUP_STEPS + TRIAL_STEPS or sum(seconds[WARMUP_STEPS:]) < TRIAL_SECONDS:
             started = time.perf_counter()
             _, state = train_step.step(len(seconds), ids, ids, state, learning_rate=1e-4)
             seconds.append(time.perf_counter() - started)
             if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # hopeless, such as all cores where one is busy
                 return seconds[0]
-            counted = seconds[WARM_UP:]
+            counted = seconds[WARMUP_STEPS:]
             if counted and (counted[-1] > limit or sum(counted) > 4 * TRIAL_SECONDS):
                 break
-        return statistics.median(seconds[WARM_UP:])
+        return statistics.median(seconds[WARMUP_STEPS:])
 
 
 def measure_costs() -> Costs:
     """Measure what NumPy takes on this machine; a second. What it is compared with stays as it is typical."""
     small, large = ModelConfig(hidden=64), ModelConfig(hidden=256)
-    sizes = [model.parameters(_COSTS_VOCABULARY) for model in (small, large)]
+    sizes = [model.num_parameters(_COSTS_VOCABULARY) for model in (small, large)]
     decoding = [_seconds_per_step(model, "int8", 1) for model in (small, large)]
     per_parameter = max(decoding[1] - decoding[0], 0) / (sizes[1] - sizes[0])
     alone, together, larger = (
@@ -144,7 +144,7 @@ def measure_costs() -> Costs:
         "numpy_step": alone - per_stream, "numpy_stream": per_stream,
         "numpy_stream_parameter": per_stream_parameter,
     }  # fmt: skip
-    return replace(TYPICAL, **{name: max(seconds, _LEAST_COST) for name, seconds in measured.items()})
+    return replace(TYPICAL, **{name: max(seconds, _MIN_COST) for name, seconds in measured.items()})
 
 
 def _seconds_per_step(model: ModelConfig, precision: SamplePrecision, streams: int) -> float:
@@ -164,7 +164,7 @@ def set_up_torch(threads: int) -> None:
     """Set what holds for the whole process while it trains."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     torch.set_num_threads(threads)
-    keep_memory()
+    keep_freed_memory()
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
@@ -185,7 +185,7 @@ def cpu_precisions() -> tuple[Precision, ...]:
     return ("fp32",) if gain < 1 else ("fp32", "bf16") if gain < 2 else ("bf16",)
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Make the GNU C library keep freed memory for later allocations instead of returning it to the system.
 
     Every step allocates the same large arrays. The system provides new memory page by page and fills each page with
@@ -197,14 +197,14 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def plan_here(corpus: Corpus, overrides: Overrides) -> Plan:
+def plan_for_this_machine(corpus: Corpus, overrides: Overrides) -> Plan:
     """`make_plan` for a text with the pace of this machine, which is set up to train on the way.
 
     Raises:
         SettingError: a device that this machine doesn't have.
     """
-    document = corpus.characters / corpus.documents if corpus.documents else None
+    document = corpus.characters / corpus.num_documents if corpus.num_documents else None
     tuner = Autotuner(overrides.apply(TrainConfig()), document)
     set_up_torch(tuner.threads)
     overrides = replace(overrides, device=tuner.device)
-    return make_plan(len(corpus.stored), len(corpus.vocabulary), overrides, tuner.measure_step)
+    return make_plan(len(corpus.stored_ids), len(corpus.vocabulary), overrides, tuner.measure_step)

@@ -18,8 +18,8 @@ import torch
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainConfig
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.generation.generate import write
-from charrnn.rnn.backend import Decoders
+from charrnn.generation.generate import generate
+from charrnn.rnn.backend import DecoderSelector
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner, set_up_torch
 
@@ -35,7 +35,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Host:
+class HostInfo:
     """What was measured."""
 
     processor: str
@@ -45,7 +45,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Speed:
+class BenchResult:
     """What a machine gives with one network."""
 
     cell: str
@@ -77,42 +77,42 @@ class Bench:
     def __init__(self, config: TrainConfig) -> None:
         cores = Autotuner(replace(config, threads=0)).threads  # told nothing, it takes them all
         self._config = config
-        self._machine = Autotuner(config)
+        self._autotuner = Autotuner(config)
         self._limits: dict[Precision, float] = {}
-        device = self._machine.device
-        self.host = Host(_processor(device), cores, device, torch.__version__)
+        device = self._autotuner.device
+        self.host = HostInfo(_processor(device), cores, device, torch.__version__)
 
-    def speed(self, model: ModelConfig) -> Speed:
+    def speed(self, model: ModelConfig) -> BenchResult:
         """Measures one network; a few seconds."""
-        set_up_torch(self._machine.threads)
+        set_up_torch(self._autotuner.threads)
         size, config = len(VOCABULARY), self._config
-        pace = self._machine.measure_step(model, config, size)
-        parameters = model.parameters(size)
-        training = config.batch_size * config.seq_length / pace.seconds_per_step
+        timing = self._autotuner.measure_step(model, config, size)
+        parameters = model.num_parameters(size)
+        training = config.batch_size * config.seq_length / timing.seconds_per_step
         gflops = FLOPS * parameters * training / 1e9
-        limit = self._limit(pace.precision)
-        return Speed(
+        limit = self._limit(timing.precision)
+        return BenchResult(
             cell=model.cell,
             layers=model.layers,
             hidden=model.hidden,
             parameters=parameters,
-            precision=pace.precision,
-            engine=pace.engine,
-            threads=pace.threads,
-            seconds_per_step=pace.seconds_per_step,
+            precision=timing.precision,
+            engine=timing.engine,
+            threads=timing.threads,
+            seconds_per_step=timing.seconds_per_step,
             training_chars_per_second=training,
             gflops=gflops,
             limit_gflops=limit,
             share_of_limit=gflops / limit,
             sampling_chars_per_second=_sampling(model),
-            note=pace.note,
+            note=timing.note,
         )
 
     def _limit(self, precision: Precision) -> float:
         """Gflop/s of the matrix product, measured once for each precision."""
         if precision not in self._limits:
-            torch.set_num_threads(self._machine.threads)
-            self._limits[precision] = _product_gflops(self._machine.device, _DTYPES[precision])
+            torch.set_num_threads(self._autotuner.threads)
+            self._limits[precision] = _product_gflops(self._autotuner.device, _DTYPES[precision])
         return self._limits[precision]
 
 
@@ -130,10 +130,10 @@ def _product_gflops(device: str, dtype: torch.dtype) -> float:
 
     lap(1)
     group = max(1, round(LIMIT_LAP_SECONDS / lap(1)))
-    return 2 * LIMIT_SIZE**3 / min(_laps(lambda: lap(group), LIMIT_SECONDS)) / 1e9
+    return 2 * LIMIT_SIZE**3 / min(_repeat(lambda: lap(group), LIMIT_SECONDS)) / 1e9
 
 
-def _laps(lap: Callable[[], float], seconds: float) -> Iterable[float]:
+def _repeat(lap: Callable[[], float], seconds: float) -> Iterable[float]:
     """The same again for so long, at least once."""
     end = time.perf_counter() + seconds
     yield lap()
@@ -141,13 +141,13 @@ def _laps(lap: Callable[[], float], seconds: float) -> Iterable[float]:
         yield lap()
 
 
-def _sampling(model: ModelConfig) -> float:
+def _sampling(config: ModelConfig) -> float:
     """Characters per second of one stream, written to nowhere."""
-    network = CharRNN(model, len(VOCABULARY))
+    network = CharRNN(config, len(VOCABULARY))
     network.initialize(seed=0)
-    contents = Checkpoint(model, VOCABULARY, network.tensors(), {})
-    engine = Decoders(contents).choose("int8", math.inf)
-    pieces = write(engine, VOCABULARY, SampleConfig(length=0, seed=0))
+    model = Checkpoint(config, VOCABULARY, network.tensors(), {})
+    engine = DecoderSelector(model).choose("int8", math.inf)
+    pieces = generate(engine, VOCABULARY, SampleConfig(length=0, seed=0))
     written = 0
     while written < SAMPLING_WARM_UP:
         written += len(next(pieces).text)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["done", "overfitting", "stuck", "stopped"]
+Outcome = Literal["done", "overfitting", "stuck", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RolledBack:
 class Finished:
     """The run is over, or stopped where it can be resumed; `Trainer.checkpoint` holds the best model."""
 
-    reason: Reason
+    outcome: Outcome
     step: int
     best_step: int
     best_epoch: float

@@ -17,15 +17,15 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.adamw import adamw
 
 from charrnn.config import TrainConfig
-from charrnn.data.dataloader import IGNORED
+from charrnn.data.dataloader import IGNORE_INDEX
 from charrnn.rnn.state import State
-from charrnn.rnn.stream_groups import groups_of, torch_team
-from charrnn.rnn.torch_reader import autocast
+from charrnn.rnn.stream_groups import stream_groups, torch_worker_pool
 from charrnn.rnn.torch_rnn import CharRNN, PackedWeights, detach, plain_name
+from charrnn.rnn.torch_scorer import autocast
 
-_BETAS = (0.9, 0.99)  # of AdamW's moving averages
-_TOWARDS_LATE = 9  # the weights after step n count in their average as n ** (_TOWARDS_LATE - 1)
-WARM_UP = 1  # steps before it is at its pace
+BETAS = (0.9, 0.99)  # of AdamW's moving averages
+_AVERAGING_POWER = 9  # the weights after step n count in their average as n ** (_AVERAGING_POWER - 1)
+WARMUP_STEPS = 1  # steps before it is at its pace
 
 _T = TypeVar("_T")
 _Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
@@ -54,8 +54,8 @@ class TrainStep:
         self._fused_update = config.device != "mps"
         where = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=where) for _ in self._parameters]
-        self._team = torch_team(config.threads if config.device == "cpu" else 1)
-        self._in_precision(self.network.compile_kernels)
+        self._workers = torch_worker_pool(config.threads if config.device == "cpu" else 1)
+        self._autocast(self.network.compile_kernels)
 
     def step(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
@@ -73,9 +73,9 @@ class TrainStep:
             The mean loss in nats per character before the update, and the state after the chunk, detached and in
             float32. A loss that is no finite number changes nothing.
         """
-        num_targets, batch = int((targets != IGNORED).sum()), inputs.shape[1]
-        groups = groups_of(batch) if self._config.device == "cpu" else [slice(0, batch)]
-        packed = self._team.run([partial(self._in_precision, pack) for pack in self.network.packing()])
+        num_targets, batch = int((targets != IGNORE_INDEX).sum()), inputs.shape[1]
+        groups = stream_groups(batch) if self._config.device == "cpu" else [slice(0, batch)]
+        packed = self._workers.run([partial(self._autocast, pack) for pack in self.network.packing()])
 
         def learn(group: int) -> _Learned:
             streams = groups[group]
@@ -84,12 +84,12 @@ class TrainStep:
             loss = loss / num_targets
             return loss.detach(), torch.autograd.grad(loss, self._parameters), detach(after)
 
-        parts = self._team.run([partial(learn, group) for group in range(len(groups))])
+        parts = self._workers.run([partial(learn, group) for group in range(len(groups))])
         nats = float(sum(loss for loss, _, _ in parts))
         if not np.isfinite(nats):
             return nats, state
         gradients = [gradients for _, gradients, _ in parts]
-        self._team.run([partial(self._update, number, learning_rate, gradients)])
+        self._workers.run([partial(self._update, number, learning_rate, gradients)])
         return nats, State.join([after for _, _, after in parts])
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
@@ -100,14 +100,14 @@ class TrainStep:
         """
         return {name: average.cpu().numpy().copy() for name, average in self._averages()}
 
-    def restore(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
+    def load_averages(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
         """Takes over what `averages` gave after so many steps."""
         for name, average in self._averages():
             average.copy_(torch.from_numpy(averages[name]))
         for step in self._steps:
             step.fill_(steps)
 
-    def start_average(self) -> None:
+    def init_average(self) -> None:
         """Has the average begin with the weights as they are, before the first step."""
         for average, parameter in zip(self._smooth, self._parameters, strict=True):
             average.copy_(parameter.detach())
@@ -131,9 +131,11 @@ class TrainStep:
             hidden, after = self.network.read(self._tensor(inputs), state, dropout, packed=packed)
             logits = self.network.output(hidden).float()
         wanted = self._tensor(targets).flatten()
-        return functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"), after
+        return functional.cross_entropy(
+            logits.flatten(0, 1), wanted, ignore_index=IGNORE_INDEX, reduction="sum"
+        ), after
 
-    def _in_precision(self, function: Callable[[], _T]) -> _T:
+    def _autocast(self, function: Callable[[], _T]) -> _T:
         with autocast(self._config.device, self._config.precision):  # a setting of each thread
             return function()
 
@@ -142,8 +144,8 @@ class TrainStep:
         gradients = [sum(same[1:], start=same[0]) for same in zip(*of_groups, strict=True)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        if self._config.clip:
-            clip_grad_norm_(self._parameters, self._config.clip)
+        if self._config.grad_clip:
+            clip_grad_norm_(self._parameters, self._config.grad_clip)
         with torch.no_grad():
             adamw(
                 self._parameters,
@@ -154,8 +156,8 @@ class TrainStep:
                 state_steps=self._steps,
                 fused=self._fused_update,
                 amsgrad=False,
-                beta1=_BETAS[0],
-                beta2=_BETAS[1],
+                beta1=BETAS[0],
+                beta2=BETAS[1],
                 lr=learning_rate,
                 weight_decay=self._config.weight_decay,
                 eps=1e-8,
@@ -171,7 +173,7 @@ class TrainStep:
         if steps % _stride(steps):
             return
         before = steps - _stride(steps - 1)
-        share = 1 - (before / steps) ** _TOWARDS_LATE
+        share = 1 - (before / steps) ** _AVERAGING_POWER
         with torch.no_grad():
             for average, parameter in zip(self._smooth, self._parameters, strict=True):
                 average.lerp_(parameter, share)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.training.events import Reason
+from charrnn.training.events import Outcome
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -25,14 +25,14 @@ class Progress:
     fraction: float = 0.0  # of the budget spent, after the last step
     nats_sum: float = 0.0  # training losses since the last evaluation
     nats_count: int = 0
-    due: bool = False  # an evaluation comes before the next step
-    since_best: int = 0  # evaluations without a better one
+    evaluation_due: bool = False  # an evaluation comes before the next step
+    evaluations_since_best: int = 0  # evaluations without a better one
     best_step: int = 0
     best_nats: float | None = None  # validation loss of the best model, as measured in training
     best_train_nats: float | None = None  # training loss when it was
-    early_nats: float | None = None  # the best before the last fifth of the run
-    closing_nats: float | None = None  # validation loss of the best model, in fp32 once the run is over
-    reason: Reason | None = None  # why the run ended; None while it goes on
+    early_best_nats: float | None = None  # the best before the last fifth of the run
+    final_nats: float | None = None  # validation loss of the best model, in fp32 once the run is over
+    outcome: Outcome | None = None  # why the run ended; None while it goes on
     finished: bool = False  # and the best model was measured
     evaluations: tuple[Mapping[str, Any], ...] = ()  # the log
 

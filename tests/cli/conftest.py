@@ -31,7 +31,7 @@ WIDE = "йцуé€𝄞\n"  # the alphabet of a model whose characters take one 
 def _compiled() -> None:
     """So that no test but that of the message is the first one ever to compile."""
     made = make_checkpoint()
-    CompiledRNN(made.model, made.tensors)
+    CompiledRNN(made.model_config, made.tensors)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_bench_writes_one_json_object_and_nothing_else(told: subprocess.Complete
     assert (told.returncode, told.stderr, told.stdout.count(b"\n")) == (0, b"", 1)
     assert date.fromisoformat(facts["date"]) <= date.today()
     assert facts["charrnn"] == package.__version__
-    assert facts["corpus"] == {"name": "corpus", "characters": len(CORPUS), "distinct": len(set(CORPUS))}
+    assert facts["corpus"] == {"name": "corpus", "characters": len(CORPUS), "vocab_size": len(set(CORPUS))}
     assert facts["cores"] >= 1
     assert facts["processor"]
 
@@ -98,16 +98,16 @@ def test_the_figures_of_the_json_agree_with_each_other(told: subprocess.Complete
 def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]) -> None:
     plans = json.loads(told.stdout)["plans"]
 
-    assert [plan["train"]["minutes"] for plan in plans] == [None, 1]
+    assert [plan["train_config"]["minutes"] for plan in plans] == [None, 1]
     for plan in plans:
-        assert (plan["model"]["cell"], plan["model"]["hidden"]) == ("gru", 16)
-        assert plan["epoch_seconds"] == pytest.approx(plan["seconds"] / plan["steps"] * plan["epoch_steps"])
+        assert (plan["model_config"]["cell"], plan["model_config"]["hidden"]) == ("gru", 16)
+        assert plan["epoch_seconds"] == pytest.approx(plan["seconds"] / plan["steps"] * plan["steps_per_epoch"])
 
 
 def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
     monkeypatch: pytest.MonkeyPatch, charrnn: Charrnn
 ) -> None:
-    monkeypatch.setattr(Autotuner, "_try", lambda *_: 0.5)
+    monkeypatch.setattr(Autotuner, "_time_step", lambda *_: 0.5)
     monkeypatch.setattr(autotune, "cpu_precisions", lambda: ("fp32",))
     monkeypatch.setattr(bench, "LIMIT_SECONDS", 0)
     monkeypatch.setattr(bench, "SAMPLING_SECONDS", 0.001)

@@ -11,16 +11,16 @@ import typer
 from charrnn.cli import bench, eval, options, sample, train
 from charrnn.cli.command import Only, command
 from charrnn.config import SampleConfig, TrainConfig
-from charrnn.config.checks import Whole
+from charrnn.config.checks import Integer
 from charrnn.config.overrides import Overrides
-from charrnn.config.settings import Option, override, setting, setting_of
+from charrnn.config.settings import Option, get_setting, override, setting
 from charrnn.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    size: int = setting(3, Whole(1), Option("How large.", "N", flags=("-s", "--size")))
-    kind: str = setting("plain", option=Option("Which.", "KIND", shown="the plain one"))
+    size: int = setting(3, Integer(1), Option("How large.", "N", flags=("-s", "--size")))
+    kind: str = setting("plain", option=Option("Which.", "KIND", default_text="the plain one"))
     hidden_away: int = setting(1)
 
 
@@ -85,14 +85,14 @@ def test_a_command_may_have_options_of_some_settings_only() -> None:
 
 def test_every_setting_with_an_option_is_an_option_of_train_and_sample() -> None:
     for function, config in ((train.train, Overrides), (sample.sample, SampleConfig)):
-        expected = {field.name for field in fields(config) if (found := setting_of(field)) and found.option}
+        expected = {field.name for field in fields(config) if (found := get_setting(field)) and found.option}
         assert expected <= inspect.signature(function).parameters.keys()
 
 
 @pytest.mark.parametrize("function", [train.train, eval.evaluate, bench.bench])
 def test_a_setting_is_told_in_the_same_words_by_every_command(function: Callable[..., None]) -> None:
     parameters, reference = inspect.signature(function).parameters, inspect.signature(train.train).parameters
-    for name in options.COMPUTING:
+    for name in options.MACHINE_SETTINGS:
         assert parameters[name].default.help == reference[name].default.help
         assert parameters[name].default.help.endswith(f"[default: {'auto' if name == 'device' else 'the fastest'}]")
 

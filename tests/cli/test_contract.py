@@ -100,7 +100,9 @@ def test_info_shows_control_characters_as_escapes(charrnn: Charrnn, tmp_path: Pa
     corpus = {**model.training["corpus"], "name": "\x1b[2Jgone\n"}
     checkpoint.save(
         tmp_path / "x.safetensors",
-        checkpoint.Checkpoint(model.model, model.vocabulary, model.tensors, {**model.training, "corpus": corpus}),
+        checkpoint.Checkpoint(
+            model.model_config, model.vocabulary, model.tensors, {**model.training, "corpus": corpus}
+        ),
     )
 
     shown = charrnn("info", "x.safetensors").stdout.decode()
@@ -392,7 +394,7 @@ def test_a_file_name_cannot_smuggle_control_characters_to_stderr(
         "sample -n -1", "sample --top-k -1", "sample --top-p 0", "sample --top-p nan", "sample --min-p 1.5",
         "sample --seed -1", "sample --unknown maybe",
         "train --hidden 0", "train --layers 0", "train --embedding -1", "train --dropout 1", "train --steps 0",
-        "train --epochs 0", "train --minutes inf", "train --lr nan", "train --lr 0", "train --clip nan",
+        "train --epochs 0", "train --minutes inf", "train --lr nan", "train --lr 0", "train --grad-clip nan",
         "train --validation 1", "train --batch-size 0", "train --seq-length 0", "train --patience -1",
         "train --seed -1", "train --threads -1", "train --cell elman", "train --device abacus",
         "train --precision fp8",

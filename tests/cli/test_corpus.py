@@ -348,7 +348,7 @@ def test_check_as_json_is_one_object(run: Run, tmp_path: Path) -> None:
     assert facts["files"] == ["text.txt"]
     assert facts["encoding"] == "UTF-8, every byte fits"
     assert facts["line_endings"] == {"LF": 0, "CRLF": 20, "CR": 0}
-    assert (facts["characters"], facts["distinct"]) == (63, 6)
+    assert (facts["characters"], facts["distinct_characters"]) == (63, 6)
     assert facts["rare"] == {"\1": 1, '"': 1, "é": 1}
     assert facts["sha256"] == hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
     assert "LSTM" in facts["plan"]

@@ -93,7 +93,7 @@ def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> Non
     assert b"and everything saved" in told
     found = Checkpointer(folder / "checkpoints" / "corpus.safetensors", 60).find()
     assert found is not None
-    assert re.search(rf"stopped at step {found[0].now.progress.step:,},", told.decode())
+    assert re.search(rf"stopped at step {found[0].current.progress.step:,},", told.decode())
 
 
 def test_a_second_signal_leaves_at_once_without_harm(folder: Path, warm: list[str]) -> None:
@@ -258,7 +258,7 @@ def test_from_maps_the_vocabulary_by_character_and_reports_it(done: Path, charrn
     assert b"characters that it knows, 3 new ones, " in result.stderr
     old, new = (checkpoint.load(done / "checkpoints" / f"{name}.safetensors") for name in ("corpus", "new"))
     assert new.vocabulary.symbols == old.vocabulary.symbols + "äöü"
-    assert (new.model.hidden, new.model.layers) == (old.model.hidden, old.model.layers)
+    assert (new.model_config.hidden, new.model_config.layers) == (old.model_config.hidden, old.model_config.layers)
     assert new.training["from"]["model"] == "corpus"
 
 

@@ -59,7 +59,7 @@ def test_json_tells_everything_about_a_sample(charrnn: Charrnn, tiny_path: Path)
 
     found = [json.loads(line) for line in result.stdout.decode().splitlines()]
     assert [(one["number"], one["prompt"]) for one in found] == [(0, "fox"), (1, "fox"), (2, "dog"), (3, "dog")]
-    assert all(one["stop"] == "length" and one["characters"] == len(one["text"]) == 30 for one in found)
+    assert all(one["stop_reason"] == "length" and one["characters"] == len(one["text"]) == 30 for one in found)
     assert all(0 < one["bits_per_char"] < 30 for one in found)
     again = charrnn("sample", tiny_path, "--json", "-n", 30, "--prompt", "fox", "--seed", found[0]["seed"])
     assert json.loads(again.stdout)["text"] == found[0]["text"]

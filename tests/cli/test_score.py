@@ -140,9 +140,9 @@ def test_bytes_that_are_no_text_are_told_and_the_rest_is_scored(charrnn: Charrnn
     assert "stdin, line 2: byte 0xff is not UTF-8; scored as an unknown character" in one_line(result)
     many = charrnn("score", tiny_path, "--json", "--encoding", "utf-8", input=b"\xff\n" * 100)
     told = many.stderr.decode().splitlines()
-    assert len(told) == line_scoring.TOLD + 1
+    assert len(told) == line_scoring.MAX_WARNINGS + 1
     assert told[-2].endswith("; more of them are only counted")
-    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.TOLD} more lines like these"
+    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.MAX_WARNINGS} more lines like these"
     record = json.loads(many.stdout.splitlines()[7])
     assert (record["base64"], record["characters"], record["unknown"]) == ("/w==", 2, 1)
     assert "0xff" in record["error"]
@@ -184,11 +184,11 @@ def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> No
 
 
 def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
-    line = b"dog " * (line_scoring.LONGEST // 4 + 100_000)
+    line = b"dog " * (line_scoring.MAX_PRINTED_BYTES // 4 + 100_000)
     result = charrnn("score", tiny_path, "--json", input=b"dog\n" + line + b"\ndog")
     first, long, last = (json.loads(row) for row in result.stdout.splitlines())
     assert long["characters"] == len(line) + 1
-    assert line_scoring.LONGEST <= len(long["text"]) < len(line)
+    assert line_scoring.MAX_PRINTED_BYTES <= len(long["text"]) < len(line)
     assert first["bits"] == last["bits"]
     assert "line 2: is very long" in one_line(result)
 
@@ -217,7 +217,10 @@ def test_a_line_gets_the_label_of_the_model_that_expects_it(charrnn: Charrnn, cl
 
 def test_lines_are_told_apart_by_what_they_cost_as_a_whole() -> None:
     """A model of bytes has more symbols to predict than one of characters, each of which may cost less."""
-    costs = {"characters": LineScore(1, b"x", size=2, nats=10), "bytes": LineScore(1, b"x", size=10, nats=12)}
+    costs = {
+        "characters": LineScore(1, b"x", num_predictions=2, nats=10),
+        "bytes": LineScore(1, b"x", num_predictions=10, nats=12),
+    }
     assert _labelled(costs, as_json=False) == b"characters\tx\n"
 
 

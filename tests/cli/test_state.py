@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from charrnn.cli.colors import coloured
-from charrnn.cli.console import in_colours
-from charrnn.generation.batch import Choice
+from charrnn.cli.colors import surprise_colors
+from charrnn.cli.console import colorize
+from charrnn.generation.batch import SampledCharacter
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 
@@ -94,13 +94,20 @@ def test_surprise_is_shown_in_colours_at_a_terminal(
 def test_tabs_and_other_control_characters_stay_what_they_are() -> None:
     parts = [("a\tb", "red"), ("\r\f\n", ""), ("[bold]c", "bold")]
     with open(os.devnull) as nowhere:
-        assert re.sub("\x1b\\[[0-9;]*m", "", in_colours(parts, nowhere)) == "a\tb\r\f\n[bold]c"
+        assert re.sub("\x1b\\[[0-9;]*m", "", colorize(parts, nowhere)) == "a\tb\r\f\n[bold]c"
 
 
 def test_the_bytes_of_a_character_have_the_colour_of_the_first() -> None:
     sure, unsure = 0.1, 9.0
     first, second = "é".encode().decode("ascii", "surrogateescape")
-    parts = coloured([Choice("a", sure), Choice(first, unsure), Choice(second, sure), Choice("b", sure)])
+    parts = surprise_colors(
+        [
+            SampledCharacter("a", sure),
+            SampledCharacter(first, unsure),
+            SampledCharacter(second, sure),
+            SampledCharacter("b", sure),
+        ]
+    )
     assert [text for text, _ in parts] == ["a", first + second, "b"]
     (_, before), (_, within), (_, after) = parts
     assert before == after != within

@@ -65,11 +65,11 @@ def test_a_record_tells_that_the_model_ended_it(charrnn: Charrnn, names: Path) -
     made = charrnn("sample", names, "--count", 3, "--json", "--logprobs", 2, "--seed", 1).stdout.decode()
     for line in made.splitlines():
         record = json.loads(line)
-        assert record["stop"] == "end"
+        assert record["stop_reason"] == "end"
         assert record["text"] == "".join(choice["character"] for choice in record["logprobs"])
         assert len(record["text"]) == record["characters"]
     cut = json.loads(charrnn("sample", names, "-n", 2, "--json").stdout)
-    assert (cut["stop"], len(cut["text"])) == ("length", 2)
+    assert (cut["stop_reason"], len(cut["text"])) == ("length", 2)
 
 
 def test_a_saved_state_goes_on_within_the_document(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_documents_of_several_lines_are_written_as_they_were_read(
         (tmp_path / f"{number}.txt").write_text("roses are red\nviolets\n%\nsugar is sweet\nand so")
     train(tmp_path, ".", "-o", "verse", *option, *QUICK)
     loaded = checkpoint.load(tmp_path / "checkpoints" / "verse.safetensors")
-    assert loaded.training["corpus"]["documents"] == (18 if "%" in separator else 9)
+    assert loaded.training["corpus"]["num_documents"] == (18 if "%" in separator else 9)
     text = charrnn("sample", "verse", "-n", 9, "--count", 2, "--seed", 1).stdout.decode()
     assert text.endswith(separator)
     assert text.count(separator) >= 2
@@ -160,7 +160,7 @@ def test_a_trained_model_goes_on_with_another_text_read_likewise(
     (tmp_path / "more.txt").write_text("émi\néra\n" * 60)
     train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "torch")
     more = checkpoint.load(tmp_path / "checkpoints" / "more.safetensors")
-    assert more.training["corpus"]["documents"] == 120
+    assert more.training["corpus"]["num_documents"] == 120
     assert more.vocabulary.symbols == checkpoint.load(names).vocabulary.symbols + "é"
 
 
@@ -445,7 +445,7 @@ def test_rare_characters_are_never_written(charrnn: Charrnn, tmp_path: Path) -> 
     (tmp_path / "a.txt").write_text(CORPUS + "é" * 3 + "ß" * 2, encoding="utf-8")
     train(tmp_path, "a.txt", "--min-count", "5", *QUICK)
     model = checkpoint.load(tmp_path / "checkpoints" / "a.safetensors")
-    assert model.vocabulary.unknown is not None
+    assert model.vocabulary.unknown_id is not None
     text = charrnn("sample", "a", "-n", 2000, "--temp", 3, "--seed", 1).stdout.decode()
     assert set(text) <= set(CORPUS)
     assert charrnn("sample", "a", "-p", "né", "--echo", "-n", 3).stdout.decode().startswith("né")

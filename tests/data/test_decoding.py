@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from charrnn.config import ReadConfig
 from charrnn.data import encoding_guess
-from charrnn.data.decoding import _STABLE, Decoder, Noticed
+from charrnn.data.decoding import _STABLE, DecodingStats, TextDecoder
 from charrnn.errors import CorpusError
 
 CYRILLIC = "Мама мыла раму, и было хорошо. "
@@ -16,15 +16,15 @@ FRENCH = "Le café était très joli, à côté. "
 PIECES = st.lists(st.integers(1, 9), max_size=12)
 
 
-def decode(data: bytes, sizes: list[int] | None = None, **settings: Any) -> tuple[str, Noticed]:
+def decode(data: bytes, sizes: list[int] | None = None, **settings: Any) -> tuple[str, DecodingStats]:
     """The text of a file that comes in pieces of these sizes, and what is left over."""
-    noticed = Noticed()
-    decoder = Decoder(ReadConfig(**settings), "my poem.txt", noticed)
+    decoding_stats = DecodingStats()
+    decoder = TextDecoder(ReadConfig(**settings), "my poem.txt", decoding_stats)
     text = ""
     for size in sizes or []:
         text += decoder.feed(data[:size], last=False)
         data = data[size:]
-    return text + decoder.feed(data, last=True), noticed
+    return text + decoder.feed(data, last=True), decoding_stats
 
 
 def refusal(data: bytes, sizes: list[int] | None = None, **settings: Any) -> CorpusError:
@@ -49,9 +49,9 @@ def test_line_ends_become_line_feeds_unless_they_are_to_be_kept_and_are_counted(
     text: str, unix: str, ends: dict[str, int], sizes: list[int]
 ) -> None:
     for newlines, wanted in (("unix", unix), ("keep", text)):
-        decoded, noticed = decode(text.encode(), sizes, newlines=newlines)
+        decoded, decoding_stats = decode(text.encode(), sizes, newlines=newlines)
         assert decoded == wanted
-        assert noticed.line_ends == ends
+        assert decoding_stats.line_ends == ends
 
 
 def test_other_characters_that_end_lines_for_python_are_left_alone() -> None:
@@ -68,9 +68,9 @@ def test_other_characters_that_end_lines_for_python_are_left_alone() -> None:
     ],
 )
 def test_a_byte_order_mark_tells_the_encoding_and_is_removed(encoding: str, told: str) -> None:
-    text, noticed = decode("\ufeffnaïve".removeprefix("\ufeff").encode(encoding))
+    text, decoding_stats = decode("\ufeffnaïve".removeprefix("\ufeff").encode(encoding))
     assert text == "naïve"
-    assert noticed.encodings == {told: 1}
+    assert decoding_stats.encodings == {told: 1}
 
 
 @pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
@@ -79,9 +79,9 @@ def test_either_order_of_bytes_is_understood(mark: str) -> None:
 
 
 def test_the_same_character_within_a_text_is_kept() -> None:
-    text, noticed = decode("ab\ufeffc".encode())
+    text, decoding_stats = decode("ab\ufeffc".encode())
     assert text == "ab\ufeffc"
-    assert noticed.encodings == {"UTF-8": 1}
+    assert decoding_stats.encodings == {"UTF-8": 1}
 
 
 @given(st.text(), PIECES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))
@@ -154,7 +154,7 @@ def test_a_foreign_encoding_is_guessed_and_the_advice_works(text: str, written_i
 
 
 def test_a_foreign_encoding_is_guessed_from_the_lines_that_show_it() -> None:
-    ascii_lines = b"GET /index.html 200\n" * (encoding_guess.GUESSED_ON // 8)
+    ascii_lines = b"GET /index.html 200\n" * (encoding_guess.SAMPLE_BYTES // 8)
     error = refusal(ascii_lines + (CYRILLIC + "\n").encode("cp1251") * 3 + ascii_lines)
     assert "looks like cp1251" in error.advice
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from charrnn.config import ReadConfig
 from charrnn.data import encoder
-from charrnn.data.encoder import Encoder, Marker
+from charrnn.data.encoder import BoundaryMarker, Encoder
 from charrnn.data.vocabulary import BOUNDARY
 
 SIZES = st.lists(st.integers(0, 3), max_size=20)
@@ -27,7 +27,7 @@ def pieces(text: str, sizes: list[int]) -> list[str]:
 
 @given(st.text(st.sampled_from("ab-"), max_size=30), SIZES, st.sampled_from(["-", "--", "ab", "aab", "aba"]))
 def test_separators_are_found_across_pieces(text: str, sizes: list[int], separator: str) -> None:
-    marker = Marker(ReadConfig(documents="separated", separator=separator))
+    marker = BoundaryMarker(ReadConfig(documents="separated", separator=separator))
     *first, last = pieces(text, sizes)
     marked = "".join([*(marker.feed(piece, last=False) for piece in first), marker.feed(last, last=True)])
     assert marked == text.replace(separator, marker.boundary) + marker.boundary

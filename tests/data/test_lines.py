@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.data import lines as module
-from charrnn.data.lines import Lines, Piece
+from charrnn.data.lines import LineFragment, Lines
 from charrnn.errors import CorpusError
 
 
-def joined(pieces: list[Piece]) -> list[bytes]:
+def joined(pieces: list[LineFragment]) -> list[bytes]:
     """The lines of some pieces, with their ends."""
     lines, begun = [], b""
     for piece in pieces:
@@ -32,24 +32,24 @@ def joined(pieces: list[Piece]) -> list[bytes]:
     return lines
 
 
-def all_of(path: Path | str, longest: int | None = None, encoding: str | None = None) -> list[Piece]:
-    return [piece for batch in Lines(str(path), longest, encoding).batches(100) for piece in batch]
+def all_of(path: Path | str, max_fragment: int | None = None, encoding: str | None = None) -> list[LineFragment]:
+    return [piece for batch in Lines(str(path), max_fragment, encoding).batches(100) for piece in batch]
 
 
 @settings(max_examples=60)
 @given(data=st.lists(st.sampled_from([b"\n", b"a", b"bcd", b"\xff", b"\r"]), max_size=40).map(b"".join))
-@pytest.mark.parametrize(("piece", "longest"), [(1, None), (3, None), (100, None), (1, 2), (3, 2), (100, 4)])
+@pytest.mark.parametrize(("piece", "max_fragment"), [(1, None), (3, None), (100, None), (1, 2), (3, 2), (100, 4)])
 def test_the_lines_of_a_file_are_its_lines(
-    piece: int, longest: int | None, data: bytes, tmp_path_factory: pytest.TempPathFactory
+    piece: int, max_fragment: int | None, data: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / "a.txt"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE", piece)
-        pieces = all_of(path, longest)
+        patch.setattr(module, "READ_SIZE", piece)
+        pieces = all_of(path, max_fragment)
     assert joined(pieces) == [line + b"\n" * closed for line, closed in lines_of(data)]
-    if longest is not None:
-        assert all(len(one.data) <= longest + piece for one in pieces)
+    if max_fragment is not None:
+        assert all(len(one.data) <= max_fragment + piece for one in pieces)
 
 
 def lines_of(data: bytes) -> Iterator[tuple[bytes, bool]]:
@@ -89,7 +89,7 @@ def test_what_an_encoding_makes_of_it_may_be_no_text(tmp_path: Path) -> None:
 
 
 def test_what_breaks_off_is_told_after_the_lines_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 64)
+    monkeypatch.setattr(module, "READ_SIZE", 64)
     data = gzip.compress(b"".join(b"%d\n" % number for number in range(5000)))
     (tmp_path / "a.gz").write_bytes(data[: len(data) // 2])
     lines, taken = Lines(str(tmp_path / "a.gz")), []
@@ -127,16 +127,16 @@ def test_a_line_need_not_wait_for_the_next(first: bytes) -> None:
     rescue = threading.Timer(20, os.write, (writing, b"two\n" * 9))  # or a failure would wait for ever
     rescue.start()
     lines = Lines(f"/dev/fd/{reading}")
-    assert lines.take(wait=True) == Piece(first[:-1])
+    assert lines.get(block=True) == LineFragment(first[:-1])
     assert rescue.is_alive()
     rescue.cancel()
-    assert lines.take(wait=False) is None
+    assert lines.get(block=False) is None
     os.write(writing, b"two\nthr")
-    assert lines.take(wait=True) == Piece(b"two")
+    assert lines.get(block=True) == LineFragment(b"two")
     time.sleep(0.05)
-    assert lines.take(wait=False) is None
+    assert lines.get(block=False) is None
     os.write(writing, b"ee")
     os.close(writing)
-    assert lines.take(wait=True) == Piece(b"three", closed=False)
-    assert lines.take(wait=True) is None
+    assert lines.get(block=True) == LineFragment(b"three", closed=False)
+    assert lines.get(block=True) is None
     os.close(reading)

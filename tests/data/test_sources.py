@@ -35,7 +35,7 @@ def write(name: str, data: str | bytes = "text") -> str:
 
 
 def found(*paths: str, glob: str = sources.GLOB) -> list[str]:
-    return [file.name for file in sources.find(paths, glob)]
+    return [file.name for file in sources.find_files(paths, glob)]
 
 
 def refusal(path: str) -> CorpusError:
@@ -92,7 +92,7 @@ def test_a_directory_without_text_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_what_is_packed_is_unpacked_whatever_its_name_says(kind: str) -> None:
-    data = os.urandom(3 * sources.PIECE // 2) * 2
+    data = os.urandom(3 * sources.READ_SIZE // 2) * 2
     assert sources.read_bytes(write("a.txt", PACKERS[kind](data))) == data
 
 
@@ -116,18 +116,20 @@ def test_what_is_packed_and_damaged_is_told(kind: str) -> None:
     assert refusal(write("a.txt", bytes(packed))).reason.startswith(f"is damaged {kind}")
 
 
-@pytest.mark.parametrize("size", [0, 1, sources.PIECE - 1, sources.PIECE, sources.PIECE + 1, 2 * sources.PIECE])
+@pytest.mark.parametrize(
+    "size", [0, 1, sources.READ_SIZE - 1, sources.READ_SIZE, sources.READ_SIZE + 1, 2 * sources.READ_SIZE]
+)
 def test_pieces_are_whole_but_for_the_last_which_is_shorter(size: int) -> None:
-    pieces = list(sources.pieces(File(write("a.txt", b"x" * size))))
+    pieces = list(sources.read_blocks(File(write("a.txt", b"x" * size))))
     assert b"".join(pieces) == b"x" * size
-    assert all(len(piece) == sources.PIECE for piece in pieces[:-1])
-    assert len(pieces[-1]) < sources.PIECE
+    assert all(len(piece) == sources.READ_SIZE for piece in pieces[:-1])
+    assert len(pieces[-1]) < sources.READ_SIZE
 
 
 def test_it_is_told_how_much_was_read_of_what_is_on_disk() -> None:
     told: list[int] = []
     packed = gzip.compress(os.urandom(5000))
-    list(sources.pieces(File(write("a.txt", packed)), told.append))
+    list(sources.read_blocks(File(write("a.txt", packed)), told.append))
     assert sum(told) == len(packed)
 
 
@@ -149,11 +151,11 @@ def test_a_closed_stdin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_a_model_is_called_as_the_first_file_without_its_suffix(path: str, name: str) -> None:
-    assert sources.name_of([path, "other.txt"]) == name
+    assert sources.default_name([path, "other.txt"]) == name
 
 
 def test_the_current_directory_goes_by_its_own_name() -> None:
-    assert sources.name_of(["."]) == Path.cwd().name
+    assert sources.default_name(["."]) == Path.cwd().name
 
 
 @pytest.mark.parametrize("path", ["missing.txt", ""])

@@ -15,13 +15,13 @@ ANY_TEXT = st.text(ANY_CHARACTER, min_size=1)
 
 @given(ANY_TEXT, st.sampled_from(["char", "byte"]))
 def test_decoding_what_was_encoded_gives_the_text_back(text: str, unit: Any) -> None:
-    vocabulary = Vocabulary.of(text, unit)
+    vocabulary = Vocabulary.from_text(text, unit)
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
 @given(st.binary())
 def test_any_bytes_are_encoded_as_themselves(data: bytes) -> None:
-    vocabulary = Vocabulary.of("", "byte")
+    vocabulary = Vocabulary.from_text("", "byte")
     text = data.decode("utf-8", "surrogateescape")
     assert vocabulary.encode(text).tolist() == list(data)
     assert vocabulary.decode(list(data)).encode("utf-8", "surrogateescape") == data
@@ -35,7 +35,7 @@ def test_what_is_unknown_becomes_the_symbol_for_it() -> None:
 
 @given(ANY_TEXT)
 def test_ids_number_the_distinct_characters_in_the_order_of_their_code_points(text: str) -> None:
-    characters = Vocabulary.of(text)
+    characters = Vocabulary.from_text(text)
     ranks = {character: rank for rank, character in enumerate(sorted(set(text)))}
     assert len(characters) == len(ranks)
     assert characters.encode(text).tolist() == [ranks[character] for character in text]
@@ -44,7 +44,7 @@ def test_ids_number_the_distinct_characters_in_the_order_of_their_code_points(te
 @given(ANY_TEXT, ANY_TEXT)
 @example("\0", "\1")
 def test_a_text_is_encoded_only_if_the_vocabulary_knows_all_of_it(known: str, text: str) -> None:
-    characters = Vocabulary.of(known)
+    characters = Vocabulary.from_text(known)
     if set(text) <= set(known):
         assert characters.decode(characters.encode(text)) == text
     else:
@@ -54,7 +54,7 @@ def test_a_text_is_encoded_only_if_the_vocabulary_knows_all_of_it(known: str, te
 
 @given(ANY_TEXT, ANY_TEXT)
 def test_a_text_splits_into_what_the_vocabulary_knows_and_what_it_does_not(known: str, text: str) -> None:
-    characters = Vocabulary.of(known)
+    characters = Vocabulary.from_text(known)
     kept, alien = characters.split_unknown(text)
     assert kept == "".join(character for character in text if character in known)
     assert alien == "".join(sorted(set(text) - set(known)))
@@ -67,34 +67,34 @@ def test_a_text_splits_into_what_the_vocabulary_knows_and_what_it_does_not(known
 )
 def test_ids_take_the_narrowest_type_that_holds_the_vocabulary(distinct: int, dtype: type) -> None:
     text = "".join(chr(code) for code in range(distinct + 0x800) if not 0xD800 <= code < 0xE000)[:distinct]
-    ids = Vocabulary.of(text).encode(text)
+    ids = Vocabulary.from_text(text).encode(text)
     assert ids.dtype == dtype
     assert ids[-1] == distinct - 1
 
 
 def test_an_empty_text_encodes_to_no_ids() -> None:
-    assert Vocabulary.of("ab").encode("").tolist() == []
+    assert Vocabulary.from_text("ab").encode("").tolist() == []
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 6, 7])
 def test_a_text_longer_than_a_piece_is_encoded_whole(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocabulary, "PIECE", 3)
+    monkeypatch.setattr(vocabulary, "SLICE", 3)
     text = "abcdefg"[:length]
-    assert Vocabulary.of("abcdefg").encode(text).tolist() == list(range(length))
+    assert Vocabulary.from_text("abcdefg").encode(text).tolist() == list(range(length))
 
 
 @pytest.mark.parametrize("alien", ["é", "!", "ð", "\U0001f600"])  # among the code points, before them, next, far off
 def test_an_unknown_character_is_named_with_its_code_point(alien: str) -> None:
     with pytest.raises(UnknownCharacterError) as caught:
-        Vocabulary.of("naïve").encode("na" + alien, "poem.txt")
+        Vocabulary.from_text("naïve").encode("na" + alien, "poem.txt")
     assert caught.value.subject == "poem.txt"
     assert f"U+{ord(alien):04X}" in caught.value.reason
 
 
 def test_all_unknown_characters_are_named_even_those_of_later_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocabulary, "PIECE", 2)
+    monkeypatch.setattr(vocabulary, "SLICE", 2)
     with pytest.raises(UnknownCharacterError, match=r"U\+0078 .*U\+0079 .*U\+007A "):
-        Vocabulary.of("a").encode("aazaxaay")
+        Vocabulary.from_text("a").encode("aazaxaay")
 
 
 def test_a_vocabulary_contains_its_characters_and_nothing_else() -> None:

@@ -16,8 +16,8 @@ V = 3
 IDS = st.lists(st.integers(0, V - 1), min_size=1, max_size=30)
 
 
-def mean_nats(training: list[int], measured: list[int], order: int, distinct: int = V) -> float:
-    return float(markov_nats(np.array(training), np.array(measured), order, distinct)[order].mean())
+def mean_nats(training: list[int], measured: list[int], order: int, vocab_size: int = V) -> float:
+    return float(markov_nats(np.array(training), np.array(measured), order, vocab_size)[order].mean())
 
 
 def chance(training: list[int], context: tuple[int, ...], symbol: int) -> float:

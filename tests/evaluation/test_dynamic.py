@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from charrnn import checkpoint
-from charrnn.data.reading import of
+from charrnn.data.corpus_reader import corpus_from_text
 from charrnn.evaluation import dynamic
 from charrnn.evaluation.dynamic import CHUNK, learning_surprisals
-from charrnn.evaluation.metrics import carried_nats
-from charrnn.rnn.torch_reader import torch_reader
+from charrnn.evaluation.metrics import mean_nats
+from charrnn.rnn.torch_scorer import torch_scorer
 from tests.conftest import make_checkpoint
 
 TEXT = "the lazy dog jumps over the quick brown fox\n" * 60
@@ -34,7 +34,7 @@ def test_what_comes_is_predicted_before_it_is_learned() -> None:
 def test_without_learning_it_is_the_static_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic, "RATE", 0)
     model = make_checkpoint(layers=2)
-    static = carried_nats(torch_reader(model), of(TEXT).with_vocabulary(model.vocabulary).text())
+    static = mean_nats(torch_scorer(model), corpus_from_text(TEXT).with_vocabulary(model.vocabulary).tokens())
     assert surprise().mean() == pytest.approx(static, abs=1e-6)
 
 

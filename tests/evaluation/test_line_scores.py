@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import ModelConfig, ReadConfig
-from charrnn.data.lines import Piece
-from charrnn.data.reading import of
+from charrnn.data.corpus_reader import corpus_from_text
+from charrnn.data.lines import LineFragment
 from charrnn.data.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 from charrnn.errors import SettingError
-from charrnn.evaluation.line_scores import UNKNOWN_NATS, LineScore, Scorer
-from charrnn.evaluation.metrics import carried_nats
-from charrnn.rnn.backend import choose_reader
+from charrnn.evaluation.line_scores import UNKNOWN_NATS, LineScore, LineScorer
+from charrnn.evaluation.metrics import mean_nats
+from charrnn.rnn.backend import choose_scorer
 from charrnn.rnn.torch_rnn import CharRNN
 
 TEXT = "one two\nthree é\n"
@@ -25,7 +25,7 @@ TEXT = "one two\nthree é\n"
 def model(documents: str = "none", symbols: str | None = None, unit: str = "char", separator: str = "") -> Checkpoint:
     """An untrained one."""
     reading = ReadConfig(documents=documents, unit=unit, separator=separator)
-    corpus = of(TEXT, reading)
+    corpus = corpus_from_text(TEXT, reading)
     vocabulary = Vocabulary(symbols, unit) if symbols else corpus.vocabulary
     config = ModelConfig(hidden=12, layers=1)
     network = CharRNN(config, len(vocabulary))
@@ -48,7 +48,7 @@ END = {"lines": BOUNDARY, "lines of bytes": BOUNDARY, "no line feed": ""}
 def alone(contents: Checkpoint, line: str, end: str) -> float:
     """The definition: the line from the state after an end that nothing came before, one symbol after the other."""
     vocabulary = contents.vocabulary
-    network = CharRNN(contents.model, len(vocabulary))
+    network = CharRNN(contents.model_config, len(vocabulary))
     network.load_tensors(contents.tensors)
     symbols = line.encode().decode("ascii", "surrogateescape") if vocabulary.unit == "byte" else line
     state, chances, nats = network.zero_state(1), torch.full((len(vocabulary),), -math.log(len(vocabulary))), 0.0
@@ -56,7 +56,7 @@ def alone(contents: Checkpoint, line: str, end: str) -> float:
         if not symbol:
             continue
         index = int(vocabulary.ids_of(symbol)[0])
-        unknown = index < 0 or index == vocabulary.unknown
+        unknown = index < 0 or index == vocabulary.unknown_id
         if place:
             nats += UNKNOWN_NATS * unknown + (0 if index < 0 else -float(chances[index]))
         if index >= 0:
@@ -66,8 +66,8 @@ def alone(contents: Checkpoint, line: str, end: str) -> float:
     return nats
 
 
-def scores(contents: Checkpoint, batches: list[list[Piece]], *, carry: bool = False) -> list[LineScore]:
-    scorer = Scorer(contents, choose_reader(contents), carry=carry, each=True)
+def scores(contents: Checkpoint, batches: list[list[LineFragment]], *, carry: bool = False) -> list[LineScore]:
+    scorer = LineScorer(contents, choose_scorer(contents), carry=carry, per_symbol=True)
     return [line for batch in batches for line in scorer.score(batch)]
 
 
@@ -79,14 +79,14 @@ LINES = st.lists(st.text(alphabet="onetwhr éя", max_size=12), min_size=1, max_
 @given(lines=LINES, cut=st.integers(0, 8))
 def test_a_line_scores_as_it_does_alone(name: str, lines: list[str], cut: int) -> None:
     contents, end = MODELS[name], END.get(name, "\n")
-    pieces = [Piece(line.encode()) for line in lines]
+    pieces = [LineFragment(line.encode()) for line in lines]
     found = scores(contents, [pieces[:cut], pieces[cut:]])
     assert [score.number for score in found] == [*range(1, len(lines) + 1)]
     assert [score.data.decode() for score in found] == lines
     assert [score.nats for score in found] == pytest.approx([alone(contents, line, end) for line in lines], abs=1e-4)
     for score, line in zip(found, lines, strict=True):
         symbols = line.encode().decode("ascii", "surrogateescape") if contents.vocabulary.unit == "byte" else line
-        assert score.size == len(symbols) + len(end)
+        assert score.num_predictions == len(symbols) + len(end)
         assert "".join(symbol for symbol, _ in score.surprisals) == symbols + end
         assert sum(nats for _, nats in score.surprisals) == pytest.approx(score.nats, abs=1e-6)
         known = set(contents.vocabulary.symbols)
@@ -99,17 +99,18 @@ def test_a_line_scores_as_it_does_alone(name: str, lines: list[str], cut: int) -
 def test_carried_on_the_lines_are_the_figure_of_the_whole_text(name: str, lines: list[str], closed: bool) -> None:
     contents = MODELS[name]
     text = "\n".join(lines) + "\n" * closed
-    pieces = [Piece(line.encode()) for line in lines]
+    pieces = [LineFragment(line.encode()) for line in lines]
     if not closed:
         pieces[-1] = pieces[-1]._replace(closed=False)
         if not lines[-1]:
             pieces.pop()
     found = scores(contents, [pieces[:2], pieces[2:]], carry=True)
-    size = sum(score.size for score in found)
+    size = sum(score.num_predictions for score in found)
     if size < 2:
         return
-    whole = carried_nats(
-        choose_reader(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text()
+    whole = mean_nats(
+        choose_scorer(contents),
+        corpus_from_text(text, contents.read_config).with_vocabulary(contents.vocabulary).tokens(),
     )
     assert sum(score.nats for score in found) / size == pytest.approx(whole, abs=1e-6)
 
@@ -118,41 +119,44 @@ def test_carried_on_the_lines_are_the_figure_of_the_whole_text(name: str, lines:
 def test_a_long_line_may_come_in_pieces(name: str) -> None:
     contents = MODELS[name]
     line = "one two three é"
-    (whole,) = scores(contents, [[Piece(line.encode())]])
+    (whole,) = scores(contents, [[LineFragment(line.encode())]])
     for size in (1, 3, 7):
         data = [line.encode()[begin : begin + size] for begin in range(0, len(line.encode()), size)]
-        pieces = [Piece(part, last=False) for part in data] + [Piece(b"")]
+        pieces = [LineFragment(part, last=False) for part in data] + [LineFragment(b"")]
         (found,) = scores(contents, [[piece] for piece in pieces])
-        assert (found.size, found.unknown) == (whole.size, whole.unknown)
+        assert (found.num_predictions, found.unknown) == (whole.num_predictions, whole.unknown)
         assert found.nats == pytest.approx(whole.nats, abs=1e-4)
         assert found.data == data[0]
         assert "".join(symbol for symbol, _ in found.surprisals) == data[0].decode()
-        assert not found.shown
+        assert not found.complete
 
 
 def test_bytes_that_are_no_utf8_are_characters_that_nobody_knows() -> None:
     contents = MODELS["text"]
-    good, bad, after = scores(contents, [[Piece(b"one"), Piece(b"on\xffe"), Piece(b"one")]])
-    assert (bad.size, bad.unknown, bad.wrong, bad.data) == (5, 1, "byte 0xff is not UTF-8", b"on\xffe")
+    good, bad, after = scores(contents, [[LineFragment(b"one"), LineFragment(b"on\xffe"), LineFragment(b"one")]])
+    assert (bad.num_predictions, bad.unknown, bad.error, bad.data) == (5, 1, "byte 0xff is not UTF-8", b"on\xffe")
     assert bad.nats == pytest.approx(good.nats + UNKNOWN_NATS, abs=1e-4)
     assert after.nats == pytest.approx(good.nats, abs=1e-5)
-    (cut,) = scores(contents, [[Piece(b"on\xc3")]])
-    assert (cut.size, cut.unknown, cut.wrong) == (4, 1, "byte 0xc3 is not UTF-8")
-    (byte,) = scores(MODELS["bytes"], [[Piece(b"on\xffe")]])
-    assert (byte.size, byte.unknown, byte.wrong) == (5, 0, "")
+    (cut,) = scores(contents, [[LineFragment(b"on\xc3")]])
+    assert (cut.num_predictions, cut.unknown, cut.error) == (4, 1, "byte 0xc3 is not UTF-8")
+    (byte,) = scores(MODELS["bytes"], [[LineFragment(b"on\xffe")]])
+    assert (byte.num_predictions, byte.unknown, byte.error) == (5, 0, "")
 
 
 def test_the_last_line_of_a_text_may_end_in_half_a_line_end_of_windows() -> None:
     contents, text = MODELS["text"], "one\r\ntwo\r"
-    found = scores(contents, [[Piece(b"one\r"), Piece(b"two\r", closed=False)]], carry=True)
-    whole = carried_nats(
-        choose_reader(contents), of(text, contents.reading).with_vocabulary(contents.vocabulary).text()
+    found = scores(contents, [[LineFragment(b"one\r"), LineFragment(b"two\r", closed=False)]], carry=True)
+    whole = mean_nats(
+        choose_scorer(contents),
+        corpus_from_text(text, contents.read_config).with_vocabulary(contents.vocabulary).tokens(),
     )
-    assert sum(score.nats for score in found) / sum(score.size for score in found) == pytest.approx(whole, abs=1e-6)
+    assert sum(score.nats for score in found) / sum(score.num_predictions for score in found) == pytest.approx(
+        whole, abs=1e-6
+    )
 
 
 def test_line_ends_of_windows_are_read_as_the_model_read_its_own() -> None:
-    one, two = scores(MODELS["text"], [[Piece(b"one"), Piece(b"one\r")]])
+    one, two = scores(MODELS["text"], [[LineFragment(b"one"), LineFragment(b"one\r")]])
     assert one.nats == pytest.approx(two.nats, abs=1e-5)
     assert two.data == b"one\r"
 
@@ -164,19 +168,19 @@ def test_lines_that_are_texts_of_their_own_cannot_run_on() -> None:
         (model("separated", separator="%\n"), "one of many documents"),
     ):
         with pytest.raises(SettingError, match=reason):
-            Scorer(contents, choose_reader(contents), carry=True)
+            LineScorer(contents, choose_scorer(contents), carry=True)
 
 
 def test_what_stands_between_documents_may_be_the_end_of_a_line() -> None:
     contents = model("separated", separator="\n")
-    (score,) = scores(contents, [[Piece(b"one")]])
+    (score,) = scores(contents, [[LineFragment(b"one")]])
     assert score.nats == pytest.approx(alone(contents, "one", BOUNDARY), abs=1e-4)
 
 
 def test_the_first_line_of_a_document_is_predicted_from_its_start() -> None:
     contents = MODELS["files"]
-    found = scores(contents, [[Piece(b"one"), Piece(b"two")]], carry=True)
-    ids = of("one\ntwo\n", contents.reading).with_vocabulary(contents.vocabulary).text()
+    found = scores(contents, [[LineFragment(b"one"), LineFragment(b"two")]], carry=True)
+    ids = corpus_from_text("one\ntwo\n", contents.read_config).with_vocabulary(contents.vocabulary).tokens()
     nats = np.array([nats for score in found for _, nats in score.surprisals])
     assert len(nats) == len(ids) - 2  # all but the boundaries
     assert nats[0] != 0

@@ -8,9 +8,9 @@ import torch
 
 from charrnn.config import Cell, ModelConfig
 from charrnn.evaluation import metrics, surprisal
-from charrnn.evaluation.metrics import carried_nats, figure, reset_nats
-from charrnn.rnn.torch_reader import TorchReader
+from charrnn.evaluation.metrics import bootstrap, mean_nats, mean_nats_with_resets
 from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.rnn.torch_scorer import TorchScorer
 
 V = 7
 
@@ -40,7 +40,7 @@ def one_stream(network: CharRNN, ids: np.ndarray, reset: int = 10**9) -> float:
 @pytest.mark.parametrize("size", [2, 3, 1000, 5000, 20_011])
 def test_carried_is_the_figure_of_the_single_stream(cell: Cell, size: int) -> None:
     network, ids = build(cell), some_ids(size)
-    assert carried_nats(TorchReader(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
 
 
 def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +51,8 @@ def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: p
     bias["output.weight"] *= 8
     network.load_tensors(bias)
     exact = one_stream(network, ids)
-    assert carried_nats(TorchReader(network), ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
-    assert carried_nats(TorchReader(network), ids) == pytest.approx(exact, abs=1e-5)
+    assert mean_nats(TorchScorer(network), ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(exact, abs=1e-5)
 
 
 def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,46 +65,48 @@ def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch:
     monkeypatch.setattr(
         surprisal.SurprisalMeter, "_read", lambda *given: streams.append(len(given[2])) or read(*given)
     )
-    assert carried_nats(TorchReader(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
-    assert sum(streams) < 4 * surprisal.LANES
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
+    assert sum(streams) < 4 * surprisal.SEGMENTS
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
 def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, ids = build(), some_ids(3000)
-    whole = carried_nats(TorchReader(network), ids)
+    whole = mean_nats(TorchScorer(network), ids)
     monkeypatch.setattr(surprisal, "CHUNK", chunk)
-    assert carried_nats(TorchReader(network), ids) == pytest.approx(whole, abs=1e-6)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(whole, abs=1e-6)
 
 
 def test_a_large_vocabulary_is_measured_in_shorter_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     network, ids = build(), some_ids(3000)
-    whole, seen = carried_nats(TorchReader(network), ids), []
+    whole, seen = mean_nats(TorchScorer(network), ids), []
     forward = CharRNN.forward
     monkeypatch.setattr(CharRNN, "forward", lambda *x, **how: seen.append(x[1].numel()) or forward(*x, **how))
-    monkeypatch.setattr(surprisal, "MOST_LOGITS", 50 * V)
-    assert carried_nats(TorchReader(network), ids) == pytest.approx(whole, abs=1e-6)
+    monkeypatch.setattr(surprisal, "MAX_LOGITS", 50 * V)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(whole, abs=1e-6)
     assert max(seen) <= 50
 
 
 @pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000, 10**30])
 def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
     network, ids = build(), some_ids(2001)
-    assert reset_nats(TorchReader(network), ids, reset) == pytest.approx(one_stream(network, ids, reset), abs=1e-6)
+    assert mean_nats_with_resets(TorchScorer(network), ids, reset) == pytest.approx(
+        one_stream(network, ids, reset), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 599, 600, 601])
 def test_a_text_that_is_held_in_parts_has_the_same_figure(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, ids = TorchReader(build()), some_ids(600)
-    whole = carried_nats(reader, ids), reset_nats(reader, ids, 100)
+    scorer, ids = TorchScorer(build()), some_ids(600)
+    whole = mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)
     monkeypatch.setattr(metrics, "WINDOW", size)
-    assert (carried_nats(reader, ids), reset_nats(reader, ids, 100)) == pytest.approx(whole, abs=1e-6)
+    assert (mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)) == pytest.approx(whole, abs=1e-6)
 
 
 def test_measuring_leaves_no_gradient_and_no_trace() -> None:
     network = build()
     before = network.tensors()
-    carried_nats(TorchReader(network), some_ids(100))
+    mean_nats(TorchScorer(network), some_ids(100))
     assert all(parameter.grad is None for parameter in network.parameters())
     for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, before[name])
@@ -113,7 +115,7 @@ def test_measuring_leaves_no_gradient_and_no_trace() -> None:
 @pytest.mark.parametrize("size", [20_000, 3_000_017])
 def test_the_interval_of_independent_figures_is_that_of_their_mean(size: int) -> None:
     nats = np.random.default_rng(1).exponential(size=size)
-    found = figure(iter([nats]), size)
+    found = bootstrap(iter([nats]), size)
     assert found.nats == pytest.approx(nats.mean())
     assert found.interval is not None
     low, high = found.interval
@@ -123,7 +125,9 @@ def test_the_interval_of_independent_figures_is_that_of_their_mean(size: int) ->
 
 def test_neighbours_that_go_together_make_it_less_sure() -> None:
     nats = np.random.default_rng(1).exponential(size=200)
-    apart, together = (figure(iter([each]), 100_000).interval for each in (np.tile(nats, 500), np.repeat(nats, 500)))
+    apart, together = (
+        bootstrap(iter([each]), 100_000).interval for each in (np.tile(nats, 500), np.repeat(nats, 500))
+    )
     assert apart is not None
     assert together is not None
     assert together[1] - together[0] > 5 * (apart[1] - apart[0])
@@ -131,9 +135,9 @@ def test_neighbours_that_go_together_make_it_less_sure() -> None:
 
 def test_a_figure_is_the_same_however_its_parts_are_cut() -> None:
     nats = np.random.default_rng(1).exponential(size=5000)
-    whole = figure(iter([nats]), 5000)
-    assert figure(iter(np.split(nats, [1, 7, 2500, 4999])), 5000) == whole
+    whole = bootstrap(iter([nats]), 5000)
+    assert bootstrap(iter(np.split(nats, [1, 7, 2500, 4999])), 5000) == whole
 
 
 def test_of_a_short_text_nothing_is_said_about_others() -> None:
-    assert figure(iter([np.ones(300)]), 300).interval is None
+    assert bootstrap(iter([np.ones(300)]), 300).interval is None

@@ -13,10 +13,10 @@ from charrnn.config import Cell, ModelConfig
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
 from charrnn.evaluation import surprisal as module
 from charrnn.evaluation.surprisal import SurprisalMeter
-from charrnn.rnn.backend import Reader, SwitchingReader
+from charrnn.rnn.backend import Scorer, SwitchingScorer
 from charrnn.rnn.costs import TYPICAL
-from charrnn.rnn.torch_reader import TorchReader, torch_reader
 from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.rnn.torch_scorer import TorchScorer, torch_scorer
 
 V = 6
 
@@ -27,14 +27,14 @@ def build(cell: Cell, *, boundary: bool) -> CharRNN:
     return network
 
 
-def read_by(engine: str, network: CharRNN) -> Reader:
-    symbols = "abcdef" if network.boundary is None else BOUNDARY + "abcde"
+def read_by(engine: str, network: CharRNN) -> Scorer:
+    symbols = "abcdef" if network.boundary_id is None else BOUNDARY + "abcde"
     contents = Checkpoint(network.config, Vocabulary(symbols), network.tensors(), {})
     network.native = engine == "native"
     if engine in ("torch", "native"):
-        return TorchReader(network)
+        return TorchScorer(network)
     costs = replace(TYPICAL, load_torch=0.001) if engine == "both" else TYPICAL  # some ten steps
-    return SwitchingReader(contents, lambda: torch_reader(contents), costs=costs)
+    return SwitchingScorer(contents, lambda: torch_scorer(contents), costs=costs)
 
 
 def one_by_one(network: CharRNN, ids: list[int], marks: list[bool]) -> list[float]:
@@ -52,7 +52,7 @@ def one_by_one(network: CharRNN, ids: list[int], marks: list[bool]) -> list[floa
 
 @pytest.fixture(autouse=True)
 def _short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("LANES", 5), ("LANE_LENGTH", 12), ("RUN_UP", 6), ("CHUNK", 7), ("GROUPS", 2)):
+    for name, value in (("SEGMENTS", 5), ("MIN_SEGMENT_LENGTH", 12), ("BURN_IN", 6), ("CHUNK", 7), ("GROUPS", 2)):
         monkeypatch.setattr(module, name, value)
 
 
@@ -93,21 +93,21 @@ def test_what_was_set_in_one_lane_and_is_needed_in_a_late_one_is_there(monkeypat
     above[g][0], tensors["layers.1.bias_ih"][g] = (60, 60), (-70, 0)
     tensors["output.weight"][YES, 0], tensors["output.weight"][NO, 0] = 20, -20
     network.load_tensors(tensors)
-    monkeypatch.setattr(module, "LANES", 16)
+    monkeypatch.setattr(module, "SEGMENTS", 16)
     ids = np.full(400, NOISE)
     ids[2] = SET
     ids[300::10], ids[301::10] = ASK, YES
-    lanes, reader = SurprisalMeter(TorchReader(network)).read(ids), TorchReader(network)
-    monkeypatch.setattr(module, "LANES", 1)
-    one = SurprisalMeter(reader).read(ids)
+    lanes, scorer = SurprisalMeter(TorchScorer(network)).read(ids), TorchScorer(network)
+    monkeypatch.setattr(module, "SEGMENTS", 1)
+    one = SurprisalMeter(scorer).read(ids)
     np.testing.assert_allclose(lanes, one, atol=1e-5)
     ids[2] = NOISE
-    assert SurprisalMeter(reader).read(ids)[301::10].min() > 10  # it is needed
+    assert SurprisalMeter(scorer).read(ids)[301::10].min() > 10  # it is needed
 
 
 def test_after_the_symbol_with_which_it_begins_the_first_one_is_predicted_too() -> None:
     network = build("lstm", boundary=False)
-    meter = SurprisalMeter(TorchReader(network))
+    meter = SurprisalMeter(TorchScorer(network))
     meter.begin(3)
     assert meter.read(np.array([1, 2])) == pytest.approx(one_by_one(network, [3, 1, 2], [False] * 3)[1:], abs=1e-6)
 
@@ -115,8 +115,8 @@ def test_after_the_symbol_with_which_it_begins_the_first_one_is_predicted_too() 
 def test_in_bf16_all_threads_compute_in_bf16() -> None:
     ids, network = np.random.default_rng(0).integers(V, size=400), build("lstm", boundary=False)
     network.native = True
-    exact = SurprisalMeter(TorchReader(network), np.inf).read(ids)
-    rough = SurprisalMeter(TorchReader(network, threads=2, precision="bf16"), np.inf).read(ids)
+    exact = SurprisalMeter(TorchScorer(network), np.inf).read(ids)
+    rough = SurprisalMeter(TorchScorer(network, threads=2, precision="bf16"), np.inf).read(ids)
     difference = np.abs(rough - exact).reshape(-1, 20).max(axis=1)
     assert (difference > 1e-5).all()
     assert difference.max() < 0.1
@@ -126,17 +126,17 @@ def test_torch_is_loaded_where_there_is_much_to_read_and_not_before() -> None:
     network = build("lstm", boundary=False)
     contents, loaded = Checkpoint(network.config, Vocabulary("abcdef"), network.tensors(), {}), []
 
-    def fast() -> Reader:
+    def fast() -> Scorer:
         loaded.append(True)
-        return torch_reader(contents)
+        return torch_scorer(contents)
 
     costs = replace(TYPICAL, load_torch=0.02)
     ids = np.zeros(100, dtype=np.int64)
-    SurprisalMeter(SwitchingReader(contents, fast, expected=100, costs=costs)).read(ids)
+    SurprisalMeter(SwitchingScorer(contents, fast, expected=100, costs=costs)).read(ids)
     assert not loaded
-    SurprisalMeter(SwitchingReader(contents, fast, expected=10**5, costs=costs)).read(ids)
+    SurprisalMeter(SwitchingScorer(contents, fast, expected=10**5, costs=costs)).read(ids)
     assert len(loaded) == 1
-    meter = SurprisalMeter(SwitchingReader(contents, fast, costs=costs))
+    meter = SurprisalMeter(SwitchingScorer(contents, fast, costs=costs))
     for _ in range(20):
         meter.read(ids)
     assert len(loaded) == 2

@@ -13,8 +13,8 @@ from charrnn.config import SampleConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import SettingError, UnknownCharacterError
 from charrnn.generation import generate as module
-from charrnn.generation.batch import start
-from charrnn.generation.generate import AHEAD, Listed, Request, Sample, generate_batch, write
+from charrnn.generation.batch import start_text
+from charrnn.generation.generate import MAX_AHEAD, Request, RequestList, Sample, generate, generate_batch
 from charrnn.generation.sampler import log_softmax
 from charrnn.rnn.backend import Decoder
 from charrnn.rnn.compiled_rnn import CompiledRNN
@@ -22,13 +22,13 @@ from charrnn.rnn.numpy_rnn import NumPyRNN
 
 
 def written(tiny: Checkpoint, prompt: str = "fox", **settings: Any) -> str:
-    pieces = write(NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(**settings), prompt)
+    pieces = generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(**settings), prompt)
     return "".join(piece.text for piece in pieces)
 
 
 def all_written(tiny: Checkpoint, prompts: Sequence[str], width: int = 256, **settings: Any) -> list[Sample]:
-    requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
-    numpy_rnn = NumPyRNN(tiny.model, tiny.tensors)
+    requests = RequestList(Request(number, prompt) for number, prompt in enumerate(prompts))
+    numpy_rnn = NumPyRNN(tiny.model_config, tiny.tensors)
     return list(generate_batch(numpy_rnn, tiny.vocabulary, SampleConfig(**settings), requests, width=width))
 
 
@@ -42,7 +42,7 @@ def test_a_shorter_sample_is_the_beginning_of_a_longer_one(tiny: Checkpoint) -> 
 
 
 def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
-    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    numpy_rnn, characters = NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary.symbols
     text = written(tiny, prompt="fox", length=40, temperature=0)
     state = numpy_rnn.zero_state(1)
     for position, character in enumerate("fox" + text[:-1]):
@@ -53,7 +53,7 @@ def test_each_character_is_fed_back_in(tiny: Checkpoint) -> None:
 
 def test_the_random_numbers_are_those_of_the_seed_and_the_number(tiny: Checkpoint) -> None:
     text = written(tiny, prompt="f", length=20, seed=2)
-    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    numpy_rnn, characters = NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary.symbols
     uniforms = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,))).random(20)
     state, index = numpy_rnn.zero_state(1), characters.index("f")
     for character, uniform in zip(text, uniforms, strict=True):
@@ -64,7 +64,7 @@ def test_the_random_numbers_are_those_of_the_seed_and_the_number(tiny: Checkpoin
 
 
 def test_length_zero_never_stops(tiny: Checkpoint) -> None:
-    pieces = write(NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(length=0), "fox")
+    pieces = generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(length=0), "fox")
     text = ""
     while len(text) < 2000:
         text += next(pieces).text
@@ -75,17 +75,17 @@ def test_without_a_prompt_it_begins_as_after_the_end_of_a_line(tiny: Checkpoint)
 
 
 def test_a_text_without_lines_begins_with_its_first_character() -> None:
-    assert start(Vocabulary("ab")) == "a"
+    assert start_text(Vocabulary("ab")) == "a"
 
 
 def test_an_unknown_character_is_told_by_the_call_itself(tiny: Checkpoint) -> None:
     with pytest.raises(UnknownCharacterError, match=r"the prompt: the model never saw 'ü' \(U\+00FC LATIN SMALL"):
-        write(NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(), "für")
+        generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(), "für")
 
 
 def test_filters_that_leave_nothing_are_told_by_the_call_itself(tiny: Checkpoint) -> None:
     with pytest.raises(SettingError, match="allow: leaves no character"):
-        write(NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(allow="é"), "fox")
+        generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(allow="é"), "fox")
 
 
 def test_a_stop_string_ends_the_sample(tiny: Checkpoint) -> None:
@@ -133,7 +133,7 @@ def test_samples_come_in_order_with_what_was_asked(tiny: Checkpoint) -> None:
     found = all_written(tiny, prompts, width=4, length=200, stop="e", seed=5)
     assert [sample.number for sample in found] == list(range(40))
     assert [sample.prompt for sample in found] == prompts
-    assert {sample.ended for sample in found} <= {"stop", "length"}
+    assert {sample.stop_reason for sample in found} <= {"stop", "length"}
     assert len({len(sample.text) for sample in found}) > 5
 
 
@@ -151,7 +151,7 @@ def test_a_seed_is_told_by_which_it_can_be_had_again(tiny: Checkpoint) -> None:
 
 def test_the_surprise_is_that_of_the_model_whatever_the_temperature(tiny: Checkpoint) -> None:
     (found,) = all_written(tiny, ["fox"], length=50, temperature=0.3, stop="z", seed=0)
-    numpy_rnn, characters = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.symbols
+    numpy_rnn, characters = NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary.symbols
     state, nats = numpy_rnn.zero_state(1), 0.0
     both = "fox" + found.text
     for position in range(len(both) - 1):
@@ -174,8 +174,8 @@ class Trickle:
     def __init__(self, number: int) -> None:
         self.taken, self._number, self.waited = 0, number, 0
 
-    def take(self, *, wait: bool) -> Request | None:
-        if not wait or self.taken == self._number:
+    def get(self, *, block: bool) -> Request | None:
+        if not block or self.taken == self._number:
             return None
         self.waited += 1
         self.taken += 1
@@ -185,7 +185,7 @@ class Trickle:
 def test_what_is_there_is_written_while_the_rest_is_awaited(tiny: Checkpoint) -> None:
     requests = Trickle(3)
     samples = generate_batch(
-        NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, SampleConfig(length=50, seed=0), requests
+        NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(length=50, seed=0), requests
     )
     for count in range(1, 4):
         next(samples)
@@ -202,25 +202,25 @@ def test_few_that_fail_at_once_are_taken_ahead_of_one_that_takes_long(tiny: Chec
             yield Request(number, "fox" if number == 0 else "€")  # which the model never saw
 
     config, width = SampleConfig(length=200, seed=0), 3
-    network = NumPyRNN(tiny.model, tiny.tensors)
-    next(generate_batch(network, tiny.vocabulary, config, Listed(requests()), width=width))
-    assert len(taken) <= AHEAD * width + 1
+    network = NumPyRNN(tiny.model_config, tiny.tensors)
+    next(generate_batch(network, tiny.vocabulary, config, RequestList(requests()), width=width))
+    assert len(taken) <= MAX_AHEAD * width + 1
 
 
 def test_however_many_are_asked_for_few_are_taken_ahead(tiny: Checkpoint) -> None:
     taken = 0
 
     class Endless:
-        def take(self, *, wait: bool) -> Request:
+        def get(self, *, block: bool) -> Request:
             nonlocal taken
             taken += 1
             return Request(taken - 1, "für" if taken % 2 else "fox")
 
-    numpy_rnn = NumPyRNN(tiny.model, tiny.tensors)
+    numpy_rnn = NumPyRNN(tiny.model_config, tiny.tensors)
     samples = generate_batch(numpy_rnn, tiny.vocabulary, SampleConfig(length=20, seed=0), Endless(), width=8)
     for number in range(100):
         next(samples)
-        assert taken <= number + 1 + (module.AHEAD + 1) * 8
+        assert taken <= number + 1 + (module.MAX_AHEAD + 1) * 8
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
@@ -228,7 +228,10 @@ def test_what_it_thought_is_what_the_network_said(tiny: Checkpoint, penalty: flo
     (sample,) = all_written(
         tiny, ["fox"], length=40, seed=1, temperature=0.5, top_p=0.9, repeat_penalty=penalty, logprobs=3
     )
-    numpy_rnn, ids = NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary.encode("fox" + sample.text).astype(np.intp)
+    numpy_rnn, ids = (
+        NumPyRNN(tiny.model_config, tiny.tensors),
+        tiny.vocabulary.encode("fox" + sample.text).astype(np.intp),
+    )
     assert "".join(choice.character for choice in sample.choices) == sample.text
     state, logs = numpy_rnn.zero_state(1), []
     for index in ids[:-1]:
@@ -246,13 +249,13 @@ def test_what_is_held_back_and_dropped_is_not_told_of(tiny: Checkpoint) -> None:
     stop = whole.text[20:24]
     (sample,) = all_written(tiny, ["fox"], stop=stop, **options)
     assert sample.choices == whole.choices[: len(sample.text)]
-    assert sample.ended == "stop"
+    assert sample.stop_reason == "stop"
     assert sample.nats == pytest.approx(sum(choice.nats for choice in sample.choices))
 
 
 def test_a_single_sample_tells_the_same_piece_by_piece(tiny: Checkpoint) -> None:
     config = SampleConfig(length=200, seed=1, logprobs=2, stop="zzz")
-    pieces = list(write(NumPyRNN(tiny.model, tiny.tensors), tiny.vocabulary, config, "fox"))
+    pieces = list(generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, config, "fox"))
     (sample,) = all_written(tiny, ["fox"], length=200, seed=1, logprobs=2, stop="zzz")
     assert all("".join(choice.character for choice in piece.choices) == piece.text for piece in pieces)
     assert tuple(choice for piece in pieces for choice in piece.choices) == sample.choices
@@ -265,11 +268,11 @@ def test_more_alternatives_than_characters_are_all_of_them(tiny: Checkpoint) -> 
 
 def test_compiled_code_tells_the_same(tiny: Checkpoint) -> None:
     def told(network: Decoder) -> list[Sample]:
-        requests = Listed(Request(number, "fox") for number in range(3))
+        requests = RequestList(Request(number, "fox") for number in range(3))
         config = SampleConfig(length=30, seed=1, logprobs=2)
         return list(generate_batch(network, tiny.vocabulary, config, requests))
 
-    assert told(CompiledRNN(tiny.model, tiny.tensors)) == told(NumPyRNN(tiny.model, tiny.tensors))
+    assert told(CompiledRNN(tiny.model_config, tiny.tensors)) == told(NumPyRNN(tiny.model_config, tiny.tensors))
 
 
 @pytest.mark.parametrize("kind", [CompiledRNN, NumPyRNN])
@@ -277,8 +280,8 @@ def test_a_falling_temperature_never_falls_below_its_end(tiny: Checkpoint, kind:
     prompts, config = ["f", "fox jumps over " * 5, "", "dog"], SampleConfig(length=20, temperature=(1.0, 0.0), seed=1)
 
     def texts(asked: Sequence[str], first: int = 0) -> list[str]:
-        requests = Listed(Request(first + number, prompt) for number, prompt in enumerate(asked))
-        network = kind(tiny.model, tiny.tensors)  # type: ignore[call-arg]
+        requests = RequestList(Request(first + number, prompt) for number, prompt in enumerate(asked))
+        network = kind(tiny.model_config, tiny.tensors)  # type: ignore[call-arg]
         return [one.text for one in generate_batch(network, tiny.vocabulary, config, requests)]
 
     together = texts(prompts)  # those with short prompts end before the others

@@ -13,8 +13,8 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.errors import FileError, ModelFileError
 from charrnn.generation import prompt_state as module
-from charrnn.generation.generate import Listed, Request, generate_batch, write
-from charrnn.generation.prompt_state import PromptState, check_free, load, read, save, unprimed
+from charrnn.generation.generate import Request, RequestList, generate, generate_batch
+from charrnn.generation.prompt_state import PromptState, check_can_save, empty_prompt_state, load, read_prompt, save
 from charrnn.rnn.backend import Decoder
 from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.numpy_rnn import NumPyRNN
@@ -23,16 +23,18 @@ from tests.conftest import TEXT, make_checkpoint
 texts = st.text(alphabet=sorted(set(TEXT)), max_size=30)
 
 
-def primed_by(network: Decoder, tiny: Checkpoint, *parts: str) -> PromptState:
-    primed = unprimed(network, tiny.vocabulary)
+def state_after(network: Decoder, tiny: Checkpoint, *parts: str) -> PromptState:
+    prompt_state = empty_prompt_state(network, tiny.vocabulary)
     for part in parts:
-        primed = read(network, primed, tiny.vocabulary.encode(part))
-    return primed
+        prompt_state = read_prompt(network, prompt_state, tiny.vocabulary.encode(part))
+    return prompt_state
 
 
-def written(network: Decoder, tiny: Checkpoint, prompt: str, primed: PromptState | None, **settings: Any) -> str:
+def written(
+    network: Decoder, tiny: Checkpoint, prompt: str, prompt_state: PromptState | None, **settings: Any
+) -> str:
     config = SampleConfig(length=40, seed=1, **settings)
-    return "".join(piece.text for piece in write(network, tiny.vocabulary, config, prompt, primed))
+    return "".join(piece.text for piece in generate(network, tiny.vocabulary, config, prompt, prompt_state))
 
 
 @settings(max_examples=30)
@@ -40,67 +42,69 @@ def written(network: Decoder, tiny: Checkpoint, prompt: str, primed: PromptState
 def test_a_text_read_in_parts_is_the_text_read_at_once(
     tiny: Checkpoint, parts: list[str], rest: str, penalty: float
 ) -> None:
-    network, options = NumPyRNN(tiny.model, tiny.tensors), {"repeat_penalty": penalty, "repeat_window": 7}
+    network, options = NumPyRNN(tiny.model_config, tiny.tensors), {"repeat_penalty": penalty, "repeat_window": 7}
     whole = written(network, tiny, "".join(parts) + rest, None, **options)
-    assert written(network, tiny, rest, primed_by(network, tiny, *parts), **options) == whole
+    assert written(network, tiny, rest, state_after(network, tiny, *parts), **options) == whole
 
 
 def test_compiled_code_reads_what_numpy_reads(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 10)
+    monkeypatch.setattr(module, "READ_SIZE", 10)
     by_numpy, compiled = (
-        primed_by(network, tiny, TEXT)
-        for network in (NumPyRNN(tiny.model, tiny.tensors), CompiledRNN(tiny.model, tiny.tensors))
+        state_after(network, tiny, TEXT)
+        for network in (NumPyRNN(tiny.model_config, tiny.tensors), CompiledRNN(tiny.model_config, tiny.tensors))
     )
     assert np.array_equal(by_numpy.state.flatten(), compiled.state.flatten())
 
 
 def test_every_character_of_a_long_text_is_told_of(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 10)
+    monkeypatch.setattr(module, "READ_SIZE", 10)
     heard: list[int] = []
-    network = NumPyRNN(tiny.model, tiny.tensors)
-    read(network, unprimed(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), heard.append)
+    network = NumPyRNN(tiny.model_config, tiny.tensors)
+    read_prompt(
+        network, empty_prompt_state(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), heard.append
+    )
     assert heard == [10, 10, 10, 2]  # the last one is read when something is written
 
 
 def test_many_samples_go_on_from_one_state(tiny: Checkpoint) -> None:
-    network = NumPyRNN(tiny.model, tiny.tensors)
-    primed, config = primed_by(network, tiny, "The quick "), SampleConfig(length=20, seed=3)
+    network = NumPyRNN(tiny.model_config, tiny.tensors)
+    prompt_state, config = state_after(network, tiny, "The quick "), SampleConfig(length=20, seed=3)
 
     def texts_of(prompts: list[str], before: PromptState | None) -> list[str]:
-        requests = Listed(Request(number, prompt) for number, prompt in enumerate(prompts))
+        requests = RequestList(Request(number, prompt) for number, prompt in enumerate(prompts))
         return [one.text for one in generate_batch(network, tiny.vocabulary, config, requests, before, width=2)]
 
     prompts = ["", "fox", "brown fox"]
-    assert texts_of(prompts, primed) == texts_of(["The quick " + prompt for prompt in prompts], None)
+    assert texts_of(prompts, prompt_state) == texts_of(["The quick " + prompt for prompt in prompts], None)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_state_survives_the_disk(cell: Any, tmp_path: Path) -> None:
     model = make_checkpoint(cell=cell, layers=2)
-    network = NumPyRNN(model.model, model.tensors)
-    primed, path = primed_by(network, model, "The quick "), tmp_path / "state"
-    save(path, model, primed)
+    network = NumPyRNN(model.model_config, model.tensors)
+    prompt_state, path = state_after(network, model, "The quick "), tmp_path / "state"
+    save(path, model, prompt_state)
 
     again = load(path, model, network)
     assert written(network, model, "fox", again) == written(network, model, "The quick fox", None)
 
 
 def test_a_model_that_was_never_saved_has_the_same_states_as_its_file(tiny: Checkpoint, tmp_path: Path) -> None:
-    network = NumPyRNN(tiny.model, tiny.tensors)
+    network = NumPyRNN(tiny.model_config, tiny.tensors)
     checkpoint.save(tmp_path / "model.safetensors", tiny)
-    save(tmp_path / "state", tiny, primed_by(network, tiny, "fox"))
+    save(tmp_path / "state", tiny, state_after(network, tiny, "fox"))
     load(tmp_path / "state", checkpoint.load(tmp_path / "model.safetensors"), network)
 
 
 def refusal(path: Path, model: Checkpoint) -> str:
     with pytest.raises(ModelFileError) as raised:
-        load(path, model, NumPyRNN(model.model, model.tensors))
+        load(path, model, NumPyRNN(model.model_config, model.tensors))
     return f"{raised.value.reason}; {raised.value.advice}"
 
 
 def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
-    network, other = NumPyRNN(tiny.model, tiny.tensors), make_checkpoint(text=TEXT + "?")
-    save(tmp_path / "state", tiny, primed_by(network, tiny, "fox"))
+    network, other = NumPyRNN(tiny.model_config, tiny.tensors), make_checkpoint(text=TEXT + "?")
+    save(tmp_path / "state", tiny, state_after(network, tiny, "fox"))
     assert refusal(tmp_path / "state", other) == "is the state of another model; name the one that it was saved with"
 
 
@@ -114,8 +118,8 @@ def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path)
     ],
 )
 def test_a_state_that_is_none_is_refused(tiny: Checkpoint, tmp_path: Path, change: Any, reason: str) -> None:
-    network, path = NumPyRNN(tiny.model, tiny.tensors), tmp_path / "state"
-    save(path, tiny, primed_by(network, tiny, "fox"))
+    network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
+    save(path, tiny, state_after(network, tiny, "fox"))
     path.write_bytes(change(path.read_bytes()))
     assert reason in refusal(path, tiny)
 
@@ -126,21 +130,21 @@ def test_a_model_is_no_state_and_is_never_replaced_by_one(tiny: Checkpoint, tmp_
     before = path.read_bytes()
     assert "is a charrnn model, but not a saved state" in refusal(path, tiny)
     with pytest.raises(ModelFileError, match="exists already and is no saved state"):
-        check_free(path)
+        check_can_save(path)
     assert path.read_bytes() == before
 
 
 def test_an_older_state_is_replaced_and_a_folder_is_none(tiny: Checkpoint, tmp_path: Path) -> None:
-    network, path = NumPyRNN(tiny.model, tiny.tensors), tmp_path / "state"
-    save(path, tiny, primed_by(network, tiny, "fox"))
-    check_free(path)
+    network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
+    save(path, tiny, state_after(network, tiny, "fox"))
+    check_can_save(path)
     with pytest.raises(FileError):
-        check_free(tmp_path)
+        check_can_save(tmp_path)
 
 
 def test_the_state_before_the_first_character_is_one_too(tiny: Checkpoint, tmp_path: Path) -> None:
-    network = NumPyRNN(tiny.model, tiny.tensors)
+    network = NumPyRNN(tiny.model_config, tiny.tensors)
     (tmp_path / "state").touch()  # as mktemp leaves it
-    check_free(tmp_path / "state")
-    save(tmp_path / "state", tiny, unprimed(network, tiny.vocabulary))
+    check_can_save(tmp_path / "state")
+    save(tmp_path / "state", tiny, empty_prompt_state(network, tiny.vocabulary))
     assert written(network, tiny, "", load(tmp_path / "state", tiny, network)) == written(network, tiny, "", None)

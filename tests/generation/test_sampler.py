@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from charrnn.config import SampleConfig
 from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
 from charrnn.errors import SettingError
-from charrnn.generation.sampler import NEVER, Sampler
+from charrnn.generation.sampler import NO_ID, Sampler
 
 CHARACTERS = "abcdefghijkl"
 LOGITS = np.array([2.0, 1.0, 0.5, 0.0, -1.0, -3.0], dtype=np.float32)
@@ -24,7 +24,7 @@ def sampler(**settings: Any) -> Sampler:
 
 
 def nothing_recent(rows: int, window: int = 0) -> NDArray[np.intp]:
-    return np.full((rows, window), NEVER, dtype=np.intp)
+    return np.full((rows, window), NO_ID, dtype=np.intp)
 
 
 def distribution(logits: Any, recent: Any = None, **settings: Any) -> NDArray[np.float64]:
@@ -41,7 +41,7 @@ def draws(number: int, logits: NDArray[np.float32] = LOGITS, **settings: Any) ->
     chooser = sampler(**settings)
     recent = nothing_recent(number, chooser.window)
     rows, uniforms = np.tile(logits, (number, 1)), np.random.default_rng(0).random(number)
-    return chooser.choose(rows, uniforms, chooser.temperatures(np.zeros(number, dtype=np.intp)), recent)
+    return chooser.sample(rows, uniforms, chooser.temperatures(np.zeros(number, dtype=np.intp)), recent)
 
 
 def reference(logits: list[float], settings: dict[str, Any], recent: set[int]) -> list[float]:
@@ -95,9 +95,9 @@ SETTINGS = st.fixed_dictionaries(
 def test_the_distribution_is_that_of_the_reference(
     logits: list[float], settings: dict[str, Any], recent: list[int]
 ) -> None:
-    recent = [index if index < len(logits) else NEVER for index in recent]
+    recent = [index if index < len(logits) else NO_ID for index in recent]
     window = {"repeat_window": max(1, len(recent))}
-    known = recent or [NEVER]
+    known = recent or [NO_ID]
     found = distribution(logits, known if settings["repeat_penalty"] != 1 else None, **settings, **window)
     np.testing.assert_allclose(found, reference(logits, settings, set(recent)), atol=1e-9)
 
@@ -120,7 +120,7 @@ def test_top_p_counts_what_top_k_left_as_the_whole() -> None:
 def test_the_filters_see_what_the_penalty_left() -> None:
     likely = np.log([0.6, 0.4])
     assert distribution(likely, recent=[0], repeat_penalty=3.0, repeat_window=1, top_k=1).tolist() == [0, 1]
-    assert distribution(likely, recent=[NEVER], repeat_penalty=3.0, repeat_window=1, top_k=1).tolist() == [1, 0]
+    assert distribution(likely, recent=[NO_ID], repeat_penalty=3.0, repeat_window=1, top_k=1).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_range_of_temperatures_is_swept_from_the_first_character_to_the_last()
 def test_a_sweep_that_begins_at_zero_begins_greedy() -> None:
     chooser = sampler(temperature=(0, 100), length=2)
     temperatures = chooser.temperatures(np.array([0, 1]))
-    found = chooser.choose(np.tile(LOGITS, (2, 1)), np.array([0.999, 0.999]), temperatures, nothing_recent(2))
+    found = chooser.sample(np.tile(LOGITS, (2, 1)), np.array([0.999, 0.999]), temperatures, nothing_recent(2))
     assert found.tolist() == [0, 5]
 
 
@@ -179,7 +179,7 @@ def test_a_draw_beyond_the_last_character_falls_on_one_that_has_a_probability() 
     chooser = sampler(top_k=2)
     rows = np.tile(LOGITS, (2, 1))
     always = np.array([1.0, 0.0])  # 1 is what a product rounded up comes to
-    assert chooser.choose(rows, always, np.ones(2), nothing_recent(2)).tolist() == [1, 0]
+    assert chooser.sample(rows, always, np.ones(2), nothing_recent(2)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_what_is_unknown_is_never_written_and_an_end_may_come_whatever_is_allowe
     uniforms = np.random.default_rng(0).random(300)
     for settings, expected in (({}, {0, 1, 3}), ({"allow": "a"}, {0, 3}), ({"forbid": "a"}, {1, 3})):
         sampler = Sampler(SampleConfig(**settings), symbols)
-        chosen = sampler.choose(logits, uniforms, np.ones(300), np.empty((300, 0), dtype=np.intp))
+        chosen = sampler.sample(logits, uniforms, np.ones(300), np.empty((300, 0), dtype=np.intp))
         assert set(chosen.tolist()) == expected
-        assert sampler.never.tolist() == [index not in expected for index in range(4)]
+        assert sampler.forbidden_ids.tolist() == [index not in expected for index in range(4)]
 
 
 def test_an_end_is_no_repetition() -> None:

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from charrnn.config import SampleConfig
 from charrnn.data.vocabulary import BOUNDARY
-from charrnn.generation.stopping import Stopping
+from charrnn.generation.stopping import StopDetector
 
 texts = st.text("ab\n", max_size=30)
-stops = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
+stop_strings = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
 def fed(text: str, cuts: list[int], *, whole: bool = True, **settings: Any) -> tuple[str, str | None, list[str]]:
     """What was passed on in all, why it ended, and what had been passed on after each piece."""
-    ending = Stopping(SampleConfig(**settings), whole=whole)
+    ending = StopDetector(SampleConfig(**settings), keep_line_end=whole)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     passed = [""]
     for start, end in itertools.pairwise(edges):
@@ -24,43 +24,43 @@ def fed(text: str, cuts: list[int], *, whole: bool = True, **settings: Any) -> t
     return passed[-1], ending.reason, passed[1:]
 
 
-def expected(text: str, stops: list[str]) -> str:
+def expected(text: str, stop_strings: list[str]) -> str:
     """Everything before the stop string that is complete first; of several the longest."""
     for end in range(len(text) + 1):
-        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        complete = [stop for stop in stop_strings if text[:end].endswith(stop)]
         if complete:
             return text[: end - max(map(len, complete))]
     return text
 
 
-@given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30)))
-@example(text="bab", stops=["ab", "bab"], cuts=[])  # both are complete at once
-@example(text="bab", stops=["bab", "ab"], cuts=[1])
+@given(text=texts, stop_strings=stop_strings, cuts=st.lists(st.integers(0, 30)))
+@example(text="bab", stop_strings=["ab", "bab"], cuts=[])  # both are complete at once
+@example(text="bab", stop_strings=["bab", "ab"], cuts=[1])
 def test_everything_before_a_stop_string_and_nothing_of_it_is_passed_on(
-    text: str, stops: list[str], cuts: list[int]
+    text: str, stop_strings: list[str], cuts: list[int]
 ) -> None:
-    passed, reason, _ = fed(text, cuts, stop=tuple(stops), length=max(1, len(text)))
-    assert passed == expected(text, stops)
+    passed, reason, _ = fed(text, cuts, stop=tuple(stop_strings), length=max(1, len(text)))
+    assert passed == expected(text, stop_strings)
     assert reason == ("stop" if passed != text else "length" if text else None)
 
 
-@given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30)))
+@given(text=texts, stop_strings=stop_strings, cuts=st.lists(st.integers(0, 30)))
 def test_what_was_passed_on_is_never_taken_back_nor_held_for_nothing(
-    text: str, stops: list[str], cuts: list[int]
+    text: str, stop_strings: list[str], cuts: list[int]
 ) -> None:
-    passed, reason, along = fed(text, cuts, stop=tuple(stops), length=100)
+    passed, reason, along = fed(text, cuts, stop=tuple(stop_strings), length=100)
     assert all(passed.startswith(part) for part in along)
     if reason is None:
-        assert any(stop.startswith(text[len(passed) :]) for stop in stops)
+        assert any(stop.startswith(text[len(passed) :]) for stop in stop_strings)
 
 
-@given(text=texts, stops=stops)
-def test_a_stop_string_may_be_kept(text: str, stops: list[str]) -> None:
-    passed, reason, _ = fed(text, [], stop=tuple(stops), keep_stop=True, length=100)
-    before = expected(text, stops)
-    assert (reason == "stop") == any(stop in text for stop in stops)
+@given(text=texts, stop_strings=stop_strings)
+def test_a_stop_string_may_be_kept(text: str, stop_strings: list[str]) -> None:
+    passed, reason, _ = fed(text, [], stop=tuple(stop_strings), keep_stop=True, length=100)
+    before = expected(text, stop_strings)
+    assert (reason == "stop") == any(stop in text for stop in stop_strings)
     if reason == "stop":
-        assert passed in {before + stop for stop in stops}
+        assert passed in {before + stop for stop in stop_strings}
         assert text.startswith(passed)
 
 
@@ -71,7 +71,7 @@ def test_length_counts_characters(text: str, length: int, cuts: list[int]) -> No
     assert reason == ("length" if len(text) >= length else None)
 
 
-@given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), whole=st.booleans())
+@given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), keep_line_end=st.booleans())
 def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], whole: bool) -> None:
     passed, reason, _ = fed(text, cuts, lines=lines, length=100, whole=whole)
     if text.count("\n") < lines:
@@ -86,7 +86,7 @@ def test_what_was_held_is_written_when_the_length_is_reached() -> None:
 
 
 def test_the_end_of_a_document_ends_a_sample_and_is_not_written() -> None:
-    ending = Stopping(SampleConfig(length=9, stop="xy"), whole=True)
+    ending = StopDetector(SampleConfig(length=9, stop="xy"), keep_line_end=True)
     assert ending.feed("ab") == "ab"
     assert ending.feed(f"cx{BOUNDARY}de") == "cx"
     assert (ending.reason, ending.left) == ("end", 0)
@@ -94,14 +94,14 @@ def test_the_end_of_a_document_ends_a_sample_and_is_not_written() -> None:
 
 
 def test_what_ends_a_sample_is_what_comes_first() -> None:
-    long = Stopping(SampleConfig(length=2), whole=True)
+    long = StopDetector(SampleConfig(length=2), keep_line_end=True)
     assert (long.feed(f"abc{BOUNDARY}"), long.reason) == ("ab", "length")
-    stopped = Stopping(SampleConfig(stop="b"), whole=True)
+    stopped = StopDetector(SampleConfig(stop="b"), keep_line_end=True)
     assert (stopped.feed(f"abc{BOUNDARY}"), stopped.reason) == ("a", "stop")
 
 
 def test_a_stop_string_ends_bytes_too() -> None:
-    ending = Stopping(SampleConfig(stop="é", keep_stop=True), whole=True, unit="byte")
+    ending = StopDetector(SampleConfig(stop="é", keep_stop=True), keep_line_end=True, unit="byte")
     assert ending.feed("a\udcc3") == "a"
     assert ending.feed("\udca9b") == "\udcc3\udca9"
     assert ending.reason == "stop"

@@ -32,7 +32,7 @@ def test_the_file_is_on_disk_before_it_gets_its_name_and_the_folder_after(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     for data in (b"one", b"two"):
-        atomic_io.write_atomic(tmp_path / "m", data, keep_old=True)
+        atomic_io.write_atomic(tmp_path / "m", data, keep_backup=True)
     temporary = f".m.{os.getpid()}.tmp"
     writing, naming, closing = f"fsync {temporary}", f"{temporary} -> m", f"fsync {tmp_path.name}"
     assert done == [writing, naming, closing, writing, "m -> m.old", naming, closing]
@@ -67,7 +67,7 @@ def test_a_rename_that_fails_leaves_the_file_under_its_name(
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(FileError, match="cannot be written"):
-        atomic_io.write_atomic(tmp_path / "m", b"two", keep_old=True)
+        atomic_io.write_atomic(tmp_path / "m", b"two", keep_backup=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"m": b"one"}
 
 
@@ -75,7 +75,7 @@ def test_what_is_replaced_is_kept_beside_the_file_behind_a_link(tmp_path: Path) 
     (tmp_path / "far").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "far" / "m")
     for data in (b"one", b"two"):
-        atomic_io.write_atomic(tmp_path / "link", data, keep_old=True)
+        atomic_io.write_atomic(tmp_path / "link", data, keep_backup=True)
     assert (tmp_path / "link").is_symlink()
-    assert atomic_io.old(tmp_path / "link") == tmp_path / "far" / "m.old"
-    assert atomic_io.old(tmp_path / "link").read_bytes() == b"one"
+    assert atomic_io.backup_path(tmp_path / "link") == tmp_path / "far" / "m.old"
+    assert atomic_io.backup_path(tmp_path / "link").read_bytes() == b"one"

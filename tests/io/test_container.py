@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from charrnn.errors import ModelFileError
 from charrnn.io import container
-from charrnn.io.container import MODEL, RUN
+from charrnn.io.container import MODEL, RUN_STATE
 
 HEADER = {"vocabulary": "ab", "nested": {"list": [1, 2.5, None]}}
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float32)}
@@ -39,11 +39,11 @@ def attempt(data: bytes) -> bool:
 def test_what_is_sealed_comes_out_again(header: dict[str, Any], values: list[float]) -> None:
     header = {name: value for name, value in header.items() if name not in ("format", "digest")}
     array = np.array(values, np.float32)
-    data = container.to_bytes(RUN, header, {"values": array})
-    found, arrays = container.from_bytes(RUN, data, Path("m"))
+    data = container.to_bytes(RUN_STATE, header, {"values": array})
+    found, arrays = container.from_bytes(RUN_STATE, data, Path("m"))
     assert {name: found[name] for name in header} == header
     np.testing.assert_array_equal(arrays["values"], array)
-    assert container.to_bytes(RUN, header, {"values": array}) == data
+    assert container.to_bytes(RUN_STATE, header, {"values": array}) == data
 
 
 def test_text_that_looks_like_a_digest_is_no_digest() -> None:
@@ -100,8 +100,8 @@ def test_a_header_of_any_json_is_refused(value: Any) -> None:
         assert not attempt(len(data).to_bytes(8, "little") + data)
 
 
-@pytest.mark.parametrize("kind", [MODEL, RUN])
-def test_a_sealed_file_of_another_kind_is_told_apart(kind: container.Kind) -> None:
-    other = RUN if kind is MODEL else MODEL
+@pytest.mark.parametrize("kind", [MODEL, RUN_STATE])
+def test_a_sealed_file_of_another_kind_is_told_apart(kind: container.FileKind) -> None:
+    other = RUN_STATE if kind is MODEL else MODEL
     with pytest.raises(ModelFileError, match=f"is {other.noun}, but not {kind.noun}"):
         container.from_bytes(kind, container.to_bytes(other, HEADER, ARRAYS), Path("m"))

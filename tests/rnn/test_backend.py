@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from charrnn.checkpoint import Checkpoint
-from charrnn.rnn.backend import Decoders, fastest
+from charrnn.rnn.backend import DecoderSelector, fastest
 from charrnn.rnn.compiled_rnn import CompiledRNN
-from charrnn.rnn.costs import TYPICAL, Costs, remember, remembered_costs
+from charrnn.rnn.costs import TYPICAL, Costs, load_costs, save_costs
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.training.autotune import measure_costs
 from charrnn.training.plan import StepTiming
@@ -26,15 +26,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_costs_are_typical_until_they_are_remembered() -> None:
-    assert remembered_costs() == TYPICAL
-    assert remember(SLOW_NUMPY)
-    assert remembered_costs() == SLOW_NUMPY
+    assert load_costs() == TYPICAL
+    assert save_costs(SLOW_NUMPY)
+    assert load_costs() == SLOW_NUMPY
 
 
 def test_what_is_remembered_decides(tiny: Checkpoint) -> None:
-    assert isinstance(Decoders(tiny).choose("int8", 10), NumPyRNN)
-    remember(SLOW_NUMPY)
-    assert isinstance(Decoders(tiny).choose("int8", 10), CompiledRNN)
+    assert isinstance(DecoderSelector(tiny).choose("int8", 10), NumPyRNN)
+    save_costs(SLOW_NUMPY)
+    assert isinstance(DecoderSelector(tiny).choose("int8", 10), CompiledRNN)
 
 
 @pytest.mark.parametrize(
@@ -47,24 +47,24 @@ def test_what_is_remembered_decides(tiny: Checkpoint) -> None:
     ids=str,
 )  # fmt: skip
 def test_what_is_not_as_it_was_written_is_not_believed(cache: Path, change: dict[str, Any]) -> None:
-    remember(SLOW_NUMPY)
+    save_costs(SLOW_NUMPY)
     cache.write_text(json.dumps({**json.loads(cache.read_text()), **change}))
-    assert remembered_costs() == TYPICAL
+    assert load_costs() == TYPICAL
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"1", b"{", b"[" * 100_000])
 def test_a_damaged_file_is_as_good_as_none(cache: Path, data: bytes) -> None:
-    remember(SLOW_NUMPY)
+    save_costs(SLOW_NUMPY)
     cache.write_bytes(data)
-    assert remembered_costs() == TYPICAL
+    assert load_costs() == TYPICAL
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for place in (str(tmp_path / "file"), "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", place)
-        assert not remember(TYPICAL)
-        assert remembered_costs() == TYPICAL
+        assert not save_costs(TYPICAL)
+        assert load_costs() == TYPICAL
 
 
 def test_measured_costs_grow_with_what_there_is_to_do() -> None:

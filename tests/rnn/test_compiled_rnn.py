@@ -10,17 +10,17 @@ import charrnn
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Cell, ModelConfig, SampleConfig
 from charrnn.data import datasets
-from charrnn.generation.generate import Listed, Request, generate_batch, write
+from charrnn.generation.generate import Request, RequestList, generate, generate_batch
 from charrnn.generation.sampler import Sampler, log_softmax
-from charrnn.rnn.backend import Decoder, Decoders
-from charrnn.rnn.choices import Choices
+from charrnn.rnn.backend import Decoder, DecoderSelector
 from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.quantize import STEPS, quantize_rows, state_levels
 from charrnn.rnn.state import State
-from charrnn.rnn.thread_team import ThreadTeam
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.units import bits
+from charrnn.rnn.worker_pool import WorkerPool
+from charrnn.units import nats_to_bits
 from tests.conftest import TEXT, make_checkpoint
 
 V = 37
@@ -62,7 +62,7 @@ def test_it_does_so_for_any_number_of_streams_and_cores(
 ) -> None:
     made = network(cell, 2, 40)
     ours, theirs = CompiledRNN(*made), NumPyRNN(*made)
-    monkeypatch.setattr(ours, "_team", ThreadTeam(cores))
+    monkeypatch.setattr(ours, "_workers", WorkerPool(cores))
     state, expected_state = ours.zero_state(batch), theirs.zero_state(batch)
     for ids in np.random.default_rng(batch).integers(V, size=(5, batch)):
         logits, state = ours.step(ids, state)
@@ -104,13 +104,13 @@ def test_many_steps_at_once_on_many_cores_are_as_many_one_by_one_on_one(monkeypa
     given = random.integers(-V, V, size=(20, 13))
     uniforms, temperatures = random.random((20, 13)), random.random((20, 13)) + 0.5
     never, first = np.zeros(V, dtype=bool), np.arange(13)
-    monkeypatch.setattr(ours, "_team", ThreadTeam(3))
-    choices = Choices(given, uniforms, temperatures, never)
-    chosen, nats, after = ours.run(first, ours.zero_state(13), choices, measure=True)
-    monkeypatch.setattr(ours, "_team", ThreadTeam(1))
+    monkeypatch.setattr(ours, "_workers", WorkerPool(3))
+    decode_inputs = DecodeInputs(given, uniforms, temperatures, never)
+    chosen, nats, after = ours.run(first, ours.zero_state(13), decode_inputs, measure=True)
+    monkeypatch.setattr(ours, "_workers", WorkerPool(1))
     ids, state = first, ours.zero_state(13)
     for t in range(20):
-        step = Choices(given[[t]], uniforms[[t]], temperatures[[t]], never)
+        step = DecodeInputs(given[[t]], uniforms[[t]], temperatures[[t]], never)
         its, surprise, state = ours.run(ids, state, step, measure=True)
         np.testing.assert_array_equal(its[0], chosen[t])
         np.testing.assert_array_equal(surprise[0], nats[t])
@@ -130,10 +130,10 @@ def test_it_chooses_as_the_sampler_does(settings: dict[str, Any]) -> None:
     uniforms[0, :2] = 0, np.nextafter(1, 0)
     temperatures = sampler.temperatures(np.zeros((1, number), dtype=np.intp))
     ids, state = np.arange(number) % V, ours.zero_state(number)
-    choices = Choices(np.full((1, number), -1), uniforms, temperatures, sampler.never)
-    chosen, nats, _ = ours.run(ids, state, choices, measure=True)
+    decode_inputs = DecodeInputs(np.full((1, number), -1), uniforms, temperatures, sampler.forbidden_ids)
+    chosen, nats, _ = ours.run(ids, state, decode_inputs, measure=True)
     logits, _ = ours.step(ids, state)
-    expected = sampler.choose(logits, uniforms[0], temperatures[0], np.empty((number, 0), dtype=np.intp))
+    expected = sampler.sample(logits, uniforms[0], temperatures[0], np.empty((number, 0), dtype=np.intp))
     np.testing.assert_array_equal(chosen[0], expected)
     surprise = -np.take_along_axis(log_softmax(logits), expected[:, None], axis=1)[:, 0]
     np.testing.assert_allclose(nats[0], surprise, rtol=1e-13, atol=1e-13)
@@ -145,20 +145,22 @@ def test_it_writes_what_numpy_writes(cell: Cell) -> None:
     config = SampleConfig(length=300, seed=1, temperature=0.9)
 
     def written(by: Decoder) -> tuple[str, list[str]]:
-        requests = Listed(Request(number, "fox" * (number % 3)) for number in range(9))
+        requests = RequestList(Request(number, "fox" * (number % 3)) for number in range(9))
         samples = generate_batch(by, made.vocabulary, config, requests, width=5)
-        return "".join(piece.text for piece in write(by, made.vocabulary, config, "fox")), [
+        return "".join(piece.text for piece in generate(by, made.vocabulary, config, "fox")), [
             sample.text for sample in samples
         ]
 
-    assert written(CompiledRNN(made.model, made.tensors)) == written(NumPyRNN(made.model, made.tensors))
+    assert written(CompiledRNN(made.model_config, made.tensors)) == written(NumPyRNN(made.model_config, made.tensors))
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 5}, {"repeat_penalty": 1.3}, {"top_p": 0.9, "min_p": 0.01}])
 def test_with_filters_it_writes_what_numpy_writes(tiny: Checkpoint, settings: dict[str, Any]) -> None:
     config = SampleConfig(length=200, seed=1, **settings)
     one, other = (
-        "".join(piece.text for piece in write(kind(tiny.model, tiny.tensors), tiny.vocabulary, config, "fox"))
+        "".join(
+            piece.text for piece in generate(kind(tiny.model_config, tiny.tensors), tiny.vocabulary, config, "fox")
+        )
         for kind in (CompiledRNN, NumPyRNN)
     )
     assert one == other
@@ -170,16 +172,16 @@ def test_rounding_costs_less_than_it_promises() -> None:
     text = made.make()[:30_000]
     settings = {"precision": "fp32", "engine": "native", "threads": 1, "validation": 0.0}
     model = charrnn.train(text, steps=150, hidden=48, layers=1, seed=1, **settings)
-    contents, held_out = model.contents, text[-3000:]
+    contents, held_out = model.checkpoint, text[-3000:]
     ids = contents.vocabulary.encode(held_out).astype(np.intp)
 
     def cost(precision: Any) -> float:
-        numpy_rnn, nats = NumPyRNN(contents.model, contents.tensors, precision), 0.0
+        numpy_rnn, nats = NumPyRNN(contents.model_config, contents.tensors, precision), 0.0
         state = numpy_rnn.zero_state(1)
         for now, following in itertools.pairwise(ids):
             logits, state = numpy_rnn.step(np.array([now]), state)
             nats -= log_softmax(logits)[0, following]
-        return bits(nats / (len(ids) - 1))
+        return nats_to_bits(nats / (len(ids) - 1))
 
     exact, small = cost("fp32"), cost("int8")
     assert exact != small
@@ -201,7 +203,7 @@ def test_no_sum_is_ever_too_large(size: int) -> None:
 
 def test_long_samples_are_compiled_and_short_ones_not() -> None:
     made = make_checkpoint()
-    engines = Decoders(made)
+    engines = DecoderSelector(made)
     assert isinstance(engines.choose("int8", 200), NumPyRNN)
     assert isinstance(engines.choose("fp32", 1e9), NumPyRNN)
     assert isinstance(engines.choose("int8", 1e9), CompiledRNN)
@@ -213,7 +215,7 @@ def test_where_nothing_can_be_compiled_numpy_writes(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(sys.modules, "charrnn.rnn.compiled_rnn", None)
     made = make_checkpoint()
-    assert isinstance(Decoders(made).choose("int8", 1e9), NumPyRNN)
+    assert isinstance(DecoderSelector(made).choose("int8", 1e9), NumPyRNN)
 
 
 def test_logits_that_are_no_numbers_choose_a_character_that_there_is() -> None:
@@ -221,7 +223,9 @@ def test_logits_that_are_no_numbers_choose_a_character_that_there_is() -> None:
     assert len(made.vocabulary) % 16  # or there would be no row beyond the last
     broken = {**made.tensors, "output.bias": np.full_like(made.tensors["output.bias"], np.nan)}
     config = SampleConfig(length=20, seed=1)
-    text = "".join(piece.text for piece in write(CompiledRNN(made.model, broken), made.vocabulary, config, "fox"))
+    text = "".join(
+        piece.text for piece in generate(CompiledRNN(made.model_config, broken), made.vocabulary, config, "fox")
+    )
     assert set(text) <= set(made.vocabulary.symbols)
     assert len(text) == 20
 
@@ -232,7 +236,7 @@ def test_an_id_beyond_the_vocabulary_is_an_error_and_no_crash(ids: list[int]) ->
     with pytest.raises(IndexError):
         ours.step(np.array(ids), ours.zero_state(2))
     with pytest.raises(IndexError):
-        ours.run(np.zeros(1, dtype=np.intp), ours.zero_state(1), Choices.known(np.array([[V]])), measure=False)
+        ours.run(np.zeros(1, dtype=np.intp), ours.zero_state(1), DecodeInputs.forced(np.array([[V]])), measure=False)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -253,6 +257,6 @@ def test_of_characters_that_are_equally_likely_greedy_takes_the_first() -> None:
     ours, forbidden = CompiledRNN(config, equal), np.zeros(V, dtype=bool)
     for first in (0, 2):
         forbidden[:first] = True
-        choices = Choices(np.full((1, 5), -1), np.full((1, 5), 0.5), np.zeros((1, 5)), forbidden)
-        chosen, _, _ = ours.run(np.arange(5), ours.zero_state(5), choices, measure=False)
+        decode_inputs = DecodeInputs(np.full((1, 5), -1), np.full((1, 5), 0.5), np.zeros((1, 5)), forbidden)
+        chosen, _, _ = ours.run(np.arange(5), ours.zero_state(5), decode_inputs, measure=False)
         assert chosen.tolist() == [[first] * 5]

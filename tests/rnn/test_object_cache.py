@@ -10,7 +10,7 @@ import pytest
 from llvmlite import binding, ir
 
 from charrnn.rnn import compiled_rnn
-from charrnn.rnn.backend import Decoders
+from charrnn.rnn.backend import DecoderSelector
 from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.kernels import decode, object_cache
 from charrnn.rnn.kernels.jit import Kernel, load_kernels
@@ -141,7 +141,7 @@ def test_a_broken_llvmlite_is_as_good_as_none(error: Exception, monkeypatch: pyt
         name for name in sys.modules if name.startswith(("charrnn.rnn.kernels", "charrnn.rnn.compiled_rnn"))
     ]:
         monkeypatch.delitem(sys.modules, name)
-    network = Decoders(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
     assert isinstance(network, NumPyRNN)
 
 
@@ -179,12 +179,12 @@ def test_who_waits_for_a_compilation_is_told_once_and_not_by_the_next_process(
     made, told = make_checkpoint(cell="rnn"), []
     fresh_kernels(monkeypatch)
     for _ in range(2):
-        network = Decoders(made, lambda: told.append(1)).choose("int8", 1e9)
+        network = DecoderSelector(made, lambda: told.append(1)).choose("int8", 1e9)
         assert isinstance(network, CompiledRNN)
     assert told == [1]
     check = (
-        "from charrnn.rnn.backend import Decoders; from tests.conftest import make_checkpoint\n"
-        "Decoders(make_checkpoint(cell='rnn'), lambda: print('compiles')).choose('int8', 1e9); print('done')"
+        "from charrnn.rnn.backend import DecoderSelector; from tests.conftest import make_checkpoint\n"
+        "DecoderSelector(make_checkpoint(cell='rnn'), lambda: print('compiles')).choose('int8', 1e9); print('done')"
     )
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, env=environment(), check=True)
     assert result.stdout.split() == [b"done"]
@@ -192,19 +192,19 @@ def test_who_waits_for_a_compilation_is_told_once_and_not_by_the_next_process(
 
 def test_where_llvmlite_is_missing_nobody_is_told_and_numpy_generates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charrnn.rnn.compiled_rnn", None)
-    network = Decoders(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
     assert not isinstance(network, CompiledRNN)
 
 
 def test_nothing_is_compiled_for_what_numpy_does_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     made, told = make_checkpoint(cell="rnn"), []
     fresh_kernels(monkeypatch)
-    decoders = Decoders(made, lambda: told.append(1))
+    decoders = DecoderSelector(made, lambda: told.append(1))
     assert isinstance(decoders.choose("int8", 2000), NumPyRNN)
     assert told == []
     assert isinstance(decoders.choose("int8", 1e6), CompiledRNN)
     assert told == [1]
-    assert isinstance(Decoders(made).choose("int8", 2000), CompiledRNN)  # it is on disk by now
+    assert isinstance(DecoderSelector(made).choose("int8", 2000), CompiledRNN)  # it is on disk by now
 
 
 def test_a_kernel_keeps_its_code_alive(folder: Path) -> None:

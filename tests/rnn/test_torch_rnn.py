@@ -69,7 +69,7 @@ def test_a_batch_equals_its_streams_one_by_one(config: ModelConfig) -> None:
 def test_tensors_are_named_and_shaped_as_the_configuration_says(config: ModelConfig) -> None:
     tensors = build(config).tensors()
     assert {name: array.shape for name, array in tensors.items()} == config.tensor_shapes(V)
-    assert sum(array.size for array in tensors.values()) == config.parameters(V)
+    assert sum(array.size for array in tensors.values()) == config.num_parameters(V)
 
 
 @pytest.mark.parametrize("config", SHAPES[::4], ids=str)

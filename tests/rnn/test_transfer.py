@@ -39,9 +39,9 @@ def scores(
 @settings(max_examples=20)
 @given(old=CHARACTERS, new=CHARACTERS)
 def test_characters_that_both_know_mean_the_same_as_before(cell: str, embedding: int, old: str, new: str) -> None:
-    known, wanted = Vocabulary.of(old), Vocabulary.of(new + old)
-    trained, fresh = weights(known, 1, cell, embedding), weights(wanted, 2, cell, embedding)
-    moved = transfer(trained, known, fresh, wanted)
+    known, wanted = Vocabulary.from_text(old), Vocabulary.from_text(new + old)
+    trained, initial = weights(known, 1, cell, embedding), weights(wanted, 2, cell, embedding)
+    moved = transfer(trained, known, initial, wanted)
     np.testing.assert_allclose(
         scores(moved, wanted, old, cell, embedding), scores(trained, known, old, cell, embedding), atol=1e-5
     )
@@ -49,19 +49,19 @@ def test_characters_that_both_know_mean_the_same_as_before(cell: str, embedding:
 
 @given(old=CHARACTERS, new=CHARACTERS)
 def test_new_characters_keep_their_fresh_weights(old: str, new: str) -> None:
-    known = Vocabulary.of(old)
+    known = Vocabulary.from_text(old)
     wanted = known.extended(new)
-    fresh = weights(wanted, 2)
-    moved = transfer(weights(known, 1), known, fresh, wanted)
-    np.testing.assert_array_equal(moved["output.weight"][len(known) :], fresh["output.weight"][len(known) :])
+    initial = weights(wanted, 2)
+    moved = transfer(weights(known, 1), known, initial, wanted)
+    np.testing.assert_array_equal(moved["output.weight"][len(known) :], initial["output.weight"][len(known) :])
     assert {name: array.shape for name, array in moved.items()} == {
-        name: array.shape for name, array in fresh.items()
+        name: array.shape for name, array in initial.items()
     }
 
 
 @given(old=CHARACTERS, new=CHARACTERS)
 def test_an_extended_vocabulary_begins_with_the_old_one_and_knows_the_text(old: str, new: str) -> None:
-    known = Vocabulary.of(old)
+    known = Vocabulary.from_text(old)
     wanted = known.extended(new)
     assert wanted.symbols.startswith(known.symbols)
     assert wanted.split_unknown(new)[1] == ""

@@ -11,10 +11,10 @@ import torch
 
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.config.overrides import Overrides
-from charrnn.data.reading import of
+from charrnn.data.corpus_reader import corpus_from_text
 from charrnn.errors import SettingError
 from charrnn.training import autotune as module
-from charrnn.training.autotune import Autotuner, plan_here
+from charrnn.training.autotune import Autotuner, plan_for_this_machine
 
 MODEL, TRAIN = ModelConfig(hidden=8, layers=1), TrainConfig(batch_size=2, seq_length=4)
 
@@ -33,7 +33,7 @@ def race(monkeypatch: pytest.MonkeyPatch, **outcome: Any) -> None:
             raise result
         return float(result[train.threads] if isinstance(result, dict) else result)
 
-    monkeypatch.setattr(Autotuner, "_try", fixed)
+    monkeypatch.setattr(Autotuner, "_time_step", fixed)
     monkeypatch.setattr(module, "usable_cores", lambda: 4)
     monkeypatch.setattr(
         module, "cpu_precisions", lambda: sorted({name.partition("_")[0] for name in outcome}, reverse=True)
@@ -169,9 +169,11 @@ def test_torch_is_set_up_for_the_threads_asked_for() -> None:
 
 
 def test_a_plan_names_the_device_and_the_threads_it_was_made_for() -> None:
-    plan = plan_here(of("abcdefghij" * 300), Overrides(steps=3, device="cpu", threads=1, hidden=8))
-    assert (plan.train.device, plan.train.threads, plan.train.precision) != ("auto", 0, "auto")
-    assert plan.train.precision in {"fp32", "bf16"}
+    plan = plan_for_this_machine(
+        corpus_from_text("abcdefghij" * 300), Overrides(steps=3, device="cpu", threads=1, hidden=8)
+    )
+    assert (plan.train_config.device, plan.train_config.threads, plan.train_config.precision) != ("auto", 0, "auto")
+    assert plan.train_config.precision in {"fp32", "bf16"}
 
 
 def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,29 +186,29 @@ def test_the_first_compilation_of_a_kernel_does_not_lose_it_the_race(monkeypatch
 
     monkeypatch.setattr(module.CharRNN, "read", compiled_at_first)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="native", threads=1)
-    assert Autotuner(train)._try(MODEL, train, 5, limit=0.001) < 1
+    assert Autotuner(train)._time_step(MODEL, train, 5, limit=0.001) < 1
 
 
 def test_steps_to_warm_up_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     step = module.TrainStep.step
 
     def slow_at_first(self: Any, number: int, *arguments: Any, **more: Any) -> Any:
-        time.sleep(0.3 if number < module.WARM_UP else 0)
+        time.sleep(0.3 if number < module.WARMUP_STEPS else 0)
         return step(self, number, *arguments, **more)
 
     monkeypatch.setattr(module.TrainStep, "step", slow_at_first)
     train = TrainConfig(batch_size=2, seq_length=4, device="cpu", precision="fp32", engine="native", threads=1)
-    assert Autotuner(train)._try(MODEL, train, 5, limit=0.1) < 0.1
+    assert Autotuner(train)._time_step(MODEL, train, 5, limit=0.1) < 0.1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
 def test_memory_is_not_asked_for_anew_at_every_step() -> None:
     program = """
 import resource, sys, torch
-from charrnn.training.autotune import keep_memory
+from charrnn.training.autotune import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
-    keep_memory()
+    keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(6):  # until the heap has grown to what its alignment wants

@@ -16,7 +16,7 @@ import torch
 from charrnn import checkpoint
 from charrnn.errors import BusyError, FileError, ModelFileError
 from charrnn.io import atomic_io
-from charrnn.io.container import RUN
+from charrnn.io.container import RUN_STATE
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.trainer import Trainer
@@ -34,7 +34,7 @@ def kept(folder: Path, at: int = 20, saves: tuple[int, ...] = (), **settings: An
     trainer, checkpointer = Trainer(corpus(), made), Checkpointer(folder / "m.safetensors", save_every=1e9)
     for event in trainer.run():
         trainer.stop = isinstance(event, Step) and event.step == at
-        checkpointer.keep(run_of(made), trainer, event, now=isinstance(event, Step) and event.step in saves)
+        checkpointer.save_if_due(run_of(made), trainer, event, now=isinstance(event, Step) and event.step in saves)
     return checkpointer, trainer
 
 
@@ -51,7 +51,7 @@ def test_a_stopped_run_leaves_model_state_and_log(tmp_path: Path) -> None:
 def test_the_newest_state_is_found(tmp_path: Path) -> None:
     checkpointer, _ = kept(tmp_path, saves=(5, 10, 17))
     saved, note = checkpointer.find()
-    assert (saved.now.progress.step, note) == (20, "")
+    assert (saved.current.progress.step, note) == (20, "")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
@@ -64,7 +64,7 @@ def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, dama
         data[len(data) // 2] ^= 1
         checkpointer.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
     saved, note = checkpointer.find()
-    assert saved.now.progress.step == 17
+    assert saved.current.progress.step == 17
     assert note.endswith("going on from the state before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
 
@@ -76,14 +76,14 @@ def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path: Path) ->
     saved, _ = again.find()
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), now=True)
+    again.keep(saved.run, trainer, next(trainer.run()), force=True)
     checkpointer.state.write_bytes(b"")
     assert again.find()[0].now.progress.step == 17
 
 
 def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpointer, _ = kept(tmp_path, saves=(17,))
-    monkeypatch.setattr("charrnn.training.run_state.RUN", replace(RUN, format=RUN.format + 1))
+    monkeypatch.setattr("charrnn.training.run_state.RUN_STATE", replace(RUN_STATE, format=RUN_STATE.format + 1))
     with pytest.raises(
         ModelFileError, match=r"has file format (\d+), this charrnn reads \d+; install the charrnn that"
     ):
@@ -94,9 +94,9 @@ def test_a_new_run_is_on_disk_before_its_first_step(tmp_path: Path) -> None:
     kept(tmp_path, saves=(5, 17), seed=1)
     made = plan()
     checkpointer, trainer = Checkpointer(tmp_path / "m.safetensors", 60), Trainer(corpus(), made)
-    checkpointer.begin(run_of(made), trainer)
+    checkpointer.save_initial(run_of(made), trainer)
     saved, note = checkpointer.find()
-    assert (saved.run.plan.train.seed, saved.now.progress.step, note) == (0, 0, "")
+    assert (saved.run.plan.train_config.seed, saved.current.progress.step, note) == (0, 0, "")
     assert checkpointer.log.read_bytes() == b""
     assert outcome(saved.trainer(corpus())) == outcome(trainer)
 
@@ -114,7 +114,7 @@ def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp
 
 def test_two_damaged_states_are_an_error_with_advice(tmp_path: Path) -> None:
     checkpointer, _ = kept(tmp_path, saves=(17,))
-    for path in (checkpointer.state, atomic_io.old(checkpointer.state)):
+    for path in (checkpointer.state, atomic_io.backup_path(checkpointer.state)):
         path.write_bytes(b"")
     with pytest.raises(ModelFileError, match="is empty; start again with --force"):
         checkpointer.find()
@@ -127,8 +127,8 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 def test_the_state_of_another_run_is_never_the_one_before(tmp_path: Path) -> None:
     kept(tmp_path, saves=(5, 17), seed=1)
     checkpointer, _ = kept(tmp_path, at=3)
-    assert not atomic_io.old(checkpointer.state).exists()
-    assert checkpointer.find()[0].run.plan.train.seed == 0
+    assert not atomic_io.backup_path(checkpointer.state).exists()
+    assert checkpointer.find()[0].run.plan.train_config.seed == 0
 
 
 def test_a_run_that_goes_on_keeps_the_state_before(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_keeps_the_state_before(tmp_path: Path) -> None:
     again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), now=True)
+    again.keep(saved.run, trainer, next(trainer.run()), force=True)
     assert [again.find()[0].now.progress.step, 20] == [21, 20]
     checkpointer.state.unlink()
     assert again.find()[0].now.progress.step == 20
@@ -150,7 +150,7 @@ def test_a_model_that_is_older_than_the_state_is_written_again(tmp_path: Path) -
     again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), now=True)
+    again.keep(saved.run, trainer, next(trainer.run()), force=True)
     np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, dict(saved.best))
 
 
@@ -185,7 +185,7 @@ def test_saving_is_due_after_so_many_seconds_and_not_before(tmp_path: Path, monk
     events = trainer.run()
     for seconds, due in ((29.0, False), (1.5, True), (29.0, False), (2.0, True)):
         now[0] += seconds
-        assert checkpointer.keep(run_of(made), trainer, next(events)) == due
+        assert checkpointer.save_if_due(run_of(made), trainer, next(events)) == due
 
 
 def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, mon
     saves = []
     for event in trainer.run():
         now[0] += 0.5
-        if checkpointer.keep(run_of(made), trainer, event):
+        if checkpointer.save_if_due(run_of(made), trainer, event):
             saves.append(event)
     assert isinstance(saves[0], Evaluation)  # the first one at once
     assert isinstance(saves[-1], Finished)
@@ -270,16 +270,16 @@ def test_a_save_that_fails_anywhere_leaves_what_was_there(
             pass
         with monkeypatch.context() as patch:
             break_call(patch, call, number, error)
-            told = complaint(partial(checkpointer.keep, saved.run, trainer, event, now=True))
+            told = complaint(partial(checkpointer.keep, saved.run, trainer, event, force=True))
         if told is None:
             break
         failed += 1
         assert "cannot be written (" in told
         assert not [name for name in names(folder) if name.endswith(".tmp")]
         found, _ = Checkpointer(folder / "m.safetensors", 60).find()
-        assert found.now.progress.step in (20, 22)
+        assert found.current.progress.step in (20, 22)
         for name in ("m.safetensors", "m.jsonl"):
-            assert (folder / name).read_bytes() == before[name] or found.now.progress.step == 22
+            assert (folder / name).read_bytes() == before[name] or found.current.progress.step == 22
         checkpoint.load(folder / "m.safetensors")
         assert outcome(found.trainer(corpus())) == undisturbed
     assert failed >= 3

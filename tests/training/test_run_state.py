@@ -15,7 +15,7 @@ from charrnn import checkpoint
 from charrnn.config import Cell, Precision
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.data.reading import of
+from charrnn.data.corpus_reader import corpus_from_text
 from charrnn.errors import ModelFileError, ResumeError, SettingError
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
@@ -33,7 +33,7 @@ def _one_thread() -> None:
 
 
 def corpus(text: str = LONG) -> Corpus:
-    return of(text, name="test")
+    return corpus_from_text(text, name="test")
 
 
 def plan(text: str = LONG, **given: Any) -> Plan:
@@ -45,7 +45,7 @@ def plan(text: str = LONG, **given: Any) -> Plan:
 
 def run_of(made: Plan, text: str = LONG) -> Run:
     its = corpus(text)
-    return Run.of(made, Overrides(), its)
+    return Run.create(made, Overrides(), its)
 
 
 def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
@@ -65,11 +65,11 @@ class BreaksOff(Trainer):
 
     def _step(self) -> Any:
         event = super()._step()
-        self.stop = self._now.step == self.at and not self.inside
+        self.stop = self._progress.step == self.at and not self.inside
         return event
 
     def _look(self, _: int = 0) -> None:
-        self.stop = self.inside and self._now.step >= self.at
+        self.stop = self.inside and self._progress.step >= self.at
         super()._look()
 
 
@@ -79,8 +79,8 @@ def broken_off(made: Plan, text: str, at: int, *, inside: bool = False) -> Saved
     trainer.at, trainer.inside = at, inside
     *_, finished = trainer.run()
     assert isinstance(finished, Finished)
-    assert finished.reason == "stopped"
-    return from_bytes(to_bytes(SavedRun.of(run_of(made, text), trainer)), Path("run"))
+    assert finished.outcome == "stopped"
+    return from_bytes(to_bytes(SavedRun.capture(run_of(made, text), trainer)), Path("run"))
 
 
 KINDS = [
@@ -95,7 +95,7 @@ KINDS = [
     for precision in ("fp32", "bf16")
     for dropout in (0.0, 0.3)
 ]
-PLACES = [
+MACHINE_SETTINGS = [
     pytest.param(LONG, False, id="mid-epoch"),
     pytest.param(SHORT, False, id="epoch-edge"),
     pytest.param(LONG, True, id="inside-an-evaluation"),
@@ -116,7 +116,7 @@ def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, tex
 
 
 @pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
-@pytest.mark.parametrize(("text", "inside"), PLACES)
+@pytest.mark.parametrize(("text", "inside"), MACHINE_SETTINGS)
 def test_resumed_equals_uninterrupted(
     cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
 ) -> None:
@@ -125,7 +125,7 @@ def test_resumed_equals_uninterrupted(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
-@pytest.mark.parametrize(("text", "inside"), PLACES)
+@pytest.mark.parametrize(("text", "inside"), MACHINE_SETTINGS)
 def test_resumed_equals_uninterrupted_at_every_step(
     cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
 ) -> None:
@@ -134,14 +134,14 @@ def test_resumed_equals_uninterrupted_at_every_step(
 
 @given(st.lists(st.integers(0, STEPS - 1), min_size=2, max_size=5, unique=True).map(sorted))
 @settings(max_examples=5)
-def test_it_may_be_broken_off_as_often_as_it_likes(stops: list[int]) -> None:
+def test_it_may_be_broken_off_as_often_as_it_likes(stop_strings: list[int]) -> None:
     made = plan(SHORT, dropout=0.3)
     trainer = Trainer(corpus(SHORT), made)
-    for stop in stops:
+    for stop in stop_strings:
         if stop:
             for event in trainer.run():
                 trainer.stop = isinstance(event, Step) and event.step == stop
-        saved = from_bytes(to_bytes(SavedRun.of(run_of(made, SHORT), trainer)), Path("run"))
+        saved = from_bytes(to_bytes(SavedRun.capture(run_of(made, SHORT), trainer)), Path("run"))
         trainer = saved.trainer(corpus(SHORT))
     assert outcome(trainer) == outcome(Trainer(corpus(SHORT), made))
 
@@ -174,9 +174,9 @@ def test_what_is_the_same_is_stored_once() -> None:
         trainer = Trainer(corpus(), made)
         for event in trainer.run():
             if isinstance(event, Evaluation if at == 8 else Step) and event.step == at:
-                sizes[at] = len(to_bytes(SavedRun.of(run_of(made), trainer)))
+                sizes[at] = len(to_bytes(SavedRun.capture(run_of(made), trainer)))
                 break
-    parameters = 4 * made.model.parameters(made.distinct)
+    parameters = 4 * made.model_config.num_parameters(made.vocab_size)
     assert sizes[8] < 4.5 * parameters
     assert sizes[7] < 8.5 * parameters
 
@@ -188,7 +188,7 @@ def test_a_finished_run_goes_on_with_a_larger_budget() -> None:
     made = plan()
     trainer = Trainer(corpus(), made)
     outcome(trainer)
-    saved, notes = extend(SavedRun.of(run_of(made), trainer), Overrides(steps=2 * STEPS))
+    saved, notes = extend(SavedRun.capture(run_of(made), trainer), Overrides(steps=2 * STEPS))
     assert notes == ["the budget is 100 steps instead of 50 steps; the schedule stretches with it"]
     on = saved.trainer(corpus())
     steps = [event.step for event in on.run() if isinstance(event, Step)]
@@ -201,8 +201,8 @@ def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> 
     made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
     trainer = Trainer(corpus(noise), made)
     *_, finished = trainer.run()
-    assert finished.reason in ("overfitting", "stuck")
-    saved, _ = extend(SavedRun.of(run_of(made, noise), trainer), Overrides(steps=500))
+    assert finished.outcome in ("overfitting", "stuck")
+    saved, _ = extend(SavedRun.capture(run_of(made, noise), trainer), Overrides(steps=500))
     on = list(saved.trainer(corpus(noise)).run())
     assert sum(isinstance(event, Evaluation) for event in on) >= 4
     assert isinstance(on[-1], Finished)
@@ -223,11 +223,11 @@ def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
 @pytest.mark.parametrize("budget", [{"epochs": 3.0}, {"minutes": 1.0}, {"steps": 60}])
 def test_a_budget_may_be_of_another_kind(budget: dict[str, Any]) -> None:
     saved = extend(broken_off(plan(SHORT), SHORT, 20), Overrides(**budget))[0]
-    train = saved.run.plan.train
+    train = saved.run.plan.train_config
     assert {name: getattr(train, name) for name in ("epochs", "steps", "minutes")} == {
         "epochs": None, "steps": None, "minutes": None, **budget
     }  # fmt: skip
-    assert 0 < saved.now.progress.fraction < 1
+    assert 0 < saved.current.progress.fraction < 1
 
 
 @pytest.mark.parametrize("budget", [{"steps": 20}, {"epochs": 0.3}, {"minutes": 1e-6}])
@@ -238,7 +238,7 @@ def test_a_budget_that_is_spent_is_refused(budget: dict[str, Any]) -> None:
 
 def test_of_two_budgets_the_one_that_is_spent_is_named() -> None:
     saved = broken_off(plan(), LONG, 20)
-    late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=120.0)))
+    late = replace(saved, current=replace(saved.current, progress=replace(saved.current.progress, seconds=120.0)))
     with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, 2 min are behind it"):
         extend(late, Overrides(steps=10_000, minutes=1.0))
 
@@ -247,7 +247,7 @@ def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
     made = plan()
     trainer = Trainer(corpus(), made)
     outcome(trainer)
-    on = extend(SavedRun.of(run_of(made), trainer), Overrides(steps=2 * STEPS))[0].trainer(corpus())
+    on = extend(SavedRun.capture(run_of(made), trainer), Overrides(steps=2 * STEPS))[0].trainer(corpus())
     events = on.run()
     assert any(event.step == STEPS + 3 for event in events)
     on._network.output.bias.data.fill_(float("nan"))
@@ -264,19 +264,19 @@ def test_the_same_budget_again_changes_nothing() -> None:
 def test_minutes_count_what_was_spent_before() -> None:
     made = plan(minutes=1.0, steps=None)
     saved = broken_off(made, LONG, 3)
-    late = replace(saved, now=replace(saved.now, progress=replace(saved.now.progress, seconds=59.9)))
+    late = replace(saved, current=replace(saved.current, progress=replace(saved.current.progress, seconds=59.9)))
     *_, finished = late.trainer(corpus()).run()
-    assert finished.reason == "done"
+    assert finished.outcome == "done"
     assert 60 <= finished.seconds < 70
 
 
 def test_another_machine_is_told_to_be_inexact() -> None:
     saved, notes = extend(broken_off(plan(), LONG, 20), Overrides(threads=2, precision="auto", device="auto"))
-    assert saved.run.plan.train.threads == 2
+    assert saved.run.plan.train_config.threads == 2
     assert "not the same to the last bit" in notes[0]
     assert extend(saved, Overrides(threads=0))[1] == []
     assert (
-        extend(broken_off(plan(engine="native"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train.engine
+        extend(broken_off(plan(engine="native"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train_config.engine
         == "torch"
     )
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from charrnn.config import Engine, ModelConfig, TrainConfig
-from charrnn.data.dataloader import IGNORED
+from charrnn.data.dataloader import IGNORE_INDEX
 from charrnn.rnn import recurrence
 from charrnn.rnn.state import State
-from charrnn.rnn.stream_groups import GROUP
+from charrnn.rnn.stream_groups import GROUP_SIZE
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training import train_step as module
 from charrnn.training.train_step import TrainStep
 
-V, T, B = 11, 6, 2 * GROUP + 3  # three groups
+V, T, B = 11, 6, 2 * GROUP_SIZE + 3  # three groups
 
 
 def step_of(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
@@ -30,7 +30,7 @@ def step_of(dropout: Any = 0.0, seed: int = 0, **train: object) -> TrainStep:
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_a_last_group_of_one_stream_learns_too(engine: Engine) -> None:
-    made, batch = step_of(engine=engine, batch_size=GROUP + 1), GROUP + 1
+    made, batch = step_of(engine=engine, batch_size=GROUP_SIZE + 1), GROUP_SIZE + 1
     ids = np.random.default_rng(0).integers(V, size=(T + 1, batch))
     one, after = made.step(0, ids[:-1], ids[1:], made.network.zero_state(batch), 0.01)
     assert np.isfinite(one)
@@ -44,7 +44,7 @@ def learn(made: TrainStep, steps: int = 3, padded: int = 0) -> tuple[list[float]
         ids = draw.integers(V, size=(T + 1, B))
         targets = ids[1:].copy()
         if padded:
-            targets[-2:, -padded:] = IGNORED
+            targets[-2:, -padded:] = IGNORE_INDEX
         nats, state = made.step(number, ids[:-1], targets, state, 0.01)
         losses.append(nats)
     return losses, state, [parameter.detach().clone() for parameter in made.network.parameters()]
@@ -70,7 +70,7 @@ def test_any_number_of_threads_learns_the_same_to_the_bit(engine: Engine, thread
 @pytest.mark.parametrize("padded", [0, 3])
 def test_groups_learn_what_the_whole_batch_learns(padded: int, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = learn(step_of(), padded=padded)
-    monkeypatch.setattr(module, "groups_of", lambda batch: [slice(0, batch)])
+    monkeypatch.setattr(module, "stream_groups", lambda batch: [slice(0, batch)])
     whole = learn(step_of(), padded=padded)
     assert_near([groups[0], groups[2]], [whole[0], whole[2]])
 
@@ -99,7 +99,7 @@ def test_dropout_differs_between_steps_seeds_and_groups() -> None:
     second, _ = made.step(1, ids, ids, state, 1e-9)
     assert first != second
     hidden = after.layers[1][0]
-    assert not torch.equal(hidden[0], hidden[GROUP])  # the same text in another group, with other units dropped
+    assert not torch.equal(hidden[0], hidden[GROUP_SIZE])  # the same text in another group, with other units dropped
 
 
 def test_the_groups_share_weights_that_are_packed_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_the_average_is_of_the_weights_after_late_steps() -> None:
 
 
 def test_the_gradient_is_that_of_the_mean_loss() -> None:
-    made, ids = step_of(clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
+    made, ids = step_of(grad_clip=0.0, threads=2), np.random.default_rng(0).integers(V, size=(T + 1, B))
     logits, _ = made.network(torch.from_numpy(ids[:-1]), made.network.zero_state(B))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(ids[1:]).flatten())
     grads = torch.autograd.grad(loss, list(made.network.parameters()))

@@ -12,12 +12,12 @@ import torch
 from charrnn import checkpoint
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.data.dataloader import IGNORED
-from charrnn.data.reading import of
+from charrnn.data.corpus_reader import corpus_from_text
+from charrnn.data.dataloader import IGNORE_INDEX
 from charrnn.errors import TrainingError
-from charrnn.evaluation.metrics import carried_nats
-from charrnn.rnn.torch_reader import TorchReader
+from charrnn.evaluation.metrics import mean_nats
 from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.rnn.torch_scorer import TorchScorer
 from charrnn.training import trainer as module
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan, schedule
@@ -30,7 +30,7 @@ EAGER = {"hidden": 64, "learning_rate": 0.01, "validation": 0.3, "evaluations": 
 
 
 def corpus(text: str = TEXT) -> Corpus:
-    return of(text, name="test")
+    return corpus_from_text(text, name="test")
 
 
 def plan(text: str = TEXT, **settings: Any) -> Plan:
@@ -93,7 +93,7 @@ def test_the_state_is_carried_from_chunk_to_chunk_and_starts_again_with_the_epoc
 
     monkeypatch.setattr(module.TrainStep, "step", watched)
     trainer, _ = run(steps=100, patience=0)
-    chunks = trainer._streams.chunks
+    chunks = trainer._loader.steps_per_epoch
     assert 3 < chunks < 99
     zero = [index for index, size in enumerate(given_states) if size == 0]
     assert zero == list(range(0, 100, chunks))
@@ -112,12 +112,12 @@ def test_the_budget_in_steps_is_kept_to_the_step() -> None:
     _, events = run(steps=17)
     assert sum(isinstance(event, Step) for event in events) == 17
     assert isinstance(events[-1], Finished)
-    assert events[-1].reason == "done"
+    assert events[-1].outcome == "done"
 
 
 def test_the_budget_in_epochs_reads_every_character_so_many_times() -> None:
     trainer, events = run(epochs=2.0, patience=0)
-    assert sum(isinstance(event, Step) for event in events) == 2 * trainer._streams.chunks
+    assert sum(isinstance(event, Step) for event in events) == 2 * trainer._loader.steps_per_epoch
     assert evaluations(events)[-1].epoch == pytest.approx(2)
 
 
@@ -134,7 +134,7 @@ def test_the_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch
 def test_a_budget_in_steps_ends_a_run_that_has_minutes_left() -> None:
     _, events = run(minutes=60, steps=7)
     assert sum(isinstance(event, Step) for event in events) == 7
-    assert events[-1].reason == "done"
+    assert events[-1].outcome == "done"
 
 
 def test_evaluations_are_spread_evenly_and_one_closes_the_run() -> None:
@@ -151,10 +151,10 @@ def test_stopping_ends_after_the_step_at_hand_with_a_model() -> None:
             trainer.stop = True
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert (finished.reason, finished.step) == ("stopped", 3)
+    assert (finished.outcome, finished.step) == ("stopped", 3)
     assert finished.validation_nats is None  # which would have taken its time
     np.testing.assert_equal(trainer.checkpoint.tensors, trainer.latest()[1])
-    assert trainer.checkpoint.training["ended"] == "stopped"
+    assert trainer.checkpoint.training["outcome"] == "stopped"
 
 
 def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -> None:
@@ -164,19 +164,19 @@ def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -
         if isinstance(event, Step) and event.step == 300:
             trainer.stop = True
     last, average = trainer.snapshot().part("weights"), trainer.latest()[1]
-    ids, network = corpus(text).split(6000)[1], CharRNN(trainer._plan.model, len(set(text)))
+    ids, network = corpus(text).split(6000)[1], CharRNN(trainer._plan.model_config, len(set(text)))
     nats = []
     for tensors in (last, average):
         network.load_tensors(tensors)
-        nats.append(carried_nats(TorchReader(network), ids))
+        nats.append(mean_nats(TorchScorer(network), ids))
     assert nats[1] < nats[0]
 
 
 def test_before_its_first_step_a_run_has_the_weights_that_it_starts_from() -> None:
-    other = CharRNN(plan().model, len(set(TEXT)))
+    other = CharRNN(plan().model_config, len(set(TEXT)))
     other.initialize(seed=7)
     trainer = Trainer(corpus(), plan(steps=5))
-    trainer.start_from(other.tensors())
+    trainer.load_weights(other.tensors())
     np.testing.assert_equal(trainer.checkpoint.tensors, other.tensors())
 
 
@@ -184,7 +184,7 @@ def test_overfitting_ends_the_run_early_with_the_best_model() -> None:
     trainer, events = run(NOISE, steps=4000, **EAGER, patience=4)
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert finished.reason == "overfitting"
+    assert finished.outcome == "overfitting"
     assert finished.step < 4000
     known = [event.validation_nats for event in evaluations(events)]
     assert min(known) < known[-1]
@@ -200,18 +200,18 @@ def test_without_patience_it_goes_on_to_the_end() -> None:
 def test_the_closing_figure_is_that_of_the_model_it_keeps(precision: str) -> None:
     trainer, events = run(steps=60, precision=precision)
     kept = trainer.checkpoint
-    network = CharRNN(kept.model, len(kept.vocabulary))
+    network = CharRNN(kept.model_config, len(kept.vocabulary))
     network.load_tensors(kept.tensors)
     _, validation = corpus().split(len(TEXT) - int(0.9 * len(TEXT)))
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert finished.validation_nats == pytest.approx(carried_nats(TorchReader(network), validation), abs=1e-6)
+    assert finished.validation_nats == pytest.approx(mean_nats(TorchScorer(network), validation), abs=1e-6)
     assert kept.training["validation_nats"] == finished.validation_nats
 
 
 def test_the_record_says_how_far_it_came_and_why_it_ended() -> None:
     record = run(steps=9)[0].checkpoint.training
-    assert (record["steps"], record["ended"]) == (9, "done")
+    assert (record["steps"], record["outcome"]) == (9, "done")
 
 
 def test_the_late_gain_is_what_the_last_fifth_of_a_run_bettered() -> None:
@@ -223,7 +223,7 @@ def test_the_late_gain_is_what_the_last_fifth_of_a_run_bettered() -> None:
 
 def test_a_loss_that_stands_still_is_not_called_overfitting() -> None:
     _, events = run("a" * 3000, steps=400, evaluations=100, patience=3)
-    assert events[-1].reason == "stuck"
+    assert events[-1].outcome == "stuck"
 
 
 def test_weights_that_are_no_numbers_are_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,8 @@ def test_the_validation_text_is_never_trained_on() -> None:
     seen = TEXT[: len(TEXT) // 2]
     text = seen + seen.swapcase()
     trainer, _ = run(text, steps=20, validation=0.5)
-    chunks = [trainer._streams.chunk(step) for step in range(2 * trainer._streams.chunks)]
-    read = {symbol for inputs, targets in chunks for symbol in np.unique([inputs, targets]).tolist()} - {IGNORED}
+    chunks = [trainer._loader.get_batch(step) for step in range(2 * trainer._loader.steps_per_epoch)]
+    read = {symbol for inputs, targets in chunks for symbol in np.unique([inputs, targets]).tolist()} - {IGNORE_INDEX}
     assert read == set(corpus(text).vocabulary.encode(seen).tolist())
 
 
@@ -322,7 +322,7 @@ def test_tiny_texts_train(text: str) -> None:
 def test_the_gradient_is_clipped() -> None:
     one, other = (run(steps=1, clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
     # AdamW's first step is learning_rate * g / (|g| + 1e-8): a gradient clipped far below 1e-8 hardly moves a weight
-    start = CharRNN(plan().model, len(set(TEXT)))
+    start = CharRNN(plan().model_config, len(set(TEXT)))
     start.initialize(0)
     moved = [
         np.abs(trainer.checkpoint.tensors["output.bias"] - start.tensors()["output.bias"]).max()
@@ -345,8 +345,8 @@ def test_the_schedule_rises_then_falls_to_nothing() -> None:
 def test_dropout_is_on_while_training_and_off_while_measuring() -> None:
     wild, calm = run(steps=1, dropout=0.5), run(steps=1, dropout=0.0)
     assert evaluations(wild[1])[0].train_nats != evaluations(calm[1])[0].train_nats
-    again = Trainer(corpus(), replace(plan(steps=1), model=replace(plan().model, dropout=0.5)))
-    again._now = replace(again._now, nats_count=1)
+    again = Trainer(corpus(), replace(plan(steps=1), model_config=replace(plan().model_config, dropout=0.5)))
+    again._progress = replace(again._progress, nats_count=1)
     first = again._evaluate().validation_nats
-    again._now = replace(again._now, nats_count=1)
+    again._progress = replace(again._progress, nats_count=1)
     assert again._evaluate().validation_nats == first

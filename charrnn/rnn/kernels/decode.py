@@ -28,7 +28,7 @@ _PARAMETERS: Parameters = {
     "above": I8, "above_scales": F32, "above_biases": F32,
     "output": I8, "output_scales": F32, "output_biases": F32,
     "penalties": F32, "hidden": F32, "carried": F32, "codes": I16, "arriving": F32, "reading": I64,
-    "given": I64, "uniforms": F64, "temperatures": F64, "logits": F32, "sums": F64, "chosen": I64, "gaps": F64,
+    "forced_ids": I64, "uniforms": F64, "temperatures": F64, "logits": F32, "sums": F64, "chosen": I64, "gaps": F64,
     "totals": F64,
 }  # fmt: skip
 
@@ -54,8 +54,8 @@ def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
         codes: (2, L, S, H), the hidden state in integers, and room for the next.
         arriving: (S, G * LANES), workspace.
         reading: (S,), the ids that are read first; overwritten.
-        given: (T, S), ids to be read after each step; where they are negative, an id is chosen.
-        uniforms: (T, S), random numbers for the choices.
+        forced_ids: (T, S), ids to be read after each step; where they are negative, an id is chosen.
+        uniforms: (T, S), random numbers for the decode_inputs.
         temperatures: (T, S).
         logits: (S, W), filled with those after the last step.
         sums: (W,), workspace.
@@ -146,12 +146,12 @@ def _build(cell: Cell, target: Target) -> ir.Module:
 
 
 def _choose_next(f: Function, step: Index, stream: Index) -> None:
-    """Write what a stream reads next: what is given, or an id that is chosen."""
+    """Write what a stream reads next: what is forced_ids, or an id that is chosen."""
     width, place = f["width"], step * f["streams"] + stream
     logits, penalties = f["logits"].at(stream * width), f["penalties"]
-    reading, given = f["reading"].at(stream), f["given"].at(place).index()
-    reading.store(given)
-    with f.when(given.compare("<", 0)):
+    reading, forced_ids = f["reading"].at(stream), f["forced_ids"].at(place).index()
+    reading.store(forced_ids)
+    with f.when(forced_ids.compare("<", 0)):
         uniform, temperature = f["uniforms"].at(place).number(), f["temperatures"].at(place).number()
         index = choose(f, Scores(logits, penalties.at(width), width), uniform, temperature, f["sums"])
         index = index.at_most(f["vocab_size"] - 1)  # there is such a row even if logits are NaN

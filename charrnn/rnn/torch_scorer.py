@@ -12,12 +12,12 @@ from torch.nn import functional
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Precision
 from charrnn.rnn.state import State
-from charrnn.rnn.stream_groups import groups_of, torch_team
+from charrnn.rnn.stream_groups import stream_groups, torch_worker_pool
 from charrnn.rnn.torch_rnn import CharRNN
 
 
-class TorchReader:
-    """The network in torch; see `charrnn.rnn.backend.Reader`.
+class TorchScorer:
+    """The network in torch; see `charrnn.rnn.backend.Scorer`.
 
     Args:
         network: on any device, with any backend.
@@ -27,18 +27,18 @@ class TorchReader:
 
     def __init__(self, network: CharRNN, threads: int = 1, precision: Precision = "fp32") -> None:
         self._network, self._device = network, network.output.weight.device
-        self.vocab_size, self.boundary = network.vocab_size, network.boundary
+        self.vocab_size, self.boundary_id = network.vocab_size, network.boundary_id
         self._precision = precision
-        self._team = torch_team(threads) if self._device.type == "cpu" else None
+        self._workers = torch_worker_pool(threads) if self._device.type == "cpu" else None
 
     def zero_state(self, batch: int) -> State:
         """Return the state of B streams before their first character."""
         return _in_numpy(self._network.zero_state(batch))
 
-    def read(
+    def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
     ) -> tuple[NDArray[np.floating], State]:
-        """Read T characters of B streams; see `charrnn.rnn.backend.Reader.read`."""
+        """Read T characters of B streams; see `charrnn.rnn.backend.Scorer.score`."""
 
         def step(streams: slice) -> tuple[NDArray[np.floating], State]:
             before = state.select(streams).map(self._tensor)
@@ -48,19 +48,19 @@ class TorchReader:
             loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
             return loss.view(wanted.shape).cpu().numpy(), _in_numpy(after)
 
-        if self._team is None:
+        if self._workers is None:
             return step(slice(None))
-        parts = self._team.run([partial(step, streams) for streams in groups_of(inputs.shape[1])])
+        parts = self._workers.run([partial(step, streams) for streams in stream_groups(inputs.shape[1])])
         return np.concatenate([nats for nats, _ in parts], axis=1), State.join([after for _, after in parts])
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def torch_reader(model: Checkpoint, device: str = "cpu", threads: int = 1) -> TorchReader:
+def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> TorchScorer:
     """Return a model's network with the backend that reads fastest: on a CPU the compiled kernels."""
     vocabulary = model.vocabulary
-    network = CharRNN(model.model, len(vocabulary), vocabulary.boundary).to(device)
+    network = CharRNN(model.model_config, len(vocabulary), vocabulary.boundary_id).to(device)
     network.load_tensors(model.tensors)
     network.native = device == "cpu"
     try:
@@ -68,7 +68,7 @@ def torch_reader(model: Checkpoint, device: str = "cpu", threads: int = 1) -> To
             network(torch.zeros(1, 1, dtype=torch.long, device=device), network.zero_state(1))
     except ImportError:  # nothing can be compiled here
         network.native = False
-    return TorchReader(network, threads)
+    return TorchScorer(network, threads)
 
 
 def autocast(device: str, precision: Precision) -> torch.autocast:

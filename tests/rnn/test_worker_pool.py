@@ -6,20 +6,20 @@ import threading
 import pytest
 import torch
 
-from charrnn.rnn.stream_groups import GROUP, groups_of, torch_team
-from charrnn.rnn.thread_team import ThreadTeam
+from charrnn.rnn.stream_groups import GROUP_SIZE, stream_groups, torch_worker_pool
+from charrnn.rnn.worker_pool import WorkerPool
 
 
-@pytest.mark.parametrize("batch", [1, GROUP - 1, GROUP, GROUP + 1, 5 * GROUP])
+@pytest.mark.parametrize("batch", [1, GROUP_SIZE - 1, GROUP_SIZE, GROUP_SIZE + 1, 5 * GROUP_SIZE])
 def test_groups_are_as_large_as_they_can_be_and_hold_every_stream_once(batch: int) -> None:
-    groups = groups_of(batch)
+    groups = stream_groups(batch)
     assert [stream for group in groups for stream in range(batch)[group]] == list(range(batch))
-    assert all(len(range(batch)[group]) == GROUP for group in groups[:-1])
+    assert all(len(range(batch)[group]) == GROUP_SIZE for group in groups[:-1])
 
 
 def test_results_come_in_the_order_of_the_work_from_threads_that_run_at_once() -> None:
     both = threading.Barrier(2, timeout=30)
-    assert ThreadTeam(2).run([lambda place=place: (both.wait(), place)[1] for place in range(4)]) == [0, 1, 2, 3]
+    assert WorkerPool(2).run([lambda place=place: (both.wait(), place)[1] for place in range(4)]) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -30,19 +30,19 @@ def test_torch_computes_undivided_whoever_asks(threads: int) -> None:
     def work() -> tuple[int, float]:
         return torch.get_num_threads(), float((tiny * 1e-3).sum())
 
-    assert torch_team(threads).run([work, work]) == [(1, 0.0)] * 2
+    assert torch_worker_pool(threads).run([work, work]) == [(1, 0.0)] * 2
     assert torch.get_num_threads() == before
 
 
 def test_an_error_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        ThreadTeam(2).run([lambda: 1, lambda: 1 // 0])
+        WorkerPool(2).run([lambda: 1, lambda: 1 // 0])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_team_that_was_used_before_a_fork_works_after_it() -> None:
-    team = ThreadTeam(2)
+    team = WorkerPool(2)
     assert team.run([lambda: 1, lambda: 2]) == [1, 2]
     child = os.fork()
     if child == 0:

@@ -8,7 +8,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-class ThreadTeam:
+class WorkerPool:
     """Some threads, started when they are first needed, and again after a fork.
 
     Args:
