@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from charrnn.version import __version__
 
-_HOMES = {
+_MODULES = {
     "CharrnnError": "charrnn.errors",
     "Model": "charrnn.api",
     "Score": "charrnn.api",
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

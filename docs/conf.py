@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from charrnn.config.settings import setting_of
+from charrnn.config.settings import get_setting
 from charrnn.version import __version__
 
 project = "charrnn"
@@ -46,7 +46,7 @@ def add_fields(app: Sphinx, what: str, name: str, obj: Any, options: object, lin
         return
     source = inspect.getsource(obj)
     for field_name, field in fields.items():
-        setting = None if field is None else setting_of(field)
+        setting = None if field is None else get_setting(field)
         comment = re.search(rf"^ +{field_name}: .*?  # (.*)", source, flags=re.MULTILINE)
         described = setting.option.help if setting and setting.option else comment[1] if comment else ""
         lines.append(f":ivar {field_name}: {described}")

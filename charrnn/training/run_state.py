@@ -236,6 +236,7 @@ def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
     try:
         plan = dict(header["plan"])
         plan["model_config"] = ModelConfig(**plan["model_config"])
+        plan["train_config"] = TrainConfig(**plan["train_config"])
         plan["notes"] = tuple(plan["notes"])
         read_config = ReadConfig(**header["read_config"])
         vocabulary = Vocabulary(header["vocabulary"], read_config.unit)
