@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from charrnn.checkpoint import Checkpoint
 
 
+EXAMPLES = """
+charrnn info                                         # the newest model
+charrnn info book --json | python -m json.tool       # for programs
+"""
+
+
 def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> None:
-    """Show what a model is, how it was trained and what it knows."""
+    """Show the network, vocabulary and training record of a model."""
     from charrnn import checkpoint
 
     path = checkpoint.find(model)

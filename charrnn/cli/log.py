@@ -23,17 +23,23 @@ Line = Mapping[str, Any]
 Curves = dict[str, tuple[list[int], list[float]]]  # steps and bits per character, by what they are of
 
 
+EXAMPLES = """
+charrnn log                                          # the newest model
+charrnn log book -o curve.svg                        # the learning curve as a picture
+"""
+
+
 def log(
     model: options.ModelOrNewest = None,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Save the curve as a .png or .svg instead of drawing it."),
+        typer.Option("-o", "--out", metavar="FILE", help="Save the learning curve as .png or .svg."),
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Show how a run went: each evaluation, and the learning curve.
+    """Show the evaluations and the learning curve of a training run.
 
-    Reads NAME.jsonl beside the model, which holds one JSON object per evaluation.
+    The evaluations are stored in NAME.jsonl beside the model, as one JSON object per line.
     """
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
