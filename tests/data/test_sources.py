@@ -5,20 +5,21 @@ import lzma
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from charrnn.data import sources
 from charrnn.data.sources import File
 from charrnn.errors import CorpusError, SettingError
 
+ZSTD = sources.zstd()
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "bzip2": bz2.compress,
-    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "zstd": partial(ZSTD.compress, options={ZSTD.CompressionParameter.checksum_flag: 1}),
 }
 
 
