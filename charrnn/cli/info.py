@@ -1,27 +1,42 @@
 """``charrnn info``: what is this model file."""
 
 import json
+import os
+import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli import corpus_options, options
-from charrnn.cli.console import emit, printable
+from charrnn.cli.console import Console, emit, printable
 from charrnn.errors import ModelFileError
 from charrnn.units import bits
+from charrnn.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from charrnn.checkpoint import Checkpoint
 
+PACKAGES = ("torch", "numpy", "llvmlite", "safetensors", "typer")  # whose versions a bug report needs
+
 
 def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> None:
-    """Show what a model is, how it was trained and what it knows."""
+    """Show what a model is, how it was trained and what it knows.
+
+    Without a model, show the versions of charrnn and its packages, and the machine.
+    """
     from charrnn import checkpoint
 
-    path = checkpoint.find(model)
+    try:
+        path = checkpoint.find(model)
+    except ModelFileError as error:
+        if model is not None:
+            raise
+        Console().line(str(error))
+        _show_environment(json_=json_)
+        return
     loaded = checkpoint.load(path)
     size = path.stat().st_size
     if json_:
@@ -33,6 +48,7 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
             "vocabulary": None if loaded.reading.unit == "byte" else _characters(loaded),
             "reading": asdict(loaded.reading),
             "training": loaded.training,
+            "environment": _environment(),
         }
         emit(json.dumps(facts) + "\n")
         return
@@ -42,6 +58,39 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         raise ModelFileError(str(path), "holds a training record that is not ours", "train again") from None
     for name, value in lines:
         emit(f"{name:<12}{printable(value)}\n")
+
+
+def _show_environment(*, json_: bool) -> None:
+    environment = _environment()
+    if json_:
+        emit(json.dumps({"environment": environment}) + "\n")
+        return
+    for name, value in environment.items():
+        emit(f"{name:<12}{printable(str(value or 'not installed'))}\n")
+
+
+def _environment() -> dict[str, str | int | None]:
+    """Return the versions and the machine that a bug report needs. Imports no package to learn its version."""
+    from charrnn.rnn.costs import processor_name
+
+    return {
+        "charrnn": __version__,
+        "python": platform.python_version(),
+        **{package: _version_of(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
