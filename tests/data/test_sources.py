@@ -13,6 +13,7 @@ import pytest
 from charrnn.data import sources
 from charrnn.data.sources import File
 from charrnn.errors import CorpusError, SettingError
+from tests.conftest import POSIX
 
 ZSTD = sources.zstd()
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -78,6 +79,7 @@ def test_a_loop_of_directories_ends() -> None:
     assert found("poems", glob="**/*") == [str(Path("poems", "a.txt"))]
 
 
+@POSIX
 def test_what_is_no_file_in_a_directory_is_passed_by() -> None:
     write("poems/a.txt")
     os.mkfifo("poems/b.txt")
@@ -164,6 +166,7 @@ def test_a_missing_file_is_named(path: str) -> None:
     assert "no such file" in error.reason
 
 
+@POSIX
 def test_a_link_to_itself_is_told() -> None:
     os.symlink("loop", "loop")
     assert "symbolic links" in refusal("loop").reason
