@@ -10,6 +10,7 @@ CharrnnError                    something a user can understand and mend
 ├── ResumeError                 a run that cannot go on as it was asked to
 ├── UnknownCharacterError       a text holds characters that the model never saw
 ├── DownloadError               a named corpus could not be fetched whole
+├── MissingPackageError         an optional package that is not installed
 └── TrainingError               the training itself failed (a loss that is no number)
 
 Everything else that escapes is a defect of ours. Knows nothing of the rest of the package.
@@ -75,6 +76,10 @@ class UnknownCharacterError(CharrnnError):
 
 class DownloadError(CharrnnError):
     """A named corpus could not be fetched whole and as it should be; the subject is its address."""
+
+
+class MissingPackageError(CharrnnError):
+    """An optional package is not installed; the subject is the option that needs it."""
 
 
 class TrainingError(CharrnnError):

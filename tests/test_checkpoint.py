@@ -20,7 +20,7 @@ from charrnn.config import Cell
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import FileError, ModelFileError
 from charrnn.io import container
-from tests.conftest import make_checkpoint
+from tests.conftest import POSIX, make_checkpoint
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -150,6 +150,7 @@ def test_a_symbolic_link_stays_one(tiny: Checkpoint, tmp_path: Path) -> None:
     checkpoint.load(tmp_path / "real.safetensors")
 
 
+@POSIX
 def test_nothing_but_a_regular_file_is_written_to(tiny: Checkpoint, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", Path("/dev/null"), tmp_path):
@@ -209,6 +210,7 @@ def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@POSIX
 @pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
 def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
     with pytest.raises(FileError, match=r"is no name for a file|is not a regular file"):

@@ -103,7 +103,9 @@ def is_run_here(example: Example) -> bool:
     if example.language == "python":
         return True
     command = shortened(example.source)
-    return bool(command) and not command.startswith((*ELSEWHERE, *["charrnn bench"] * (example.page == "docs/cli.md")))
+    return bool(command) and not command.startswith(
+        (*ELSEWHERE, *["charrnn bench"] * (example.page == "docs/cli.md"))
+    )
 
 
 EXAMPLES = list(filter(is_run_here, examples()))

@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import write_stdout
-from charrnn.errors import FileError, SettingError
+from charrnn.errors import FileError, MissingPackageError, SettingError
 from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
@@ -43,6 +44,9 @@ def log(
     """
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
+    if out is not None and find_spec("matplotlib") is None:
+        reason = "a picture needs matplotlib, which is not installed"
+        raise MissingPackageError("--out", reason, "run: pip install 'charrnn-cli[plot]'")
     from charrnn import checkpoint
     from charrnn.io import atomic_io
     from charrnn.training.checkpointing import log_path

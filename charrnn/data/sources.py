@@ -5,6 +5,7 @@ Knows nothing about what they mean; ``decoding.py`` makes text of them.
 
 import bz2
 import gzip
+import importlib
 import lzma
 import os
 import re
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, Protocol
 
 from charrnn.config import GLOB as GLOB
@@ -29,7 +31,6 @@ _MAGIC = (  # how a file of a kind begins, and by what it is known for sure
 )  # fmt: skip
 _LONGEST_MARK = 10  # bytes
 _MIN_READ = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
-_ZSTD_PIECE = 4096  # packed bytes taken at once, of which some thousand times as many may come
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def open_file(file: File, advance: Callable[[int], object] = lambda size: None) 
             kind = next((kind for _, mark, kind in _MAGIC if re.match(mark, packed.head)), "")
             try:
                 yield _unpacked(kind, packed)
-            except (EOFError, lzma.LZMAError, zlib.error, _CorruptError, gzip.BadGzipFile) as error:
+            except _unpacking_errors(kind) as error:
                 raise _damaged(file, kind, error) from None
             except OSError as error:
                 if error.errno is None:  # as bz2 says it
@@ -204,43 +205,21 @@ def _unpacked(kind: str, packed: Any) -> Readable:
         "gzip": lambda: gzip.GzipFile(fileobj=packed, mode="rb"),
         "xz": lambda: lzma.LZMAFile(packed),  # noqa: SIM115  # as far as its file is
         "bzip2": lambda: bz2.BZ2File(packed),
-        "zstd": lambda: _Zstd(packed),
+        "zstd": lambda: zstd().ZstdFile(packed),
     }
     reader: Readable = unpackers[kind]() if kind else packed
     return reader
 
 
-class _CorruptError(Exception):
-    """What is compressed cannot be unpacked."""
+def _unpacking_errors(kind: str) -> tuple[type[Exception], ...]:
+    """Return the exceptions that damaged data raises."""
+    zstd_errors = (zstd().ZstdError,) if kind == "zstd" else ()
+    return EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *zstd_errors
 
 
-class _Zstd:
-    """A zstd stream unpacked. Python's own comes with 3.14, and the reader of its elder takes a cut for the end."""
-
-    def __init__(self, packed: _PeekedFile) -> None:
-        import zstandard
-
-        self._packed, self._error = packed, zstandard.ZstdError
-        self._begin = zstandard.ZstdDecompressor().decompressobj
-        self._frame = self._begin()
-        self._left = b""
-
-    def read(self, size: int, /) -> bytes:
-        while not self._left:
-            data = self._frame.unused_data if self._frame.eof else b""
-            data = data or self._packed.read(_ZSTD_PIECE)
-            if not data:
-                if not self._frame.eof:
-                    raise EOFError("it ends too early")
-                return b""
-            if self._frame.eof:
-                self._frame = self._begin()
-            try:
-                self._left = self._frame.decompress(data)
-            except self._error as error:
-                raise _CorruptError(str(error)) from None
-        taken, self._left = self._left[:size], self._left[size:]
-        return taken
+def zstd() -> ModuleType:
+    """Return Python's zstd module, or its backport before Python 3.14."""
+    return importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 def _damaged(file: File, kind: str, error: Exception) -> CorpusError:

@@ -7,6 +7,7 @@ process's own, and a mapped file that somebody cuts short ends the process. Know
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -232,13 +233,14 @@ def available_memory() -> int:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if sys.platform != "win32":
+        with suppress(OSError, ValueError):
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return 1 << 30
 
 
 def _bytes(ids: NDArray[Any]) -> memoryview:
-    return memoryview(ids).cast("B")  # type: ignore[arg-type]  # arrays are buffers
+    return ids.data.cast("B")
 
 
 def _status(file: IO[bytes]) -> tuple[int, int]:

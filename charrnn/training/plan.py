@@ -90,8 +90,8 @@ class Plan:
         budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
             f"{sizes}; {train.batch_size} streams of {train.seq_length} characters a step, "
-            f"dropout {model.dropout:g}, learning rate {train.learning_rate:.2g}, {train.precision} on {train.device}; {budget}, "
-            f"{format_duration(self.seconds)}"
+            f"dropout {model.dropout:g}, learning rate {train.learning_rate:.2g}, "
+            f"{train.precision} on {train.device}; {budget}, {format_duration(self.seconds)}"
         )
 
 
@@ -118,7 +118,7 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
     batch, length = _fit_batch(targets, train, overrides)
     if (overrides.batch_size or batch) > batch or (overrides.seq_length or length) > length:
         notes.append(
-            f"reduced to --batch-size {batch} --seq-length {length}, since the text has {characters:,} characters only"
+            f"reduced to --batch-size {batch} --seq-length {length}, as the text has only {characters:,} characters"
         )
     train = replace(train, batch_size=batch, seq_length=length)
 

@@ -13,6 +13,7 @@ from charrnn.generation.batch import SampledCharacter
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # pexpect forks, and torch has threads
 LONG = "The quick brown fox jumps over the lazy dog.\n" * 20
 
 

@@ -20,6 +20,7 @@ from charrnn.data.token_store import FileTokens
 from charrnn.data.token_view import TokenView
 from charrnn.data.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 from charrnn.errors import CorpusError, FileError, UnknownCharacterError
+from tests.conftest import POSIX
 
 ANY_CHARACTER = st.characters(exclude_categories=("Cs",))
 ANY_TEXT = st.text(ANY_CHARACTER, min_size=2)
@@ -360,6 +361,7 @@ def test_a_cache_that_somebody_writes_to_stops_the_run(cache: TokenCache) -> Non
         text_of(made)
 
 
+@POSIX
 def test_a_cache_that_is_deleted_does_no_harm_to_whoever_reads_it(cache: TokenCache) -> None:
     write("a.txt", TEXT)
     made = read("a.txt", cache=cache)
