@@ -266,7 +266,7 @@ BAD_MODELS = {
     "deep": (lambda model: foreign({}, {"charrnn": "[" * 100_000}), "is damaged"),
     "the future's": (
         lambda model: container.to_bytes(replace(container.MODEL, format=9), {}, {}),
-        f"has file format 9, this charrnn reads {container.MODEL.format}",
+        f"has file format 9, but this charrnn reads format {container.MODEL.format}",
     ),
 }
 
@@ -327,7 +327,7 @@ def test_a_model_of_torch_save_is_not_executed_and_told_apart(charrnn: Charrnn, 
     [
         ("checkpoints", "is a directory, not a model"),
         (".", "is a directory, not a model"),
-        ("nobody", "no such file, nor checkpoints/nobody.safetensors"),
+        ("nobody", "no such file (also tried checkpoints/nobody.safetensors)"),
         ("nobody.safetensors", "no such file"),
         ("no/body", "no such file"),
         ("corpus.txt/tiny", "no such file"),
@@ -344,7 +344,7 @@ def test_what_is_no_model_is_named_with_the_reason(charrnn: Charrnn, folder: Pat
 def test_a_folder_without_models_says_how_to_make_one(charrnn: Charrnn, tmp_path: Path) -> None:
     error = error_of(charrnn("sample"))
 
-    assert (error["what"], error["reason"]) == ("checkpoints", "no model in it")
+    assert (error["what"], error["reason"]) == ("checkpoints", "contains no model")
     assert "charrnn train" in error["advice"]
 
 
@@ -364,7 +364,7 @@ def test_a_model_is_not_overwritten_without_force(charrnn: Charrnn, folder: Path
 def test_a_model_needs_the_name_of_a_file(charrnn: Charrnn, folder: Path, out: str) -> None:
     before = files(folder)
 
-    assert error_of(charrnn("train", "corpus.txt", "-o", out))["reason"] == "is no name for a file"
+    assert error_of(charrnn("train", "corpus.txt", "-o", out))["reason"] == "is not a file name"
     assert files(folder) == before
 
 
