@@ -24,8 +24,8 @@ _SPLIT_SEED = 0  # constant, so the validation documents do not depend on the se
 class Corpus:
     """A text as ids.
 
-    The stored ids number the symbols in the order of their first occurrence. The vocabulary maps them to the ids that
-    the network reads.
+    The stored ids number the symbols in the order of first occurrence, because the vocabulary is not known while the
+    text is read. A table converts them to the ids of the vocabulary.
     """
 
     name: str  # default name of a model trained on this text
@@ -35,9 +35,7 @@ class Corpus:
     counts: Mapping[str, int]  # occurrences of each symbol, in the order of the stored ids
     vocabulary: Vocabulary
     sha256: str  # digest of the text in UTF-8, or of the bytes
-    document_starts: NDArray[
-        np.int64
-    ]  # positions of document starts, or of every 2^k-th one; empty without documents
+    document_starts: NDArray[np.int64]  # recorded positions, see `DocumentStarts`; empty without documents
     num_documents: int = 0
     longest_document: int = 0  # length in symbols
     decoding_stats: DecodingStats = field(default_factory=DecodingStats)

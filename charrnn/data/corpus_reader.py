@@ -114,14 +114,14 @@ def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = 
 
 
 class _BackgroundDigest:
-    """SHA-256, computed in another thread."""
+    """A SHA-256 digest that is computed in another thread."""
 
     def __init__(self) -> None:
         self._hash, self._pool = hashlib.sha256(), ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
     def update(self, data: bytes) -> None:
-        """Add bytes. Waits for the previous call, so at most one block is in memory."""
+        """Add bytes. Waits until the previous ones are hashed."""
         self._wait()
         if len(data) < _MIN_BATCH:
             self._hash.update(data)
@@ -141,7 +141,7 @@ class _BackgroundDigest:
 
 
 class _CorpusEncoder:
-    """Encodes pieces of text and writes their ids."""
+    """Encoder of a text that arrives in pieces. It also computes the digest and the document starts."""
 
     def __init__(self, config: ReadConfig, writer: TokenWriter, filter_text: Callable[[str], str] = str) -> None:
         self.config, self.writer, self._filter_text = config, writer, filter_text

@@ -21,7 +21,7 @@ LOOKAHEAD_STEPS = 1024  # time steps that are read from the text at once
 
 
 class StreamLoader:
-    """Loads batches of a text of n >= 2 ids.
+    """Loader of batches from a text of n >= 2 ids.
 
     Args:
         text: The ids.

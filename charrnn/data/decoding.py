@@ -31,7 +31,7 @@ class DecodingStats:
 
 
 class TextDecoder:
-    """Decodes one file.
+    """Incremental decoder of one file.
 
     Args:
         config: How to read the text.

@@ -14,14 +14,14 @@ from charrnn.config import ReadConfig, Unit
 from charrnn.data.decoding import clean_text
 from charrnn.data.vocabulary import BOUNDARY, code_points
 
-MAX_STARTS = 1 << 20  # document starts that are recorded; of more documents, only every 2^k-th start is recorded
+MAX_STARTS = 1 << 20  # document starts that are recorded at most
 _NO_ID = 255  # in the table of Latin-1 characters: no stored id
 _SLICE = 1 << 14  # characters that are encoded at once
 _MIN_PAIR_COUNT = 1 << 14  # ids for which counting pairs is faster
 
 
 class BoundaryMarker:
-    """Marks the beginning and the end of documents in the text.
+    """Marker of the beginnings and ends of documents in a text.
 
     Args:
         config: How documents are separated.
@@ -61,7 +61,7 @@ class BoundaryMarker:
 
 
 class Encoder:
-    """Converts text to stored ids, and counts them. Consecutive boundaries become one.
+    """Incremental encoder from text to stored ids. Consecutive boundaries become one.
 
     Args:
         unit: Unit of the text. Bytes are given as the characters with their values.
@@ -154,7 +154,7 @@ def _count(ids: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 class DocumentStarts:
-    """Positions where documents begin. Of very many documents, only every 2^k-th start is recorded.
+    """Positions where documents begin. Of more than `MAX_STARTS` documents, only every 2nd, 4th, 8th ... is recorded.
 
     Attributes:
         num_documents: Number of documents.
@@ -163,7 +163,7 @@ class DocumentStarts:
 
     def __init__(self) -> None:
         self.num_documents, self.longest_document = 0, 0
-        self._stride = 1  # every how many starts one is recorded
+        self._stride = 1  # every n-th start is recorded
         self._parts: list[NDArray[np.int64]] = []
         self._num_recorded = 0
         self._last: int | None = None  # position of the last boundary

@@ -26,7 +26,7 @@ _ESCAPE = "charrnn.escape"
 class LineFragment(NamedTuple):
     """A line, or a part of a very long line."""
 
-    data: bytes  # in UTF-8 unless the file is not, without the line feed
+    data: bytes  # the line in UTF-8 without the line feed; invalid bytes as in the file
     last: bool = True  # whether the line ends here
     closed: bool = True  # whether a line feed ends the line; the last line of a file may have none
 
@@ -39,7 +39,7 @@ class Lines:
         max_fragment: Approximate maximum size of a fragment in bytes; None does not split lines.
         encoding: Encoding of the file. None is UTF-8, or what the byte order mark says. Lines are converted to UTF-8.
             Bytes that are invalid in the encoding stay as they are.
-        raw: Whether to ignore byte order marks and convert nothing.
+        raw: Whether to return the bytes as they are, including a byte order mark.
 
     Attributes:
         name: Name of the file in error messages.
@@ -93,7 +93,7 @@ class Lines:
                 self._error = item
             self._finished = item is None or self._error is not None
             self._ready.extend(item if isinstance(item, list) else ())
-        if not self._ready and self._error is not None and block:  # not while earlier lines are being batched
+        if not self._ready and self._error is not None and block:  # without `block`, the next call raises it
             raise self._error
         return self._ready.popleft() if self._ready else None
 

@@ -223,7 +223,7 @@ class _CorruptError(Exception):
 
 
 class _ZstdReader:
-    """Decompresses zstd.
+    """A reader of zstd data.
 
     Python's standard library has zstd only since 3.14, and the stream reader of `zstandard` accepts truncated data.
     """

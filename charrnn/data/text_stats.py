@@ -1,7 +1,7 @@
 """Counts the lines of a text that passes piece by piece, and keeps a sample."""
 
 SAMPLE_SIZE = 4_000_000  # symbols of the sample
-MAX_TRACKED_LINES = 1 << 20  # distinct lines that are counted; of more, a pseudorandom part is counted
+MAX_TRACKED_LINES = 1 << 20  # distinct lines that are counted; of more, a pseudorandom subset
 _MAX_PARTIAL = 1 << 20  # characters of an unfinished line that are kept
 
 
@@ -20,7 +20,7 @@ class TextStats:
         self._partial = ""  # the end of an unfinished line
         self._partial_length, self._partial_hash = 0, 0  # of the parts of this line that were not kept
         self._counts: dict[int, int] = {}  # occurrences of lines by their hash
-        self._stride = 1  # lines are counted whose hash is a multiple
+        self._stride = 1  # only hashes that are multiples of it are counted
 
     def update(self, symbols: str) -> None:
         """Add the next piece of the text."""

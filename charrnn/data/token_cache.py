@@ -4,9 +4,9 @@ The format of a file is
 
     ids | document starts, 8 bytes each | metadata as JSON | size of the JSON, 8 bytes | `_MAGIC`
 
-The metadata comes last because it is known last. Its signature identifies the text: the names, sizes and modification
-times of the files, and the settings they were read with. Its ``mtime`` is that of the cache file, so a file that was
-modified is not used.
+The metadata comes last because it is not known earlier. It contains a signature that identifies the text: a digest of
+the names, sizes and modification times of the files, and of the settings for reading. It also contains the
+modification time of the cache file, so a file that another program modified is not used.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ CachedTokens = tuple[Mapping[str, Any], TokenStore, NDArray[np.int64]]  # metada
 
 
 class CacheWriter(TokenWriter):
-    """Writes ids to a file in the cache if they exceed the memory limit.
+    """Writer of ids to a file in the cache, if they exceed the memory limit.
 
     Args:
         path: Path of the file; None uses a temporary file.

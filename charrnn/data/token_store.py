@@ -87,7 +87,7 @@ class FileTokens:
 
 
 class TokenWriter:
-    """Collects the ids of a text, in the smallest integer type that fits.
+    """Writer of the ids of a text, in the smallest integer type that fits.
 
     Args:
         directory: Directory of the temporary file for many ids; None is the system's temporary directory.
@@ -217,7 +217,7 @@ class TokenWriter:
 
 
 class CountingWriter(TokenWriter):
-    """Counts ids and does not store them."""
+    """Writer that counts ids and does not store them."""
 
     def append(self, ids: NDArray[np.integer], vocab_size: int) -> None:
         """Count ids."""

@@ -45,7 +45,7 @@ def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
 
 
 class AtomicWriter:
-    """Writes a file in several parts, under a hidden temporary name until it is complete.
+    """Writer of a file in several parts. The file has a hidden temporary name until it is complete.
 
     Args:
         path: Path of the complete file.
