@@ -137,7 +137,7 @@ def test_binary_files_in_a_directory_are_left_out_and_told() -> None:
     told: list[str] = []
     made = corpus_reader.read_corpus(["all"], glob="**/*", hooks=corpus_reader.Hooks(on_note=told.append))
     assert text_of(made) == "text more"
-    assert told == [f"left out what is binary: {Path('all', 'b.png')} and 1 more"]
+    assert told == [f"skipped binary files {Path('all', 'b.png')} and 1 more"]
 
 
 def test_no_file_is_left_out_where_bytes_are_read() -> None:
@@ -171,7 +171,7 @@ def test_documents_are_what_stands_between_separators_and_files(
     files = [write(f"{number}.txt", text) for number, text in enumerate(texts)]
     config = ReadConfig(unit=unit, documents=kind, separator=separator if kind == "separated" else "")
     if not expected:
-        with pytest.raises(CorpusError, match="holds no document"):
+        with pytest.raises(CorpusError, match="contains no document"):
             corpus_reader.read_corpus(files, config)
         return
     made = corpus_reader.read_corpus(files, config)
@@ -463,7 +463,7 @@ def test_a_separator_that_never_comes_is_told() -> None:
     told: list[str] = []
     config = ReadConfig(documents="separated", separator="%%")
     corpus_reader.read_corpus([write("a.txt", TEXT)], config, hooks=corpus_reader.Hooks(on_note=told.append))
-    assert told == ["the separator '%%' never comes"]
+    assert told == ["the separator '%%' does not occur in the text"]
 
 
 def test_other_documents_are_another_text() -> None:
