@@ -180,7 +180,9 @@ def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> No
         records = [json.loads(row) for row in rows.splitlines()]
         assert sum(one["characters"] for one in records) == len(data) - 1 == figure["characters"]
         assert sum(one["nats"] for one in records) / (len(data) - 1) == pytest.approx(figure["nats"], abs=1e-5)
-    assert "--encoding: is for characters" in one_line(charrnn("score", "byte.safetensors", "--encoding", "cp1251"))
+    assert "--encoding: applies to characters only" in one_line(
+        charrnn("score", "byte.safetensors", "--encoding", "cp1251")
+    )
 
 
 def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:

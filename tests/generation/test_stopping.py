@@ -71,7 +71,7 @@ def test_length_counts_characters(text: str, length: int, cuts: list[int]) -> No
     assert reason == ("length" if len(text) >= length else None)
 
 
-@given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), keep_line_end=st.booleans())
+@given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), whole=st.booleans())
 def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], whole: bool) -> None:
     passed, reason, _ = fed(text, cuts, lines=lines, length=100, whole=whole)
     if text.count("\n") < lines:

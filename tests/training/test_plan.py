@@ -23,7 +23,7 @@ def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
     return make_plan(characters, distinct, Overrides(**settings), clock)
 
 
-@given(characters=st.integers(2, 200_000_000), vocab_size=st.integers(1, 8000))
+@given(characters=st.integers(2, 200_000_000), distinct=st.integers(1, 8000))
 def test_every_text_gets_a_plan_that_it_can_fill(characters: int, distinct: int) -> None:
     made = plan(characters, distinct)
     train = made.train_config
@@ -45,7 +45,7 @@ def test_every_text_gets_a_plan_that_it_can_fill(characters: int, distinct: int)
             "dropout": st.floats(0, 0.9),
             "learning_rate": st.floats(1e-5, 1),
             "cell": st.sampled_from(["lstm", "gru", "rnn"]),
-            "clip": st.floats(0, 10),
+            "grad_clip": st.floats(0, 10),
             "seed": st.integers(0, 99),
             "patience": st.integers(0, 9),
         },
