@@ -108,7 +108,7 @@ class DecoderSelector:
         self._cannot_compile = False
 
     def choose(self, precision: SamplePrecision, characters: float) -> Decoder:
-        """Return the decoder that will finish first, including the time to load it.
+        """Return the decoder that is expected to finish first, including the time to load it.
 
         Args:
             precision: The precision of the decoder. Only int8 can be compiled.
@@ -144,7 +144,8 @@ class DecoderSelector:
 class SwitchingScorer:
     """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
 
-    Torch is loaded at once if the expected work is worth it, or later if the work turns out to be.
+    Torch is loaded when NumPy would take longer for the expected characters, or has taken longer for those read, than
+    loading torch takes.
 
     Args:
         model: The model.
@@ -165,7 +166,7 @@ class SwitchingScorer:
         self.vocab_size, self.boundary_id = len(model.vocabulary), model.vocabulary.boundary_id
         self._parameters, self._costs = model.model_config.num_parameters(self.vocab_size), costs or load_costs()
         self._numpy = NumPyRNN(model.model_config, model.tensors, "fp32")
-        self._load_torch, self._numpy_seconds = load_torch, 0.0  # estimated time of all work so far in NumPy
+        self._load_torch, self._numpy_seconds = load_torch, 0.0  # estimated time in NumPy of all work so far
         self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // streams, streams)) else None
 
     def zero_state(self, batch: int) -> State:
@@ -221,7 +222,7 @@ def fastest(timings: Iterable[_Timing]) -> _Timing:
 
 
 def resolve_device(device: Device) -> Device:
-    """Return the device to use. "auto" is a CUDA GPU if there is one, and else the CPU.
+    """Return the device to use. "auto" means a CUDA GPU, or the CPU if there is none.
 
     Raises:
         SettingError: If torch doesn't find the device.

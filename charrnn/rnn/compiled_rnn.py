@@ -23,7 +23,7 @@ from charrnn.rnn.quantize import Array, quantize_state, state_levels
 from charrnn.rnn.state import State
 from charrnn.rnn.worker_pool import WorkerPool, usable_cores
 
-_STREAMS_PER_TASK = 4  # smallest number of streams per core; the kernel reads four at a time
+_BLOCK = 4  # streams that the kernel reads together; a core gets a multiple of them
 
 
 class CompiledRNN:
@@ -53,9 +53,8 @@ class CompiledRNN:
         ]
         *lower, last = prepared.layers
         inputs = [pack_panels(layer.next_weight, layer.next_bias, gates, self._levels) for layer in lower]
-        output = pack_panels(
-            last.next_weight, last.next_bias, 1, self._levels, fill=-np.inf
-        )  # padding is never chosen
+        # Rows that pad the last panel get a logit of -inf, so that they are never chosen.
+        output = pack_panels(last.next_weight, last.next_bias, 1, self._levels, fill=-np.inf)
         self._width = output.biases.size
         self._weights = {
             "input_table": in_panels(prepared.input_table, gates),
@@ -106,9 +105,9 @@ class CompiledRNN:
         if ids.min() < 0 or max(ids.max(), decode_inputs.forced_ids.max()) >= self.vocab_size:
             raise IndexError("an id is not in the vocabulary")
         batch = len(ids)
-        num_tasks = max(1, min(self._workers.threads, batch // _STREAMS_PER_TASK))
-        units = batch // _STREAMS_PER_TASK
-        edges = [units * task // num_tasks * _STREAMS_PER_TASK for task in range(num_tasks)] + [batch]
+        num_tasks = max(1, min(self._workers.threads, batch // _BLOCK))
+        num_blocks = batch // _BLOCK
+        edges = [num_blocks * task // num_tasks * _BLOCK for task in range(num_tasks)] + [batch]
         tasks = [partial(self._run, ids, state, decode_inputs, slice(*pair), measure) for pair in pairwise(edges)]
         logits, next_ids, nats, after = zip(*self._workers.run(tasks), strict=True)
         return (

@@ -49,7 +49,7 @@ def prepare(config: ModelConfig, tensors: Mapping[str, Array]) -> PreparedWeight
     separate = np.array([slot not in cell.input_slots for slot in cell.recurrent_slots])  # gates with two biases
 
     def biases(layer: int) -> tuple[Array, Array]:
-        """Return the biases of the input and of the recurrent product, added up where the equations allow it."""
+        """Return the biases of the input and the recurrent product. Where one bias suffices, the first is the sum."""
         bias_ih, bias_hh = tensors[f"layers.{layer}.bias_ih"], tensors[f"layers.{layer}.bias_hh"]
         recurrent_bias = bias_hh * np.repeat(separate, config.hidden)
         return bias_ih + (bias_hh - recurrent_bias), recurrent_bias

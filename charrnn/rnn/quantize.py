@@ -13,7 +13,7 @@ STEPS = 127  # integer that represents the largest absolute weight of a row
 
 
 def quantize_rows(weights: Array) -> tuple[NDArray[np.int8], Array]:
-    """Return integers (R, K) and a scale for each row (R,), whose products approximate weights (R, K)."""
+    """Return integers (R, K) and a scale for each row (R,). Their products approximate the weights (R, K)."""
     scales = np.abs(weights).max(axis=1, initial=0) / np.float32(STEPS)
     scales[scales == 0] = 1
     integers = np.clip(np.rint(weights / scales[:, None]), -STEPS, STEPS)  # clip: subnormal scales are inexact

@@ -258,9 +258,8 @@ class CharRNN(nn.Module):
             reset = (ids == self.boundary_id).cpu().numpy()
         after = []
         for index, (layer, before) in enumerate(zip(self._stack, state.layers, strict=True)):
-            hidden, layer_state = layer(
-                hidden, before, vectors, reset, packed[index] if packed else None
-            )  # (T, B, H)
+            layer_packed = packed[index] if packed else None
+            hidden, layer_state = layer(hidden, before, vectors, reset, layer_packed)  # (T, B, H)
             vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:

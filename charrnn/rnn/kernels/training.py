@@ -112,9 +112,9 @@ def _build(cell: Cell, precision: Precision, target: Target) -> ir.Module:
         name: Function(module, name, parameters, fused=True) for name, parameters in _signatures(precision).items()
     }
     tanh: Tanh = _tanh_f64 if precision == "f64" else tanh_approx.tanh
-    _Recurrence(functions["forward"], EQUATIONS[cell], tanh, target).write_forward()
-    _Recurrence(functions["backward"], EQUATIONS[cell], tanh, target).write_backward()
-    _write_add_rows(functions["add_rows"])
+    _Recurrence(functions["forward"], EQUATIONS[cell], tanh, target).emit_forward()
+    _Recurrence(functions["backward"], EQUATIONS[cell], tanh, target).emit_backward()
+    _emit_add_rows(functions["add_rows"])
     return module
 
 
@@ -133,7 +133,7 @@ class _Recurrence:
         kind = function["workspace"].element.type
         self.zero = Number(function, ir.Constant(ir.VectorType(kind, LANES), [0.0] * LANES))
 
-    def write_forward(self) -> None:
+    def emit_forward(self) -> None:
         """Emit the loop from the first step to the last."""
         fn, cell = self.fn, self.cell
         with fn.range(self.steps) as step, self._tiles() as (unit, stream):
@@ -152,13 +152,11 @@ class _Recurrence:
                     self._forward_equations(first + row, row, unit, lane)
         fn.finish()
 
-    def write_backward(self) -> None:
+    def emit_backward(self) -> None:
         """Emit the loop from the last step to the first, and the gradient of the initial state."""
         fn = self.fn
         with fn.range(self.steps + 1) as num_done, self._tiles() as (unit, stream):
-            step = (
-                self.steps - num_done - 1
-            )  # from T - 1 down to -1, which computes the gradient of the initial state
+            step = self.steps - num_done - 1  # from T - 1 to -1, which stands for the initial state
             first, rows = step * self.batch + stream, (self.batch - stream).minimum(TILE_ROWS)
             with fn.when(num_done.compare(">", 0)):
                 self._multiply_gradients(first + self.batch, stream, unit, rows)
@@ -188,8 +186,8 @@ class _Recurrence:
         self._state(fn["hidden"], step_row + self.batch, first_unit).store_vector(after[0])
         self._state(fn["cell_state"], step_row + self.batch, first_unit).store_vector(after[-1])
 
-    def _multiply_gradients(self, later: Index, stream: Index, unit: Index, rows: Index) -> None:
-        """Emit the gradient of a hidden state through the products of the next step, whose first row is ``later``."""
+    def _multiply_gradients(self, next_row: Index, stream: Index, unit: Index, rows: Index) -> None:
+        """Emit the gradient of a hidden state through the products of the next step, which starts at ``next_row``."""
         fn, workspace = self.fn, self._workspace(0)
         for gate, slot in enumerate(self.cell.recurrent_slots):
 
@@ -197,10 +195,10 @@ class _Recurrence:
                 return workspace.at(row * self.width + lane).vector() if gate else self.zero
 
             def gradients(row: Index, slot: int = slot) -> Memory:
-                return self._gate(fn["grad_gates"], later + row, slot, 0)
+                return self._gate(fn["grad_gates"], next_row + row, slot, 0)
 
             self._multiply(gate, unit, rows, start, gradients, workspace)
-        with fn.range(rows) as row, fn.when(self._source(later + row).compare("!=", later + row)):
+        with fn.range(rows) as row, fn.when(self._source(next_row + row).compare("!=", next_row + row)):
             for lane in range(0, self.width, LANES):  # no gradient passes a reset
                 workspace.at(row * self.width + lane).store_vector(self.zero)
                 self._state(fn["grad_cell_state"], stream + row, unit + lane).store_vector(self.zero)
@@ -261,12 +259,10 @@ class _Recurrence:
         return self.fn["workspace"].at(slot * TILE_ROWS * self.width)  # type: ignore[no-any-return]
 
 
-def _write_add_rows(fn: Function) -> None:
+def _emit_add_rows(fn: Function) -> None:
     with fn.range(fn["count"]) as row:
-        source, target = (
-            fn["rows"].at(row * fn["row_stride"]),
-            fn["table"].at(fn["ids"].at(row).index() * fn["width"]),
-        )
+        source = fn["rows"].at(row * fn["row_stride"])
+        target = fn["table"].at(fn["ids"].at(row).index() * fn["width"])
         with fn.range(0, fn["width"], LANES) as lane:
             total = target.at(lane)
             total.store_vector(total.vector() + source.at(lane).vector())
