@@ -23,9 +23,7 @@ from tests.conftest import Charrnn, make_checkpoint
         ),
     ],
 )
-def test_a_misspelled_name_gets_a_suggestion(
-    charrnn: Charrnn, tmp_path: Path, command: str, suggestion: str
-) -> None:
+def test_a_misspelled_name_gets_a_suggestion(charrnn: Charrnn, tmp_path: Path, command: str, suggestion: str) -> None:
     checkpoint.save(tmp_path / checkpoint.CHECKPOINT_DIR / "shakespeare.safetensors", make_checkpoint())
 
     result = charrnn(*command.split())

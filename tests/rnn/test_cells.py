@@ -33,7 +33,7 @@ def drawn(number: int, seed: int, dtype: type = np.float64) -> list[Any]:
 def test_a_step_is_that_of_torch(cell: Cell) -> None:
     equations, torchs = EQUATIONS[cell], TORCH[cell](3, H).double()
     random = torch.Generator().manual_seed(1)
-    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.parts))
+    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.num_state_arrays))
     inputs = x @ torchs.weight_ih.T + torchs.bias_ih
     recurrent = state[0] @ torchs.weight_hh.T + torchs.bias_hh
     gates = [tuple(product.detach().numpy().reshape(2, -1, H).swapaxes(0, 1)) for product in (inputs, recurrent)]
@@ -48,8 +48,8 @@ def test_a_step_is_that_of_torch(cell: Cell) -> None:
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_is_that_of_the_step(cell: Cell, seed: int) -> None:
     equations = EQUATIONS[cell]
-    pre, before = drawn(equations.pre_activations, seed), drawn(equations.parts, seed + 1)
-    grad = drawn(equations.parts, seed + 2)
+    pre, before = drawn(equations.pre_activations, seed), drawn(equations.num_state_arrays, seed + 1)
+    grad = drawn(equations.num_state_arrays, seed + 2)
 
     def value(pre: list[Any], before: list[Any]) -> Any:
         _, after = equations.step(tuple(pre), tuple(before), np.tanh)
@@ -67,7 +67,8 @@ def test_the_gradient_is_that_of_the_step(cell: Cell, seed: int) -> None:
 @ALL_CELLS
 def test_vectors_of_the_compiler_compute_what_numpy_computes_to_the_last_bit(cell: Cell) -> None:
     equations = EQUATIONS[cell]
-    names = [f"pre{n}" for n in range(equations.pre_activations)] + [f"state{n}" for n in range(equations.parts)]
+    names = [f"pre{n}" for n in range(equations.pre_activations)]
+    names += [f"state{n}" for n in range(equations.num_state_arrays)]
     parameters: dict[str, Parameters] = {"step": dict.fromkeys([*names, "result"], F32)}
 
     def build(target: Target) -> ir.Module:
@@ -99,7 +100,7 @@ def test_vectors_of_the_compiler_compute_what_numpy_computes_to_the_last_bit(cel
 @ALL_CELLS
 def test_the_shapes_of_weights_are_those_of_the_equations(cell: Cell) -> None:
     assert EQUATIONS[cell].gates == GATES[cell]
-    assert len(EQUATIONS[cell].recurrent) == GATES[cell]
+    assert len(EQUATIONS[cell].recurrent_slots) == GATES[cell]
 
 
 @given(st.floats(-20, 20, width=32))

@@ -40,7 +40,7 @@ class Build:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where compiled code is kept."""
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path / "kept"))
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path / "kept"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     return tmp_path / "kept"
@@ -61,16 +61,16 @@ def test_it_is_compiled_once_and_found_from_then_on(folder: Path) -> None:
 
 def test_it_is_compiled_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = Build()
-    monkeypatch.setattr(object_cache, "_HERE", tmp_path / "kernels")
+    monkeypatch.setattr(object_cache, "_SOURCE_DIR", tmp_path / "kernels")
     (tmp_path / "kernels").mkdir()
     for name in ("kernels/simd.py", "cells.py", "tanh_approx.py"):
         asked = build.asked
         for text in ("one", "one", "other"):
             (tmp_path / name).write_text(text, encoding="utf-8")
-            object_cache._sources.cache_clear()
+            object_cache._source_digest.cache_clear()
             answer(build)
         assert build.asked >= asked + 1
-    object_cache._sources.cache_clear()
+    object_cache._source_digest.cache_clear()
 
 
 def test_it_is_compiled_again_for_another_processor() -> None:
@@ -104,7 +104,7 @@ def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
 ) -> None:
     (tmp_path / "file").touch()
     folders = [tmp_path / "file", tmp_path / "folder"]
-    monkeypatch.setattr(object_cache, "_folders", lambda: folders)
+    monkeypatch.setattr(object_cache, "_directories", lambda: folders)
     build = Build()
     assert answer(build) == answer(build) == 42
     assert build.asked == 1
@@ -114,12 +114,12 @@ def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
 def test_the_users_own_folder_comes_second_and_is_never_relative_to_where_we_are(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert object_cache._folders() == [folder]
-    monkeypatch.delenv(object_cache.FOLDER_VARIABLE)
+    assert object_cache._directories() == [folder]
+    monkeypatch.delenv(object_cache.CACHE_VARIABLE)
     beside, own = Path(object_cache.__file__).parent / "__pycache__", tmp_path / "own" / "charrnn"
-    assert object_cache._folders() == [beside, own]
+    assert object_cache._directories() == [beside, own]
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
-    assert object_cache._folders() == [beside]
+    assert object_cache._directories() == [beside]
 
 
 def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def random(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 
 def state_of(made: RecurrentLayer, batch: int, dtype: torch.dtype) -> LayerState:
-    parts, hidden = EQUATIONS[made.cell].parts, made.layer.hidden_size
+    parts, hidden = EQUATIONS[made.cell].num_state_arrays, made.layer.hidden_size
     return tuple(random(batch, hidden, dtype=dtype, seed=5 + part) for part in range(parts))
 
 

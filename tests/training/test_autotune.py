@@ -149,7 +149,7 @@ def test_a_real_race_gives_a_real_pace() -> None:
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingError, match="torch finds no cuda here"):
+    with pytest.raises(SettingError, match="torch finds no cuda device"):
         Autotuner(TrainConfig(device="cuda"))
 
 

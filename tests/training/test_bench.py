@@ -74,5 +74,5 @@ def test_the_vocabulary_is_as_large_as_that_of_tiny_shakespeare() -> None:
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="mps is here")
 def test_a_device_that_is_not_here_is_refused() -> None:
-    with pytest.raises(SettingError, match="torch finds no mps here"):
+    with pytest.raises(SettingError, match="torch finds no mps device"):
         Bench(TrainConfig(device="mps"))
