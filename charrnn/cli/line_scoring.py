@@ -21,7 +21,7 @@ def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) ->
 
     Raises:
         CorpusError: If the file cannot be read.
-        SettingError: If the encoding is unknown, or a model reads bytes.
+        SettingError: If the encoding is unknown, or given for a model of bytes.
     """
     units = {model.vocabulary.unit for model in models}
     for unit in units:

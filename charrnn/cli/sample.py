@@ -58,14 +58,14 @@ class SampleOptions:
 
     @property
     def many(self) -> bool:
-        """Whether samples are written as records, each with a separator at its end."""
+        """Whether ``--count`` or ``--prompts`` asks for several samples."""
         return self.count is not None or self.prompts is not None
 
     def checked_config(self) -> SampleConfig:
-        """Return the settings of the samples, before the default length is known.
+        """Check the options and return the settings of the samples. A default length is set later.
 
         Raises:
-            SettingError: If options exclude each other, or one lacks another that it needs.
+            SettingError: If options exclude each other, or an option needs another one.
         """
         has_prompts, has_separator, config = self.prompts is not None, self.separator is not None, self.config
         for field, other, both in (

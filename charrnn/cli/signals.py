@@ -20,7 +20,7 @@ DOUBLE_SIGNAL_SECONDS = 0.3  # two signals within this time count as one
 
 
 class Signals:
-    """Signal handlers of a training run, installed as a context manager.
+    """Context manager that handles signals during a training run.
 
     Attributes:
         on_exit: Callback before the program ends at once; `finally` blocks are not executed then.

@@ -106,16 +106,16 @@ def print_verdict(finished: Finished, path: Path, resume: str, console: Console)
     if finished.validation_nats is None:
         quality = "not evaluated yet"
         if finished.best_step:
-            quality = "no validation text, so its quality on other text is unknown"
+            quality = "no validation text, so the quality on other text is unknown"
     else:
         nats = finished.validation_nats
         quality = f"{nats_to_bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"
     improving = finished.late_gain >= STILL_IMPROVING
     outcome = {
         "done": "done, and still improving: a larger budget would give a better model" if improving else "done",
-        "overfitting": f"overfitting since epoch {finished.best_epoch:.1f}; the best model is saved",
-        "stuck": f"no longer improving since epoch {finished.best_epoch:.1f}; the best model is saved",
-        "stopped": f"stopped at step {finished.step:,}; everything is saved",
+        "overfitting": f"ended early: overfitting since epoch {finished.best_epoch:.1f}, best model saved",
+        "stuck": f"ended early: no improvement since epoch {finished.best_epoch:.1f}, best model saved",
+        "stopped": f"stopped at step {finished.step:,}, everything saved",
     }[finished.outcome]
     console.line(f"{outcome}; {quality}, after {format_duration(finished.seconds)}", style="bold green")
     if finished.outcome == "stopped":
@@ -125,7 +125,7 @@ def print_verdict(finished: Finished, path: Path, resume: str, console: Console)
 
 def resume_command(corpus: Sequence[str], path: Path, options: Sequence[str] = ()) -> str:
     """Return the command that resumes the run of a model, with the options that select its text."""
-    texts = " ".join(path if path == "-" else _quote(path) for path in corpus)
+    texts = " ".join(file if file == "-" else _quote(file) for file in corpus)
     texts += " < THE_SAME_TEXT" if "-" in corpus else ""
     return " ".join(["charrnn train --resume -o", as_argument(path), *map(shlex.quote, options), texts])
 

@@ -70,9 +70,9 @@ class CorpusSpec:
                 raise ModelFileError(str(path), "is the text to train on", "give the model another name with -o")
         corpus = corpus_options.read_corpus(source, config, console, self._cache)
         if isinstance(corpus.stored_ids, FileTokens):
-            action = "read from" if corpus.cached else "saved in"
+            action = "read the encoded text from" if corpus.cached else "saved the encoded text in"
             size = len(corpus.stored_ids) * corpus.stored_ids.dtype.itemsize
-            console.line(f"note: ids of the text {action} {corpus.stored_ids.name}, {size / 1e6:,.0f} MB")
+            console.line(f"note: {action} {corpus.stored_ids.name}, {size / 1e6:,.0f} MB")
         return corpus
 
     def discard_unfinished(self) -> None:

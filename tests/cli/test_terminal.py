@@ -21,7 +21,7 @@ WIDTH = 100
 LINES = re.compile(
     r"corpus: [\d,]+ characters, \d+ distinct -> checkpoints/corpus\.safetensors|plan: .*|"
     r"step +\d+  epoch +\d+\.\d  train \d\.\d{3}  validation \d\.\d{3} bits/char(  best)?|"
-    r"done.* bits per character .*|stopped at step \d+; everything is saved; .*|"
+    r"done.* bits per character .*|stopped at step \d+, everything saved; .*|"
     r"resume: charrnn train --resume -o corpus corpus\.txt|next: charrnn sample corpus --temp 0\.8|"
     r"checkpoints/corpus\.safetensors|"
 )
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_a_training_with_the_model_saved(broken_off: Session) -> Non
 
 
 def test_ctrl_c_ends_a_training_with_a_verdict_and_the_next_command(broken_off: Session) -> None:
-    assert re.match(r"stopped at step \d+; everything is saved; not evaluated yet, after ", broken_off.screen[-5])
+    assert re.match(r"stopped at step \d+, everything saved; not evaluated yet, after ", broken_off.screen[-5])
     assert broken_off.screen[-4:] == [
         "resume: charrnn train --resume -o corpus corpus.txt", "next: charrnn sample corpus --temp 0.8",
         "checkpoints/corpus.safetensors", "",

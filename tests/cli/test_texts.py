@@ -352,7 +352,7 @@ def test_the_smallest_texts_train_and_sample(
     result = charrnn("train", "a.txt", "--steps", "3", "--hidden", "16", *NETWORK[-6:], *option)
     assert result.returncode == 0, result.stderr
     assert b"too few to measure on" in result.stderr
-    assert b"no validation text, so its quality on other text is unknown" in result.stderr
+    assert b"no validation text, so the quality on other text is unknown" in result.stderr
     sampled = charrnn("sample", "a", "-n", 20, "--seed", 1)
     assert sampled.returncode == 0
     if "--unit" not in option:
@@ -382,7 +382,7 @@ def test_a_large_text_takes_hardly_more_memory_than_a_small_one(charrnn: Charrnn
     assert large < small + 60
     (kept,) = (tmp_path / "checkpoints" / "cache").glob("large-*.ids")
     result = charrnn("train", "large.txt", "-f", *settings)
-    assert f"note: ids of the text read from {kept.resolve()}, ".encode() in result.stderr
+    assert f"note: read the encoded text from {kept.resolve()}, ".encode() in result.stderr
 
 
 def test_what_is_kept_is_read_instead_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(
             time.sleep(0.02)
         (tmp_path / "a.txt").write_text("another")
         stderr = b""
-        for sign in (b"note: a.txt is not", b"step ", b"step "):  # it is saved again and again after that
+        for sign in (b"note: a.txt has changed", b"step ", b"step "):  # it is saved again and again after that
             while not (line := process.stderr.readline()).startswith(sign):
                 assert line
                 stderr += line
