@@ -106,7 +106,7 @@ def print_verdict(finished: Finished, path: Path, resume: str, console: Console)
     if finished.validation_nats is None:
         quality = "not evaluated yet"
         if finished.best_step:
-            quality = "no validation text, so the quality on other text is unknown"
+            quality = "no validation text, so its quality on other text is unknown"
     else:
         nats = finished.validation_nats
         quality = f"{nats_to_bits(nats):.3f} bits per character ({nats:.3f} nats) on the validation text"

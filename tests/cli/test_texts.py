@@ -352,7 +352,7 @@ def test_the_smallest_texts_train_and_sample(
     result = charrnn("train", "a.txt", "--steps", "3", "--hidden", "16", *NETWORK[-6:], *option)
     assert result.returncode == 0, result.stderr
     assert b"too few to measure on" in result.stderr
-    assert b"no validation text, so the quality on other text is unknown" in result.stderr
+    assert b"no validation text, so its quality on other text is unknown" in result.stderr
     sampled = charrnn("sample", "a", "-n", 20, "--seed", 1)
     assert sampled.returncode == 0
     if "--unit" not in option:
