@@ -1,4 +1,4 @@
-"""Colours that show the surprisal of each character, for ``charrnn sample --show surprise``."""
+"""Colours that show the surprisal of each character, for ``charrnn sample --show surprisal``."""
 
 from collections.abc import Iterable
 from itertools import groupby, pairwise

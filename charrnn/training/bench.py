@@ -7,11 +7,9 @@ about corpora, tables or terminals.
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -20,6 +18,7 @@ from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainCo
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import generate
 from charrnn.rnn.backend import DecoderSelector
+from charrnn.rnn.costs import processor_name
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner, set_up_torch
 
@@ -161,10 +160,4 @@ def _processor(device: str) -> str:
     """Its name and the vector instructions that torch uses, as far as the system tells."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        facts = []
-    named = (line.partition(":")[2].strip() for line in facts if line.startswith("model name"))
-    name = next(named, "") or platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"

@@ -82,16 +82,16 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """The plan in one line."""
+        """A description in one line."""
         model, train = self.model_config, self.train_config
         size = model.num_parameters(self.vocab_size)
         sizes = f"{model.layers} x {model.hidden} {model.cell.upper()}, {format_count(size)} parameters"
         epochs = self.steps / self.steps_per_epoch
         budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
-            f"{sizes}; B {train.batch_size}, T {train.seq_length}, dropout {model.dropout:g}, "
-            f"lr {train.learning_rate:.2g}, {train.precision} on {train.device}; {budget}, "
-            f"{format_duration(self.seconds)}"
+            f"{sizes}; {train.batch_size} streams of {train.seq_length} characters a step, "
+            f"dropout {model.dropout:g}, learning rate {train.learning_rate:.2g}, "
+            f"{train.precision} on {train.device}; {budget}, {format_duration(self.seconds)}"
         )
 
 
@@ -117,7 +117,9 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
     targets = characters - validation - 1
     batch, length = _fit_batch(targets, train, overrides)
     if (overrides.batch_size or batch) > batch or (overrides.seq_length or length) > length:
-        notes.append(f"cut to B {batch}, T {length}: more than {characters:,} characters can fill was asked for")
+        notes.append(
+            f"reduced to --batch-size {batch} --seq-length {length}, as the text has only {characters:,} characters"
+        )
     train = replace(train, batch_size=batch, seq_length=length)
 
     model = _initial_model(vocab_size, overrides)
