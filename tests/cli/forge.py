@@ -159,7 +159,7 @@ def batter(mode: str, times: int, seed: int) -> dict[str, Any]:
                 time.sleep(dice.uniform(0, 0.7 * lasts))
                 os.kill(pid, number)
             code, told = finished(pid), (broken / "stderr").read_text()
-            report["broken off"] += not enough and (code != 0 or "saved, as asked" in told)
+            report["broken off"] += not enough and (code != 0 or "saved on request" in told)
             if code == 0:
                 report["runs"] += 1
                 report["other models"] += sha256(broken) != expected

@@ -97,17 +97,17 @@ def test_the_extra_that_it_names_installs_matplotlib() -> None:
 def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:
     result = charrnn("log", "m.safetensors", "-o", "curve.pdf")
     assert result.returncode == 2
-    assert "--out: cannot be curve.pdf; give a file that ends in .png or .svg" in one_line(result)
+    assert "--out: invalid value curve.pdf; give a file that ends in .png or .svg" in one_line(result)
 
 
 @pytest.mark.parametrize(
     ("contents", "told"),
     [
         (None, "m.jsonl: no such file or directory"),
-        (b"", "m.jsonl: holds no evaluation yet"),
-        (b"{}\n", "m.jsonl:1: is not a line of a log"),
-        (b'{"step": 1', "m.jsonl:1: is not a line of a log"),
-        (b"[1]\n", "m.jsonl:1: is not a line of a log"),
+        (b"", "m.jsonl: contains no evaluation yet"),
+        (b"{}\n", "m.jsonl:1: is not an entry of a log"),
+        (b'{"step": 1', "m.jsonl:1: is not an entry of a log"),
+        (b"[1]\n", "m.jsonl:1: is not an entry of a log"),
         (b"\xff\xfe", "m.jsonl: is not a log"),
     ],
 )
