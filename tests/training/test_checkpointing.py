@@ -270,7 +270,7 @@ def test_a_save_that_fails_anywhere_leaves_what_was_there(
             pass
         with monkeypatch.context() as patch:
             break_call(patch, call, number, error)
-            told = complaint(partial(checkpointer.keep, saved.run, trainer, event, force=True))
+            told = complaint(partial(checkpointer.save_if_due, saved.run, trainer, event, force=True))
         if told is None:
             break
         failed += 1

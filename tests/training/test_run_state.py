@@ -68,9 +68,9 @@ class BreaksOff(Trainer):
         self.stop = self._progress.step == self.at and not self.inside
         return event
 
-    def _look(self, _: int = 0) -> None:
+    def _check_stop(self, _: int = 0) -> None:
         self.stop = self.inside and self._progress.step >= self.at
-        super()._look()
+        super()._check_stop()
 
 
 def broken_off(made: Plan, text: str, at: int, *, inside: bool = False) -> SavedRun:
@@ -253,7 +253,7 @@ def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
     on._network.output.bias.data.fill_(float("nan"))
     following = list(events)
     assert following[0].back_to == STEPS
-    assert (following[-1].reason, following[-1].step) == ("done", 2 * STEPS)
+    assert (following[-1].outcome, following[-1].step) == ("done", 2 * STEPS)
 
 
 def test_the_same_budget_again_changes_nothing() -> None:

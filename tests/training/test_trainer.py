@@ -278,7 +278,7 @@ def test_a_loss_that_is_no_number_rolls_back_and_goes_on_at_half_the_rate(monkey
     following = list(events)
     assert following[0].step == 31
     assert rates[0] == pytest.approx(0.005 * schedule(0.3, 0.02))
-    assert (following[-1].step, following[-1].reason) == (100, "done")
+    assert (following[-1].step, following[-1].outcome) == (100, "done")
     logged = [line["step"] for line in trainer.snapshot().progress.evaluations]
     assert logged == sorted(set(logged))
 
