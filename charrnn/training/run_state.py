@@ -2,8 +2,8 @@
 
 The file is a container (``io/container.py``). The header contains the plan, the settings that the user chose, the
 identity of the text, the vocabulary and the `Progress`. The tensors are those of the current `TrainerState`, of the
-last good one, and of the best model. Equal tensors are stored once. No random generators are saved, because the
-random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
+last good one, and of the best model. Tensors that they share are stored once. No random generators are saved, because
+the random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class SavedRun:
 
     @classmethod
     def capture(cls, run: Run, trainer: "Trainer") -> "SavedRun":
-        """Return the run with the present state of its trainer, between two steps."""
+        """Return the run with the current state of its trainer, between two steps."""
         return cls(run, trainer.snapshot(), trainer.last_good, trainer.best, trainer.rollbacks)
 
     def trainer(self, corpus: Corpus) -> "Trainer":

@@ -109,7 +109,7 @@ class TrainStep:
             step.fill_(steps)
 
     def init_average(self) -> None:
-        """Start the average from the present weights, before the first step."""
+        """Start the average from the current weights, before the first step."""
         for average, parameter in zip(self._average_weights, self._parameters, strict=True):
             average.copy_(parameter.detach())
 
@@ -137,7 +137,7 @@ class TrainStep:
         return loss, after
 
     def _autocast(self, function: Callable[[], _T]) -> _T:
-        with autocast(self._config.device, self._config.precision):  # applies to the present thread only
+        with autocast(self._config.device, self._config.precision):  # applies to the current thread only
             return function()
 
     def _update(self, number: int, learning_rate: float, group_gradients: Sequence[Sequence[Tensor]]) -> None:

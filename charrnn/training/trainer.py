@@ -66,7 +66,7 @@ class Trainer:
         self._train_step = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._progress = Progress()
-        self._started: float | None = None  # start time on the monotonic clock, later by the breaks of a resumed run
+        self._started: float | None = None  # start on the monotonic clock, as if a resumed run had no breaks
         self._stopped = False
         self._snapshot_cache: tuple[int, Tensors] | None = None  # step, and the tensors after it
         self.last_good = self.snapshot()
@@ -83,7 +83,7 @@ class Trainer:
         )
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
-        """Return configuration and averaged weights of the present network, to preview its text."""
+        """Return configuration and averaged weights of the current network, to preview its text."""
         return self._plan.model_config, self.snapshot().part("average")
 
     def load_weights(self, tensors: Tensors) -> None:
@@ -95,7 +95,7 @@ class Trainer:
         self.best = self.last_good.part("average")
 
     def snapshot(self) -> TrainerState:
-        """Return the present state of the run, between two steps."""
+        """Return the current state of the run, between two steps."""
         if self._snapshot_cache is None or self._snapshot_cache[0] != self._progress.step:
             tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
             tensors |= self._train_step.averages()
