@@ -21,6 +21,10 @@ from tests.warm import serving
 settings.register_profile("charrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("charrnn")
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
+if sys.platform == "win32":  # these tests use signals, named pipes, terminals and shells as POSIX has them
+    collect_ignore = ["cli", "test_command.py", "test_readme.py"]
+
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n"
 
 

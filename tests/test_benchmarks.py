@@ -2,6 +2,7 @@
 
 import math
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.conftest import TEXT, environment
 from tests.warm import PYTHON
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read what Linux tells of a process")
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Charrnn, environment, within
+from charrnn import checkpoint
+from tests.conftest import Charrnn, environment, make_checkpoint, within
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -29,6 +30,7 @@ HELLO = "charrnn train corpora/hello.txt", "charrnn sample hello --prompt h --ec
 ELSEWHERE = ("pytest", "sphinx-build", *HELLO)  # run by .ci/run, or by another test
 OFFLINE = {
     '"$(charrnn corpus get tiny-shakespeare)"': "corpora/tiny-shakespeare.txt",
+    '"$(charrnn corpus get names)"': "names.txt",
 }  # no test reaches the network
 
 
@@ -57,12 +59,20 @@ def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
         yield text.count("\n", 0, match.start(1)) + 1, match[1]
 
 
+def help_examples(page: str) -> Iterator[tuple[int, str]]:
+    """Yield the examples at the end of each help text, each with the number of its first line."""
+    for start, block in blocks(page, "text"):
+        help_text, heading, lines = block.partition("\nExamples:\n")
+        if heading:
+            yield start + help_text.count("\n") + 2, lines
+
+
 def commands(page: str) -> Iterator[Example]:
-    """Yield each command of the shell blocks, without comments."""
-    for start, block in blocks(page, "sh"):
+    """Yield each command of the shell blocks, and of the examples in help texts, without comments."""
+    for start, block in [*blocks(page, "sh"), *help_examples(page)]:
         for number, line in enumerate(block.splitlines(), start):
             assert not line.endswith("\\"), f"{page}:{number}: a command stands on one line"
-            if command := re.sub(r"(^|\s+)# .*", "", line).strip():
+            if command := re.sub(r"(^|\s+)# .*", "", line).strip().replace("tail -f", "cat"):
                 yield Example(page, number, "sh", command)
 
 
@@ -88,11 +98,17 @@ def shortened(command: str) -> str:
     return command.replace("charrnn bench", "charrnn bench --hidden 16 --threads 1")
 
 
-EXAMPLES = [
-    example
-    for example in examples()
-    if example.language == "python" or ((short := shortened(example.source)) and not short.startswith(ELSEWHERE))
-]
+def is_run_here(example: Example) -> bool:
+    """Return whether an example runs; the recipes already run bench, which is slow."""
+    if example.language == "python":
+        return True
+    command = shortened(example.source)
+    return bool(command) and not command.startswith(
+        (*ELSEWHERE, *["charrnn bench"] * (example.page == "docs/cli.md"))
+    )
+
+
+EXAMPLES = list(filter(is_run_here, examples()))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +130,8 @@ def write_inputs(folder: Path, warm: list[str]) -> None:
     times = "It was the best of times, it was the worst of times,\n"
     texts = {
         "mine.txt": times * 60,
+        "book.txt": times * 60,
+        "other.txt": times * 9,
         "names.txt": ("emma olivia ava isabella sophia " * 12 + "\n") * 4,  # few: a command is run with each line
         "poems/one.txt": "Roses are red,\nviolets are blue.\n" * 9,
         "corpora/hello.txt": (ROOT / "corpora" / "hello.txt").read_text(),
@@ -129,6 +147,8 @@ def write_inputs(folder: Path, warm: list[str]) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "old.txt").write_bytes("Я помню чудное мгновенье.\r\n".encode("cp1251") * 9)
     (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2)
+    for name in ("app", "english", "german", "web", "db") if folder.name.startswith("cli") else ():
+        checkpoint.save(folder / "checkpoints" / f"{name}.safetensors", make_checkpoint())
     program = folder / "bin" / "charrnn"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(warm)} "$@"\n', encoding="utf-8")

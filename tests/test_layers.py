@@ -10,7 +10,7 @@ import charrnn
 
 ROOT = Path(charrnn.__file__).parent
 FLOORS = [
-    {"errors", "units", "version"},
+    {"errors", "suggestions", "units", "version"},
     {"charset", "io"},
     {"config"},
     {"data"},

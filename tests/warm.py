@@ -32,6 +32,7 @@ from tests.command import call_main, open_streams
 PYTHON = "warm-python"  # as the first argument: the others are those of a Python; beside the socket: such a Python
 ROOT = Path(__file__).parent.parent
 CLIENT = Path(__file__).with_name("warm_client.py")
+_TORCHLESS = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.warm import run_torchless; run_torchless()"
 
 
 @contextlib.contextmanager
@@ -42,6 +43,9 @@ def serving(*, torch: bool = True) -> Iterator[list[str]]:
     """
     from tests.conftest import environment
 
+    if not hasattr(os, "pidfd_open"):  # only on Linux; elsewhere each process loads what it needs
+        yield [sys.executable, "-m", "charrnn"] if torch else [sys.executable, "-c", _TORCHLESS]
+        return
     with tempfile.TemporaryDirectory() as folder:
         address = os.path.join(folder, "socket")
         words = [sys.executable, "-I", "-S", str(CLIENT), address]
@@ -94,6 +98,12 @@ def _forbid_torch() -> None:
     """Let every command that imports torch fail with a traceback."""
     sys.meta_path.insert(0, _Forbidden())
     _import_all()
+
+
+def run_torchless() -> None:
+    """Run the command of ``sys.argv`` without torch, and exit."""
+    _forbid_torch()
+    sys.exit(call_main(sys.argv[1:]))
 
 
 def _import_all() -> None:

@@ -4,6 +4,7 @@ Exit codes: 0 done (also when the reader of stdout went away), 1 an expected fai
 143 terminated. An error is one line on stderr, ``charrnn: WHAT: reason; what to do``.
 """
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import typer
 
 from charrnn.cli import bench, classify, corpus, eval, info, log, options, sample, score, train
 from charrnn.cli.console import StdoutClosed, discard_unflushed, print_error
+from charrnn.cli.help_format import HelpCommand, HelpGroup
 from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
 from charrnn.version import __version__
 
@@ -29,22 +31,32 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+EXAMPLES = """
+charrnn train book.txt                  # train on a text, about five minutes
+charrnn sample --temp 0.8               # write 1,000 characters with the newest model
+charrnn corpus list                     # texts to start with
+"""
+
 app = typer.Typer(
     help="Train a small recurrent network on a text, and write new text in its style.",
-    epilog="Start with: charrnn train TEXT.txt, then: charrnn sample --temp 0.8",
+    cls=HelpGroup,
+    epilog=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("train")(train.train)
-app.command("sample")(sample.sample)
-app.command("eval")(eval.evaluate)
-app.command("score")(score.score)
-app.command("classify")(classify.classify)
-app.command("info")(info.info)
-app.command("log")(log.log)
-app.command("bench")(bench.bench)
+for _name, _function, _module in (
+    ("train", train.train, train),
+    ("sample", sample.sample, sample),
+    ("eval", eval.evaluate, eval),
+    ("score", score.score, score),
+    ("classify", classify.classify, classify),
+    ("info", info.info, info),
+    ("log", log.log, log),
+    ("bench", bench.bench, bench),
+):
+    app.command(_name, cls=HelpCommand, epilog=_module.EXAMPLES)(_function)
 app.add_typer(corpus.app, name="corpus")
 
 
@@ -81,13 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = app(sys.argv[1:] if argv is None else list(argv), prog_name="charrnn", standalone_mode=False)
+        result = app(arguments, prog_name="charrnn", standalone_mode=False)
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "charrnn"
-        reason = error.format_message().rstrip(".")
-        print_error(f"{reason}; see {command} --help")
+        print_error(f"{_usage_message(error)}; see {_command_path(arguments)} --help")
         return error.exit_code
     except SettingError as error:
         print_error(f"{options.flag(error.subject)}: {error.reason}; {error.advice}")
@@ -111,6 +121,32 @@ def _run(argv: Sequence[str] | None) -> int:
         print_error("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    """Return what is wrong with a command line, in the style of charrnn's other messages."""
+    option, param = getattr(error, "option_name", None), getattr(error, "param", None)
+    message = error.format_message().rstrip(".?")
+    if hasattr(error, "possibilities"):
+        closest = (error.possibilities or ())[:1]
+        return f"{option}: no such option" + "".join(f" (did you mean {name}?)" for name in closest)
+    if option is not None:
+        return f"{option}: " + ("a value is missing" if "requires an argument" in message else "takes no value")
+    if param is not None:
+        name = param.opts[-1] if param.param_type_name == "option" else param.metavar
+        return f"{name}: " + ("is missing" if message.startswith("Missing") else error.message)
+    if found := re.fullmatch(r"No such command '(.*?)'(?:\. Did you mean '(.*?)'.*)?", message):
+        return f"{found[1]}: no such command" + (f" (did you mean {found[2]}?)" if found[2] else "")
+    return message[:1].lower() + message[1:]
+
+
+def _command_path(arguments: Sequence[str]) -> str:
+    """Return the command of a command line: ``charrnn``, ``charrnn train`` or ``charrnn corpus get``."""
+    names = {command.name for command in app.registered_commands} | {"corpus"}
+    path = ["charrnn", *arguments[:1]] if arguments and arguments[0] in names else ["charrnn"]
+    if path[1:] == ["corpus"] and arguments[1:2] and arguments[1] in ("list", "get", "check"):
+        path.append(arguments[1])
+    return " ".join(path)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

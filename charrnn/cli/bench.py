@@ -32,9 +32,15 @@ COLUMNS = (  # two lines each
 )  # fmt: skip
 
 
+EXAMPLES = """
+charrnn bench                                        # speed of training and sampling for four sizes
+charrnn bench book.txt                               # also plan to train on this text
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What ``charrnn bench`` is given."""
+    """Options of ``charrnn bench``."""
 
     corpus: Annotated[
         list[str] | None,
@@ -43,7 +49,7 @@ class BenchOptions:
     hidden: Annotated[
         int | None,
         typer.Option(
-            "--hidden", metavar="N", help=f"Units of a layer.  [default: {', '.join(map(str, SIZES))} in turn]"
+            "--hidden", metavar="N", help=f"Hidden units of a layer.  [default: {', '.join(map(str, SIZES))}]"
         ),
     ] = None
     text: TextOptions
@@ -56,9 +62,9 @@ class BenchOptions:
 def bench(args: BenchOptions) -> None:
     """Measure how fast this machine trains and samples.
 
-    It does so with networks of a few sizes. The limit is the machine's own rate of matrix products; a training counts
-    as six operations per parameter and character. With a text, it also shows what ``charrnn train`` would do, with
-    the same options and with a minute.
+    It measures networks of a few sizes. The limit is the speed of matrix products on this machine. Training takes
+    six operations per parameter and character. With a text, it also shows the plan of charrnn train for the given
+    options, and for one minute.
     """
     overrides = args.text.apply_to(args.overrides)
     model, config = overrides.apply(ModelConfig()), overrides.apply(TrainConfig())

@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
 
 
+EXAMPLES = """
+charrnn classify -m english -m german lines.txt      # the language of every line
+tail -f app.log | charrnn classify -m web -m db      # label lines as they arrive
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
-    """What ``charrnn classify`` is given."""
+    """Options of ``charrnn classify``."""
 
     models: Annotated[
         list[str],
-        typer.Option("-m", "--model", metavar="MODEL", help="One for each class.", show_default=False),
+        typer.Option(
+            "-m", "--model", metavar="MODEL", help="Model of one class; give two or more.", show_default=False
+        ),
     ]
     file: options.LinesFile = "-"
     json_: options.Json = False
@@ -34,11 +42,11 @@ class ClassifyOptions:
 
 @command
 def classify(args: ClassifyOptions) -> None:
-    """Label each line with the model that it surprises least.
+    """Label every line with the model that finds it least surprising.
 
-    What is printed is LABEL, a tab, and the line. A label is the name of its model. Train one on text of each class:
-    languages, authors, sources of a log. With --json also the bits that the line costs each model, and by how many
-    the second best is worse.
+    The output is LABEL, a tab, and the line. The label is the name of a model. Train one model for every class, such
+    as a language, an author or the source of a log. --json adds the bits of the line under every model, and the
+    margin of the best model.
     """
     if len(args.models) < 2:
         raise SettingError("model", "given once, so that every line would get the same label", "give two or more")

@@ -11,6 +11,7 @@ from charrnn.cli import corpus_options, options
 from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, write_stdout
 from charrnn.cli.corpus_options import TextOptions
+from charrnn.cli.help_format import HelpCommand, HelpGroup
 from charrnn.config import ReadConfig, Unit
 from charrnn.config.overrides import Overrides
 from charrnn.errors import FileError, SettingError
@@ -27,12 +28,34 @@ MAX_LISTED = 12  # of them by name
 MARKOV_ORDER = 3  # of the Markov model
 MIN_TRAINING_CHARACTERS = 100  # characters that it is learned from
 
-app = typer.Typer(help="Named texts to train on; is this text fit to train on.", rich_markup_mode=None)
+EXAMPLES = """
+charrnn train "$(charrnn corpus get tiny-shakespeare)"
+charrnn corpus check book.txt
+"""
+LIST_EXAMPLES = """
+charrnn corpus list
+charrnn corpus list --json | python -m json.tool
+"""
+GET_EXAMPLES = """
+charrnn corpus get python-docs
+charrnn train "$(charrnn corpus get names)" --lines
+"""
+CHECK_EXAMPLES = """
+charrnn corpus check book.txt
+charrnn corpus check poems --files --glob "**/*.txt"
+"""
+
+app = typer.Typer(
+    help="Get texts to train on, or check a text before training.",
+    cls=HelpGroup,
+    epilog=EXAMPLES,
+    rich_markup_mode=None,
+)
 
 
-@app.command("list")
+@app.command("list", cls=HelpCommand, epilog=LIST_EXAMPLES)
 def list_(json_: options.Json = False) -> None:
-    """List the corpora that `get` knows."""
+    """List the texts that charrnn corpus get can provide."""
     from charrnn.data.datasets import DATASETS, Remote
 
     entries = [
@@ -64,16 +87,16 @@ def _known(name: str) -> str:
     return name
 
 
-@app.command()
+@app.command(cls=HelpCommand, epilog=GET_EXAMPLES)
 def get(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="One of `charrnn corpus list`.", show_default=False, callback=_known),
+        typer.Argument(metavar="NAME", help="A name from charrnn corpus list.", show_default=False, callback=_known),
     ],
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write corpora/NAME.txt and print that path."""
+    """Save a text as corpora/NAME.txt and print the path."""
     from charrnn.data import datasets
     from charrnn.io import atomic_io
 
@@ -107,7 +130,7 @@ def _download(entry: "Remote", console: Console) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """What ``charrnn corpus check`` is given."""
+    """Options of ``charrnn corpus check``."""
 
     corpus: Annotated[
         list[str],
@@ -119,13 +142,13 @@ class CheckOptions:
     quiet: options.Quiet = False
 
 
-@app.command()
+@app.command(cls=HelpCommand, epilog=CHECK_EXAMPLES)
 @command
 def check(args: CheckOptions) -> None:
-    """Say what a text is made of, and what `train` would make of it.
+    """Show statistics of a text and how charrnn train would use it.
 
-    Options as of `train`; the plan is that of an ordinary laptop. The Markov model is learned from nine tenths of the
-    text and measured on the last one.
+    The options are those of charrnn train. The plan assumes a typical laptop. The Markov model is trained on the
+    first 90 % of the text and evaluated on the rest.
     """
     config = args.text.apply_to(args.overrides).apply(ReadConfig())
 

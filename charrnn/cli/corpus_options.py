@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 BAR_BYTES = 20_000_000  # bytes, which take long enough for a bar
 
 Glob = Annotated[
-    str | None, typer.Option("--glob", metavar="PATTERN", help=f"Files of a directory.  [default: {GLOB}]")
+    str | None,
+    typer.Option(
+        "--glob", metavar="PATTERN", help=f"Files to read in a directory.  [default: {GLOB}]", rich_help_panel="Text"
+    ),
 ]
 
 
@@ -29,10 +32,13 @@ Glob = Annotated[
 class TextOptions:
     """Which files a text consists of, and what its documents are."""
 
-    lines: Annotated[bool, typer.Option("--lines", help="Every line is a document.")] = False
-    files: Annotated[bool, typer.Option("--files", help="Every file is a document.")] = False
+    lines: Annotated[bool, typer.Option("--lines", help="Every line is a document.", rich_help_panel="Text")] = False
+    files: Annotated[bool, typer.Option("--files", help="Every file is a document.", rich_help_panel="Text")] = False
     separated_by: Annotated[
-        str | None, typer.Option("--documents", metavar="SEPARATOR", help="This stands between documents.")
+        str | None,
+        typer.Option(
+            "--documents", metavar="SEPARATOR", help="This string separates documents.", rich_help_panel="Text"
+        ),
     ] = None
     glob: Glob = None
 

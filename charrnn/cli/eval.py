@@ -34,9 +34,16 @@ MAX_BASELINE_CHARACTERS = 4_000_000  # characters that simpler baselines learn f
 Facts = dict[str, Any]
 
 
+EXAMPLES = """
+charrnn eval book other.txt                          # bits per character of another text
+charrnn eval book book.txt --split --baselines       # training and validation text, and simpler models
+head -c 2000 other.txt | charrnn eval book -         # text from stdin
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What ``charrnn eval`` is given."""
+    """Options of ``charrnn eval``."""
 
     model: options.Model
     text: Annotated[
@@ -44,22 +51,26 @@ class EvalOptions:
     ]
     others: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", metavar="MODEL", help="Measure this one, too.", show_default=False),
+        typer.Option(
+            "-m", "--model", metavar="MODEL", help="Also evaluate this model; may be repeated.", show_default=False
+        ),
     ] = None
     split: Annotated[
-        bool, typer.Option("--split", help="TEXT is what MODEL was trained on: measure its parts apart.")
+        bool,
+        typer.Option("--split", help="TEXT is the text of the training: evaluate its training and validation part."),
     ] = False
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also by Markov models and compressors that know the training text.")
+        bool,
+        typer.Option("--baselines", help="Also evaluate Markov models and compressors that know the training text."),
     ] = False
     training: Annotated[
         str | None,
-        typer.Option("--training", metavar="FILE", help="The training text for --baselines.", show_default=False),
+        typer.Option("--training", metavar="FILE", help="Training text for --baselines.", show_default=False),
     ] = None
-    reset: int | None = setting(None, Integer(1), Option("Measure also with a fresh state every N characters.", "N"))
+    reset: int | None = setting(None, Integer(1), Option("Also reset the state every N characters.", "N"))
     dynamic: Annotated[
         bool,
-        typer.Option("--dynamic", help="Measure also (not on the train part) a network that goes on learning."),
+        typer.Option("--dynamic", help="Also evaluate a network that keeps learning while it reads."),
     ] = False
     unknown: Unknown | None = override(SampleConfig)  # noqa: RUF009 - makes a field
     json_: options.Json = False
@@ -77,9 +88,9 @@ class EvalOptions:
 def evaluate(args: EvalOptions) -> None:
     """Measure how well a model predicts a text, in bits per character.
 
-    The state is carried from the first character to the last. A text of n characters has n-1 predictions.
-    The text is read as the one that the model was trained on: as bytes or characters, as documents or not.
-    "95 % within" is a confidence interval by block bootstrap: how much the figure owes to the choice of this text.
+    The state is carried from the first character to the last. A text of n characters has n-1 predictions. The text is
+    read like the training text: as characters or bytes, with or without documents. "95 % within" is a confidence
+    interval by block bootstrap. It shows how much the result depends on the choice of the text.
     """
     _check_sources(args)
 

@@ -1,27 +1,48 @@
 """``charrnn info``: what is this model file."""
 
 import json
+import os
+import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli import corpus_options, options
-from charrnn.cli.console import escape_control, write_stdout
+from charrnn.cli.console import Console, escape_control, write_stdout
 from charrnn.errors import ModelFileError
 from charrnn.units import nats_to_bits
+from charrnn.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from charrnn.checkpoint import Checkpoint
 
+PACKAGES = ("torch", "numpy", "llvmlite", "safetensors", "typer")  # whose versions a bug report needs
+
+
+EXAMPLES = """
+charrnn info                                         # the newest model
+charrnn info book --json | python -m json.tool       # for programs
+"""
+
 
 def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> None:
-    """Show what a model is, how it was trained and what it knows."""
+    """Show the network, vocabulary and training record of a model.
+
+    Without any model, show the versions of charrnn and its packages, and the machine.
+    """
     from charrnn import checkpoint
 
-    path = checkpoint.find(model)
+    try:
+        path = checkpoint.find(model)
+    except ModelFileError as error:
+        if model is not None:
+            raise
+        Console().line(str(error))
+        _show_environment(json_=json_)
+        return
     loaded = checkpoint.load(path)
     size = path.stat().st_size
     if json_:
@@ -33,6 +54,7 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
             "vocabulary": None if loaded.read_config.unit == "byte" else _characters(loaded),
             "reading": asdict(loaded.read_config),
             "training": loaded.training,
+            "environment": _environment(),
         }
         write_stdout(json.dumps(facts) + "\n")
         return
@@ -42,6 +64,39 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         raise ModelFileError(str(path), "holds a training record that is not ours", "train again") from None
     for name, value in lines:
         write_stdout(f"{name:<12}{escape_control(value)}\n")
+
+
+def _show_environment(*, json_: bool) -> None:
+    environment = _environment()
+    if json_:
+        write_stdout(json.dumps({"environment": environment}) + "\n")
+        return
+    for name, value in environment.items():
+        write_stdout(f"{name:<12}{escape_control(str(value or 'not installed'))}\n")
+
+
+def _environment() -> dict[str, str | int | None]:
+    """Return the versions and the machine that a bug report needs. Imports no package to learn its version."""
+    from charrnn.rnn.costs import processor_name
+
+    return {
+        "charrnn": __version__,
+        "python": platform.python_version(),
+        **{package: _version_of(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import write_stdout
-from charrnn.errors import FileError, SettingError
+from charrnn.errors import FileError, MissingPackageError, SettingError
 from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
@@ -23,20 +24,29 @@ Line = Mapping[str, Any]
 Curves = dict[str, tuple[list[int], list[float]]]  # steps and bits per character, by what they are of
 
 
+EXAMPLES = """
+charrnn log                                          # the newest model
+charrnn log book -o curve.svg                        # the learning curve as a picture
+"""
+
+
 def log(
     model: options.ModelOrNewest = None,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Save the curve as a .png or .svg instead of drawing it."),
+        typer.Option("-o", "--out", metavar="FILE", help="Save the learning curve as .png or .svg."),
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Show how a run went: each evaluation, and the learning curve.
+    """Show the evaluations and the learning curve of a training run.
 
-    Reads NAME.jsonl beside the model, which holds one JSON object per evaluation.
+    The evaluations are stored in NAME.jsonl beside the model, as one JSON object per line.
     """
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"cannot be {out}", f"give a file that ends in {' or '.join(FORMATS)}")
+    if out is not None and find_spec("matplotlib") is None:
+        reason = "a picture needs matplotlib, which is not installed"
+        raise MissingPackageError("--out", reason, "run: pip install 'charrnn-cli[plot]'")
     from charrnn import checkpoint
     from charrnn.io import atomic_io
     from charrnn.training.checkpointing import log_path

@@ -1,4 +1,4 @@
-"""The options that commands share, and the option that sets a field of ``config/``."""
+"""Options that several commands share, and the option of a setting."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 TEXT_SETTINGS = ("unit", "encoding", "newlines", "normalize", "min_count")
 MACHINE_SETTINGS = ("device", "threads")
 
-NEWEST = "A path, or a name in ./checkpoints; the newest there if left out."
+NEWEST = "A path, or a name in ./checkpoints.  [default: the newest model there]"
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A path, or a name in ./checkpoints.", show_default=False)
 ]
 ModelOrNewest = Annotated[str | None, typer.Argument(metavar="MODEL", help=NEWEST, show_default=False)]
 LinesFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="A file of lines; stdin if left out, or -.", show_default=False)
+    str, typer.Argument(metavar="FILE", help="A file with lines, or - for stdin.  [default: -]", show_default=False)
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for a program.")]
-Force = Annotated[bool, typer.Option("-f", "--force", help="Replace what exists.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing files.")]
 
 
 def flag(name: str) -> str:
-    """Return the option that sets a field of ``config/``."""
+    """Return the option of a setting, such as ``--lr`` for ``learning_rate``."""
     configs: tuple[type[DataclassInstance], ...] = (ReadConfig, ModelConfig, TrainConfig, SampleConfig, Overrides)
     for config in configs:
         if name in config.__dataclass_fields__:
@@ -39,12 +39,12 @@ def flag(name: str) -> str:
 
 
 def has_option(name: str) -> bool:
-    """Return whether an option of ``charrnn train`` sets this field."""
+    """Return whether ``charrnn train`` has an option for a setting."""
     setting = get_setting(Overrides.__dataclass_fields__[name])
     return setting is not None and setting.option is not None
 
 
 def flags_of(name: str, setting: Setting | None) -> tuple[str, ...]:
-    """Return all names of the option of a setting."""
+    """Return all flags of the option of a setting."""
     flags = setting.option.flags if setting is not None and setting.option is not None else ()
     return flags or ("--" + name.replace("_", "-"),)

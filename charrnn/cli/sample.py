@@ -21,37 +21,70 @@ if TYPE_CHECKING:
     from charrnn.generation.batch import SampledCharacter
 
 
+EXAMPLES = """
+charrnn sample --temp 0.8                            # 1,000 characters with the newest model
+charrnn sample book --prompt "It was" --echo -n 200  # continue a prompt
+charrnn sample names --count 20 --lines 1            # twenty lines
+charrnn sample book --length 0 | head -n 5           # without end, until the reader has enough
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """What ``charrnn sample`` is given."""
+    """Options of ``charrnn sample``."""
 
     model: options.ModelOrNewest = None
+    prompt: Annotated[
+        str,
+        typer.Option("-p", "--prompt", metavar="TEXT", help="Text to continue; - reads it from stdin."),
+    ] = ""
     config: SampleConfig
     length: int | None = override(SampleConfig)
-    prompt: Annotated[
-        str, typer.Option("-p", "--prompt", metavar="TEXT", help="Continue this; - reads it from stdin.")
-    ] = ""
-    echo: Annotated[bool, typer.Option("--echo", help="Write the prompt first.")] = False
-    count: int | None = setting(None, Integer(1), Option("Write so many samples, each ended by a newline.", "N"))
+    echo: Annotated[
+        bool, typer.Option("--echo", help="Write the prompt before its continuation.", rich_help_panel="Prompt")
+    ] = False
+    count: int | None = setting(
+        None, Integer(1), Option("Write N samples, each followed by a newline.", "N", group="Several samples")
+    )
     prompts: Annotated[
         str | None,
         typer.Option(
-            "--prompts", metavar="FILE", help="Continue each line of a file, or of stdin with -, by one line."
+            "--prompts",
+            metavar="FILE",
+            help="Continue every line of a file, or of stdin (-).",
+            rich_help_panel="Several samples",
         ),
     ] = None
     separator: Annotated[
-        str | None, typer.Option("--separator", metavar="STRING", help="End each sample with this instead.")
+        str | None,
+        typer.Option(
+            "--separator",
+            metavar="STRING",
+            help="Write this string after every sample, instead of a newline.",
+            rich_help_panel="Several samples",
+        ),
     ] = None
-    null: Annotated[bool, typer.Option("-0", "--null", help="End each with a NUL, for xargs -0.")] = False
+    null: Annotated[
+        bool,
+        typer.Option(
+            "-0", "--null", help="Write a NUL after every sample, for xargs -0.", rich_help_panel="Several samples"
+        ),
+    ] = False
     show: Annotated[
         str | None,
-        typer.Option("--show", metavar="surprise", help="Colour each character by how unexpected it was."),
+        typer.Option(
+            "--show", metavar="surprisal", help="Color every character by its surprisal.", rich_help_panel="Output"
+        ),
     ] = None
     save_state: Annotated[
-        str | None, typer.Option("--save-state", metavar="FILE", help="Keep what was read: the state after --prompt.")
+        str | None,
+        typer.Option(
+            "--save-state", metavar="FILE", help="Save the state after the prompt.", rich_help_panel="Prompt"
+        ),
     ] = None
     load_state: Annotated[
-        str | None, typer.Option("--load-state", metavar="FILE", help="Go on from there instead of from nothing.")
+        str | None,
+        typer.Option("--load-state", metavar="FILE", help="Start from a saved state.", rich_help_panel="Prompt"),
     ] = None
     json_: options.Json = False
     quiet: options.Quiet = False
@@ -87,8 +120,8 @@ class SampleOptions:
             raise SettingError("logprobs", "go into JSON", "add --json")
         if config.keep_stop and not config.stop_strings:
             raise SettingError("keep_stop", "has nothing to keep", "add --stop")
-        if self.show not in (None, "surprise"):
-            raise SettingError("show", f"cannot be {self.show}", "give surprise")
+        if self.show not in (None, "surprisal"):
+            raise SettingError("show", f"invalid value {self.show}", "give surprisal")
         if config.length == 0 and (self.many or self.json_):
             reason = "cannot be 0 where a sample is to be finished"
             raise SettingError("length", reason, "give a whole number, 1 or more")
@@ -101,7 +134,8 @@ class SampleOptions:
 def sample(args: SampleOptions) -> None:
     """Write new text in the style of a model.
 
-    What is asked for acts in this order: --repeat-penalty, --allow and --forbid, --temp, --top-k, --top-p, --min-p.
+    The text goes to stdout, character by character. Filters apply in this order: --repeat-penalty, --allow and
+    --forbid, --temp, --top-k, --top-p, --min-p.
     """
     config = args.checked_config()
 

@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import math
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from charrnn.cli import options
 from charrnn.cli.command import Only, command
 from charrnn.cli.console import Console, write_stdout
 from charrnn.config import TrainConfig
-from charrnn.config.checks import Integer
+from charrnn.config.checks import Integer, Range
 from charrnn.config.overrides import Overrides
 from charrnn.config.settings import Option, setting
 from charrnn.errors import SettingError
@@ -26,22 +27,31 @@ if TYPE_CHECKING:
 _Printed = tuple[float, bytes]  # a score, and all that is printed of its line
 
 
+EXAMPLES = """
+charrnn score book lines.txt --sort | head           # the ten most surprising lines
+tail -f app.log | charrnn score app --threshold 5    # print unusual lines of a log as they arrive
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """What ``charrnn score`` is given."""
+    """Options of ``charrnn score``."""
 
     model: options.Model
     file: options.LinesFile = "-"
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", metavar="X", help="Only lines that score X or more.", show_default=False),
-    ] = None
-    top: int | None = setting(None, Integer(1), Option("Only the N strangest lines, the strangest first.", "N"))
-    sort: Annotated[bool, typer.Option("--sort", help="The strangest lines first.")] = False
-    total: Annotated[bool, typer.Option("--total", help="Score each line as a whole, not by the character.")] = False
-    nats: Annotated[bool, typer.Option("--nats", help="In nats, not in bits.")] = False
-    carry: Annotated[bool, typer.Option("--carry", help="The state runs on from line to line.")] = False
-    chars: Annotated[bool, typer.Option("--chars", help="With --json, the surprise of each character, too.")] = False
+    threshold: float | None = setting(
+        None, Range(-math.inf, math.inf, "a number"), Option("Print only lines with a score of X or more.", "X")
+    )
+    top: int | None = setting(
+        None, Integer(1), Option("Print only the N most surprising lines, most surprising first.", "N")
+    )
+    sort: Annotated[bool, typer.Option("--sort", help="Print the most surprising lines first.")] = False
+    total: Annotated[bool, typer.Option("--total", help="Score the whole line, not the mean per character.")] = False
+    nats: Annotated[bool, typer.Option("--nats", help="Print nats instead of bits.")] = False
+    carry: Annotated[bool, typer.Option("--carry", help="Carry the state from line to line.")] = False
+    chars: Annotated[
+        bool, typer.Option("--chars", help="With --json: also print the surprisal of every character.")
+    ] = False
     json_: options.Json = False
     overrides: Annotated[Overrides, Only("encoding", *options.MACHINE_SETTINGS)]
     quiet: options.Quiet = False
@@ -49,13 +59,12 @@ class ScoreOptions:
 
 @command
 def score(args: ScoreOptions) -> None:
-    """Say how surprising each line is to a model.
+    """Print how surprising every line is to a model.
 
-    What is printed is SCORE, a tab, and the line. A score is in bits per character, the end of the line counted as
-    one. Lines are printed as they come, so that this may stand behind `tail -f`; with --top or --sort once all of
-    them came. A character that the model never saw, or a byte that is no UTF-8, costs 20.1 bits, a blind guess among
-    all of Unicode. With --carry --total the scores of a text that the model knows every character of add up to what
-    `charrnn eval` says of it.
+    The output is SCORE, a tab, and the line. A score is in bits per character; the end of the line counts as one
+    character. Lines are printed as they arrive, or with --top and --sort at the end of the input. A character that
+    the model does not know, or a byte that is not UTF-8, costs 20.1 bits: a uniform guess among all code points of
+    Unicode. If the model knows all characters, the scores of --carry --total sum to the result of charrnn eval.
     """
     if args.chars and not args.json_:
         raise SettingError("chars", "is for JSON", "add --json")

@@ -14,32 +14,45 @@ from charrnn.config import SaveConfig
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 
+EXAMPLES = """
+charrnn train book.txt                               # about five minutes
+charrnn train book.txt --minutes 1 -o quick          # one minute; the model is called quick
+charrnn train names.txt --lines --cell gru           # every line is a document
+charrnn train book.txt --resume --minutes 30         # continue with a larger budget
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What ``charrnn train`` is given."""
+    """Options of ``charrnn train``."""
 
     corpus: Annotated[
         list[str],
-        typer.Argument(metavar="CORPUS", help="Files, also .gz .xz .bz2 .zst, directories, or - for stdin."),
+        typer.Argument(metavar="CORPUS", help="Files (also .gz, .xz, .bz2, .zst), directories, or - for stdin."),
     ]
     out: Annotated[
         str | None,
         typer.Option(
-            "-o", "--out", metavar="MODEL", help="A name in ./checkpoints, or a path.  [default: the corpus's]"
+            "-o", "--out", metavar="MODEL", help="A path, or a name in ./checkpoints.  [default: name of the text]"
         ),
     ] = None
     force: options.Force = False
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was stopped, or with a larger budget.")
+        bool, typer.Option("--resume", help="Continue a run that was interrupted, or with a larger budget.")
     ] = False
     text: TextOptions
     cache: Annotated[
         str | None,
-        typer.Option("--cache", metavar="DIR", help="Keep ids here.  [default: of a large text, beside the model]"),
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Cache the encoded text here.  [default: beside the model, for large texts]",
+            rich_help_panel="Text",
+        ),
     ] = None
     overrides: Overrides
     saving: SaveConfig
+    explain: Annotated[bool, typer.Option("--explain", help="Explain every setting of the plan.")] = False
     quiet: options.Quiet = False
 
 
@@ -47,9 +60,9 @@ class TrainOptions:
 def train(args: TrainOptions) -> None:
     """Train a network to predict the next character of a text.
 
-    Told nothing but the text, it plans size, batch, learning rate and budget from the text and this machine; each
-    option replaces its own part of the plan. Ctrl-C stops with everything saved, and --resume goes on from there as
-    if nothing had happened.
+    Without options, the size of the network, the learning rate and the budget follow from the text and the speed of
+    this machine. Every option replaces one planned setting. Ctrl-C saves everything and stops; --resume continues
+    from there, bit for bit.
     """
     overrides = args.text.apply_to(args.overrides)
     if overrides.freeze_vocabulary and overrides.from_model is None and not args.resume:

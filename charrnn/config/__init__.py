@@ -1,7 +1,8 @@
-"""Every setting: its default, its check, its option and its help text.
+"""Every setting: type, default, check, option and help text.
 
-Frozen dataclasses that are written into the model file as they stand. Creating one checks it, so a wrong value is
-refused before a file is touched or torch is imported. An error names the field; ``cli/options.py`` knows the option.
+The settings are frozen dataclasses. They are stored in the model file as they are. Creating one checks its values, so
+a wrong value is reported before any file is touched or torch is imported. An error names the field;
+``cli/options.py`` finds the option of a field.
 """
 # ruff: noqa: RUF009 - setting() makes a field
 
@@ -34,49 +35,57 @@ Documents = Literal["none", "lines", "files", "separated"]
 SamplePrecision = Literal["int8", "fp32"]
 Temperature = float | tuple[float, float]
 
-GLOB = "**/*.txt"  # the files of a folder that are read
-MAX_THREADS = 1024  # more crash the libraries below
-MAX_REPEAT_WINDOW = 10_000  # characters; each sample keeps that many in memory
+GLOB = "**/*.txt"  # files of a directory that are read
+MAX_THREADS = 1024  # libraries crash with more
+MAX_REPEAT_WINDOW = 10_000  # characters; every sample keeps this many ids in memory
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in each weight matrix of a cell
 
 
 def check_documents(documents: Documents | None, separator: str | None) -> None:
-    """Raise SettingError unless there is a separator just where documents are separated."""
+    """Raise SettingError unless a separator is given exactly when documents are separated."""
     if (documents == "separated") != bool(separator):
-        raise SettingError("documents", "cannot be separated by nothing", "give a separator, such as a word")
+        raise SettingError("documents", "the separator is empty", "give a separator, such as a word")
 
 
 def check_bytes(
     unit: Unit | None, encoding: str | None, normalize: Normalize | None = None, min_count: int | None = None
 ) -> None:
-    """Raise SettingError if a setting of characters is given where bytes are read; None is not given."""
+    """Raise SettingError if bytes are read and a setting for characters is given. None means not given."""
     characters = {"encoding": encoding, "normalize": normalize, "min_count": min_count}
     for name, value in characters.items():
         if unit == "byte" and value not in (None, getattr(ReadConfig, name)):
-            raise SettingError(name, "is for characters, and bytes are read as they are", "leave it out")
+            raise SettingError(name, "applies to characters only, not to bytes", "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """How a text is read: what bytes become characters, what counts as one, and what is a document.
+    """How a text is read: its encoding, its units and its documents.
 
     Raises:
-        SettingError: a wrong value, or two that exclude each other.
+        SettingError: If a value is wrong, or two values exclude each other.
     """
 
-    # a character is a Unicode code point; a byte stands for itself
-    unit: Unit = setting("char", OneOf(Unit), Option("What is predicted."))
-    # None is UTF-8, or UTF-16 or 32 where a byte order mark says so
+    # a character is a Unicode code point
+    unit: Unit = setting("char", OneOf(Unit), Option("Predict characters or bytes.", group="Text"))
+    # None is UTF-8, or UTF-16 or UTF-32 after a byte order mark
     encoding: str | None = setting(
-        None, check_encoding, Option("Of the text, such as cp1251.", "NAME", default_text="utf-8")
+        None,
+        check_encoding,
+        Option("Encoding of the text, such as cp1251.", "NAME", default_text="utf-8", group="Text"),
     )
-    # bytes are kept in any case
-    newlines: Newlines = setting("unix", OneOf(Newlines), Option("CR and CRLF become LF, or stay."))
-    normalize: Normalize = setting("none", OneOf(Normalize), Option("Unicode's forms."))
-    # the unknown character is never written
-    min_count: int = setting(1, Integer(1), Option("Rarer characters become one unknown one.", "N"))
-    # each starts with a zero state and has an end
+    # does not apply to bytes
+    newlines: Newlines = setting(
+        "unix", OneOf(Newlines), Option("Convert CR and CRLF to LF, or keep them.", group="Text")
+    )
+    normalize: Normalize = setting("none", OneOf(Normalize), Option("Unicode normalization form.", group="Text"))
+    # the unknown character is read, but never generated
+    min_count: int = setting(
+        1,
+        Integer(1),
+        Option("Replace characters that occur less often by one unknown character.", "N", group="Text"),
+    )
+    # every document starts from a zero state and has an end
     documents: Documents = setting("none", OneOf(Documents))
     separator: str = setting("")  # between separated documents
 
@@ -88,34 +97,40 @@ class ReadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a network.
+    """The architecture of a network.
 
     Raises:
-        SettingError: a value out of range.
+        SettingError: If a value is out of range.
     """
 
-    cell: Cell = setting("lstm", OneOf(Cell), Option("Type of recurrent cell."))
+    cell: Cell = setting("lstm", OneOf(Cell), Option("Type of recurrent cell.", group="Network"))
     # L; layer l reads the hidden state of layer l-1
-    layers: int = setting(2, Integer(1), Option("Layers of cells, stacked.", "N"))
-    hidden: int = setting(256, Integer(1), Option("Units of a layer.", "N", default_text="planned"))  # H
-    embedding: int = setting(
-        0, Integer(0), Option("Size of a character's vector; 0 is one-hot.", "N", default_text="planned")
+    layers: int = setting(2, Integer(1), Option("Number of stacked layers.", "N", group="Network"))
+    # H
+    hidden: int = setting(
+        256, Integer(1), Option("Hidden units of a layer.", "N", default_text="planned", group="Network")
     )
-    # between layers and before the output
+    # E
+    embedding: int = setting(
+        0,
+        Integer(0),
+        Option("Size of the character embedding; 0 is one-hot.", "N", default_text="planned", group="Network"),
+    )
+    # between layers and before the output layer
     dropout: float = setting(
         0.0,
-        Range(0, 0.95, "a share from 0 to 0.95"),
-        Option("Share of activations silenced in training.", "P", default_text="planned"),
+        Range(0, 0.95, "a number from 0 to 0.95"),
+        Option("Dropout probability.", "P", default_text="planned", group="Network"),
     )
 
     def __post_init__(self) -> None:
         check(self)
 
     def tensor_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of this network, for a vocabulary of V characters.
+        """Return the name and shape of every tensor of this network, for a vocabulary of size V.
 
-        ``embedding`` is (V, E); each layer has ``weight_ih`` (G*H, inputs), ``weight_hh`` (G*H, H) and two biases
-        (G*H,), with G gates; ``output.weight`` is (V, H).
+        ``embedding.weight`` is (V, E). Each layer has ``weight_ih`` (G*H, inputs), ``weight_hh`` (G*H, H) and two
+        biases (G*H,), with G gates. ``output.weight`` is (V, H) and ``output.bias`` (V,).
         """
         shapes: dict[str, tuple[int, ...]] = {}
         if self.embedding:
@@ -132,14 +147,14 @@ class ModelConfig:
         return shapes
 
     def num_parameters(self, vocab_size: int) -> int:
-        """How many numbers the network learns."""
+        """Return the number of trainable parameters."""
         return sum(math.prod(shape) for shape in self.tensor_shapes(vocab_size).values())
 
 
 def check_budget(epochs: float | None, steps: int | None) -> None:
-    """Raise SettingError if both are given."""
+    """Raise SettingError if both budgets are given."""
     if epochs is not None and steps is not None:
-        raise SettingError("steps", "given together with epochs", "give one of them")
+        raise SettingError("steps", "cannot be combined with --epochs", "give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,55 +162,80 @@ class TrainConfig:
     """How a network is trained. Training ends when the first of its budgets is spent.
 
     Raises:
-        SettingError: a value out of range, or both epochs and steps.
+        SettingError: If a value is out of range, or both ``epochs`` and ``steps`` are given.
     """
 
     # evaluations included
     minutes: float | None = setting(
         None,
         Range(0, 1e7, "a number above 0", exclude_low=True),
-        Option("Train this long at most.", "X", default_text="about 5"),
+        Option("Train for at most this many minutes.", "X", default_text="about 5"),
     )
     epochs: float | None = setting(
-        None, Range(0, 1e9, "a number above 0", exclude_low=True), Option("Or: read the text this many times.", "X")
+        None,
+        Range(0, 1e9, "a number above 0", exclude_low=True),
+        Option("Train for this many passes over the text.", "X"),
     )
-    steps: int | None = setting(None, Integer(1), Option("Or: take this many steps.", "N"))
-    batch_size: int = setting(32, Integer(1), Option("Streams read side by side.", "B", default_text="planned"))
+    steps: int | None = setting(None, Integer(1), Option("Train for this many optimizer steps.", "N"))
+    # B
+    batch_size: int = setting(
+        32, Integer(1), Option("Streams read in parallel.", "B", default_text="planned", group="Training")
+    )
+    # T
     seq_length: int = setting(
-        64, Integer(1), Option("Characters a gradient reaches back.", "T", default_text="planned")
+        64,
+        Integer(1),
+        Option("Time steps of backpropagation.", "T", default_text="planned", group="Training"),
     )
     learning_rate: float = setting(
         6e-3,
         Range(0, 10, "a number above 0, at most 10", exclude_low=True),
-        Option("Peak learning rate.", "X", flags=("--lr",), default_text="planned"),
+        Option("Peak learning rate.", "X", flags=("--lr",), default_text="planned", group="Training"),
     )
     # share of the budget in which the learning rate rises to its peak
-    warmup: float = setting(0.02, Range(0, 1, "a share from 0 to 1"))
+    warmup: float = setting(0.02, Range(0, 1, "a number from 0 to 1"))
     # of AdamW, decoupled from the gradient
     weight_decay: float = setting(0.01, Range(0, 1, "a number from 0 to 1"))
     grad_clip: float = setting(
-        1.0, Range(0, math.inf, "a finite number, 0 or more"), Option("Largest norm of the gradient; 0: any.", "X")
+        1.0,
+        Range(0, math.inf, "a finite number, 0 or more"),
+        Option("Largest norm of the gradient; 0 is no limit.", "X", group="Training"),
     )
-    # never trained on
+    # never used for training
     validation: float = setting(
         0.1,
-        Range(0, 0.9, "a share from 0 to 0.9"),
+        Range(0, 0.9, "a number from 0 to 0.9"),
         Option(
-            "Share to measure on: the end of the text, or documents.", "P", default_text="{default}, at most 500,000"
+            "Share of the text to hold out for validation.",
+            "P",
+            default_text="{default}, at most 500,000 characters",
+            group="Text",
         ),
     )
-    evaluations: int = setting(20, Integer(1))  # of the validation text, spread evenly
-    patience: int = setting(5, Integer(0), Option("Evaluations without a better one that end it; 0: never.", "N"))
-    seed: int = setting(0, Integer(0), Option("Of the first weights and of dropout.", "N"))
-    # weights and sums stay fp32
-    precision: Precision = setting(
-        "auto", OneOf(Precision), Option("Of the matrix products.", default_text="the faster")
+    evaluations: int = setting(20, Integer(1))  # on the validation text, spread evenly over the budget
+    patience: int = setting(
+        5,
+        Integer(0),
+        Option("Stop after N evaluations without improvement; 0 is never.", "N", group="Training"),
     )
-    # native: our compiled kernels; torch: torch's layers
-    engine: Engine = setting("auto", OneOf(Engine), Option("Our kernels, or torch's.", default_text="the faster"))
-    device: Device = setting("auto", OneOf(Device), Option("What computes."))
-    # 0 is as many as are fastest
-    threads: int = setting(0, Integer(0, MAX_THREADS), Option("CPU threads.", "N", default_text="the fastest"))
+    seed: int = setting(0, Integer(0), Option("Seed of the first weights and of dropout.", "N", group="Training"))
+    # weights, losses and sums stay in float32
+    precision: Precision = setting(
+        "auto",
+        OneOf(Precision),
+        Option("Precision of matrix products.", default_text="the faster", group="Machine"),
+    )
+    # native: the compiled kernels of charrnn; torch: torch's layers
+    engine: Engine = setting(
+        "auto",
+        OneOf(Engine),
+        Option("Compute layers with charrnn's kernels or torch's.", default_text="the faster", group="Machine"),
+    )
+    device: Device = setting("auto", OneOf(Device), Option("Device that computes.", group="Machine"))
+    # 0 is the fastest number
+    threads: int = setting(
+        0, Integer(0, MAX_THREADS), Option("CPU threads.", "N", default_text="the fastest", group="Machine")
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -204,95 +244,146 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How the next character is chosen, and when to stop.
+    """How the next character is chosen, and where a sample ends.
 
     Raises:
-        SettingError: a value out of range.
+        SettingError: If a value is out of range.
     """
 
-    # divides the logits; of two, the first new character gets the first, the last one the second
+    # divides the logits; a pair goes linearly from the first new character to the last
     temperature: Temperature = setting(
         1.0,
         check_temperature,
         Option(
-            "Below 1 plays safe, above 1 takes risks, 0 is greedy; 0.6:1.1 goes from one to the other.",
+            "Below 1 is safer, above 1 more varied, 0 is greedy. 0.6:1.1 goes from the first to the second.",
             "X",
             flags=("-t", "--temp"),
             type=str,
             parse=parse_temperature,
         ),
     )
-    # the prompt is not counted
+    # without the prompt
     length: int = setting(
-        1000, Integer(0), Option("New characters; 0 never stop_strings.", "N", flags=("-n", "--length"))
+        1000,
+        Integer(0),
+        Option("Number of new characters; 0 is no limit.", "N", flags=("-n", "--length")),
     )
-    lines: int = setting(0, Integer(0), Option("End a sample after so many lines.", "N", default_text=""))
+    lines: int = setting(
+        0, Integer(0), Option("End the sample after N lines.", "N", default_text="", group="End of a sample")
+    )
     stop: str | tuple[str, ...] | None = setting(
         None,
         check_stop,
-        Option("End before this would be written; may be repeated.", "STRING", type=list[str], parse=tuple),
+        Option(
+            "End the sample before this string; may be repeated.",
+            "STRING",
+            type=list[str],
+            parse=tuple,
+            group="End of a sample",
+        ),
     )
-    keep_stop: bool = setting(False, option=Option("End after it instead."))
-    top_k: int = setting(0, Integer(0), Option("Choose among the K likeliest characters.", "K", default_text=""))
+    keep_stop: bool = setting(
+        False, option=Option("Keep the string of --stop in the sample.", group="End of a sample")
+    )
+    top_k: int = setting(
+        0,
+        Integer(0),
+        Option("Choose among the K most likely characters.", "K", default_text="", group="Choice of characters"),
+    )
     top_p: float = setting(
         1.0,
         Range(0, 1, "a probability above 0, at most 1", exclude_low=True),
-        Option("Choose among the likeliest that reach this probability together.", "P", default_text=""),
+        Option(
+            "Choose among the most likely characters with total probability P.",
+            "P",
+            default_text="",
+            group="Choice of characters",
+        ),
     )
     min_p: float = setting(
         0.0,
         Range(0, 1, "a probability from 0 to 1"),
-        Option("Leave out what is less likely than P times the likeliest.", "P", default_text=""),
+        Option(
+            "Exclude characters less likely than P times the most likely one.",
+            "P",
+            default_text="",
+            group="Choice of characters",
+        ),
     )
     repeat_penalty: float = setting(
         1.0,
         Range(0, 100, "a number above 0, at most 100", exclude_low=True),
-        Option("Raise the probability of recent characters to this power.", "X", default_text=""),
+        Option(
+            "Raise the probability of recent characters to the power X.",
+            "X",
+            default_text="",
+            group="Choice of characters",
+        ),
     )
-    # characters of the prompt are recent, too
-    repeat_window: int = setting(64, Integer(1, MAX_REPEAT_WINDOW), Option("How many are recent.", "N"))
-    # written as inside the compile_charset of a regular expression; "" allows all
-    allow: str = setting("", compile_charset, Option(r"Write only these, such as 'a-z \n'.", "CHARS"))
-    forbid: str = setting("", compile_charset, Option("Never write these.", "CHARS"))
+    # characters of the prompt count
+    repeat_window: int = setting(
+        64,
+        Integer(1, MAX_REPEAT_WINDOW),
+        Option("Number of recent characters for --repeat-penalty.", "N", group="Choice of characters"),
+    )
+    # a character class of a regular expression, without brackets; "" allows all
+    allow: str = setting(
+        "",
+        compile_charset,
+        Option(r"Write only these characters, such as 'a-z \n'.", "CHARS", group="Choice of characters"),
+    )
+    forbid: str = setting(
+        "", compile_charset, Option("Never write these characters.", "CHARS", group="Choice of characters")
+    )
     logprobs: int | None = setting(
-        None, Integer(0), Option("With --json: each character's, and of the K likeliest.", "K")
+        None,
+        Integer(0),
+        Option("Add log-probabilities, and those of the K most likely characters; with --json.", "K", group="Output"),
     )
     seed: int | None = setting(
-        None, Integer(0), Option("The same seed, the same text.", "N", default_text="a fresh one")
+        None,
+        Integer(0),
+        Option("Seed; the same seed gives the same text.", "N", default_text="random"),
     )
-    unknown: Unknown = setting("error", OneOf(Unknown), Option("Characters the model never saw."))
-    # of the matrix products; sums and states stay fp32
-    precision: SamplePrecision = setting("int8", OneOf(SamplePrecision), Option("Of the weights."))
-    utf8: bool = setting(False, option=Option("Of a model of bytes: whole characters only."))
+    unknown: Unknown = setting(
+        "error", OneOf(Unknown), Option("What to do with characters that the model does not know.", group="Prompt")
+    )
+    # of the matrix products; sums and states stay in float32
+    precision: SamplePrecision = setting(
+        "int8", OneOf(SamplePrecision), Option("Precision of the weights.", group="Machine")
+    )
+    utf8: bool = setting(
+        False, option=Option("Write valid UTF-8 only, with a model of bytes.", group="Choice of characters")
+    )
 
     def __post_init__(self) -> None:
         check(self)
         if self.temperatures[0] != self.temperatures[1] and not self.length:
-            raise SettingError("temperature", "cannot be a range of an endless sample", "give a length")
+            raise SettingError("temperature", "a range needs a limited length", "give --length")
 
     @property
     def temperatures(self) -> tuple[float, float]:
-        """Of the first new character and of the last."""
+        """Temperatures of the first and of the last new character."""
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature, self.temperature)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The strings that end a sample."""
+        """Strings that end a sample."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveConfig:
-    """When a run is saved, besides at each evaluation; changes nothing of what is learned.
+    """When a run is saved, in addition to evaluations. The result does not depend on it.
 
     Raises:
-        SettingError: a value out of range.
+        SettingError: If a value is out of range.
     """
 
     save_every: float = setting(
         60.0,
-        Range(0, math.inf, "seconds, more than 0", exclude_low=True),
-        Option("Save at least this often.", "SECONDS"),
+        Range(0, math.inf, "a number of seconds above 0", exclude_low=True),
+        Option("Save at least this often.", "SECONDS", group="Training"),
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks of values: each takes the name of a setting and a value, and raises an error for a wrong one."""
+"""Checks of values: a check takes the name of a setting and a value, and raises SettingError for a wrong one."""
 
 import codecs
 import math
@@ -7,79 +7,106 @@ from dataclasses import dataclass
 from typing import Any, Never, get_args
 
 from charrnn.errors import SettingError
+from charrnn.suggestions import did_you_mean
 
 Check = Callable[[str, Any], object]
 
 
 def refuse(name: str, value: object, advice: str) -> Never:
-    """Raise the error for a value that a setting cannot have."""
-    raise SettingError(name, f"cannot be {value}", f"give {advice}")
+    """Raise the error for an invalid value of a setting."""
+    raise SettingError(name, f"invalid value {value}", f"give {advice}")
 
 
 @dataclass(frozen=True)
 class Integer:
-    """Checks for a whole number."""
+    """Check for an integer from ``low`` to ``high``."""
 
     low: int
     high: int = 2**63 - 1
 
     def __call__(self, name: str, value: Any) -> None:
-        """Raise SettingError for anything else."""
+        """Raise SettingError for any other value."""
         if not isinstance(value, int) or isinstance(value, bool) or value < self.low:
-            refuse(name, value, f"a whole number, {self.low} or more")
+            refuse(name, value, f"an integer, {self.low} or more")
         if value > self.high:
-            refuse(name, value, "a whole number below 2**63" if self.high == 2**63 - 1 else f"at most {self.high}")
+            refuse(name, value, "an integer below 2**63" if self.high == 2**63 - 1 else f"at most {self.high}")
+
+    def parse(self, name: str, text: str) -> int:
+        """Return the integer that a user typed.
+
+        Raises:
+            SettingError: If the text is not an integer. The range is checked later.
+        """
+        try:
+            return int(text)
+        except ValueError:
+            refuse(name, text, f"an integer, {self.low} or more")
 
 
 @dataclass(frozen=True)
 class Range:
-    """Checks for a finite number in a range; ``advice`` describes it."""
+    """Check for a finite number from ``low`` to ``high``. ``advice`` describes the range."""
 
     low: float
     high: float
     advice: str
-    exclude_low: bool = False  # the lower limit itself is wrong
+    exclude_low: bool = False
 
     def __call__(self, name: str, value: Any) -> None:
-        """Raise SettingError for anything else."""
+        """Raise SettingError for any other value."""
         finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
         if not finite or not self.low <= value <= self.high or (self.exclude_low and value == self.low):
             refuse(name, value, self.advice)
 
+    def parse(self, name: str, text: str) -> float:
+        """Return the number that a user typed.
+
+        Raises:
+            SettingError: If the text is not a number. The range is checked later.
+        """
+        try:
+            return float(text)
+        except ValueError:
+            refuse(name, text, self.advice)
+
 
 class OneOf:
-    """Checks for one of the strings of a Literal."""
+    """Check for one of the strings of a Literal."""
 
     def __init__(self, literal: Any) -> None:
         self.choices: tuple[str, ...] = get_args(literal)
 
     def __call__(self, name: str, value: Any) -> None:
-        """Raise SettingError for anything else."""
+        """Raise SettingError for any other value."""
         if value not in self.choices:
-            refuse(name, value, "one of " + ", ".join(self.choices))
+            refuse(name, value, "one of " + ", ".join(self.choices) + did_you_mean(value, self.choices))
 
 
 def check_encoding(name: str, value: str) -> None:
-    """Raise SettingError for what is no encoding of text that Python knows."""
+    """Raise SettingError unless Python knows this text encoding."""
     try:
         codec = codecs.lookup(value)
     except (LookupError, ValueError):
         codec = None
-    # some codecs of Python compress, and some cannot decode a text piece by piece
+    # Python also has codecs that compress, and codecs that cannot decode incrementally.
     if codec is None or not codec._is_text_encoding or codec.incrementaldecoder is None or codec.name == "undefined":
         refuse(name, value, "a text encoding such as utf-8, cp1251 or shift_jis")
 
 
 def check_temperature(name: str, value: float | tuple[float, ...]) -> None:
-    """Raise SettingError for anything but one finite temperature, 0 or more, or two of them."""
+    """Raise SettingError unless the value is a finite temperature of at least 0, or a pair of them."""
     if isinstance(value, tuple) and len(value) != 2:
-        refuse(name, value, "one, or two between which to go")
+        refuse(name, value, "one temperature, or a pair (first, last)")
     for temperature in value if isinstance(value, tuple) else (value,):
         Range(0, math.inf, "a finite number, 0 (greedy) or more")(name, temperature)
 
 
 def parse_temperature(text: str) -> float | tuple[float, float]:
-    """Return a number, or two that are given with a colon between."""
+    """Return the temperature that a user typed: a number, or two numbers with a colon between them.
+
+    Raises:
+        SettingError: If the text is neither.
+    """
     try:
         numbers = [float(part) for part in text.split(":")]
     except ValueError:
@@ -90,9 +117,9 @@ def parse_temperature(text: str) -> float | tuple[float, float]:
 
 
 def check_stop(name: str, value: Any) -> None:
-    """Raise SettingError for anything but one string, or several, none of them empty."""
+    """Raise SettingError unless the value is a string or a tuple of strings, none of them empty."""
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, tuple) or not all(isinstance(string, str) for string in strings):
-        refuse(name, value, "a string, or several")
-    if "" in strings:  # what a shell makes of "$(printf '\\n')"
-        raise SettingError(name, "cannot be empty", "give a string, or leave it out")
+        refuse(name, value, "a string or a tuple of strings")
+    if "" in strings:  # a shell turns "$(printf '\\n')" into an empty string
+        raise SettingError(name, "is empty", "give a string, or leave it out")

@@ -1,12 +1,13 @@
-"""The settings as keywords of Python functions, which type checkers and editors know by name and type.
+"""The settings as typed keywords of Python functions, for type checkers and editors.
 
-They are the fields of `Overrides` and `SampleConfig`, which a test holds.
+The keywords are the fields of `Overrides` and `SampleConfig`. A test checks this.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_type_hints
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, get_type_hints
 
 from charrnn.config import (
     Cell,
@@ -21,6 +22,7 @@ from charrnn.config import (
     Unit,
     Unknown,
 )
+from charrnn.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TrainKeywords(TypedDict, total=False):
-    """The fields of `Overrides` as keywords of `charrnn.train`, which starts from no other model."""
+    """The fields of `Overrides` as keywords of `charrnn.train`, without those that start from another model."""
 
     unit: Unit | None
     encoding: str | None
@@ -63,7 +65,7 @@ class TrainKeywords(TypedDict, total=False):
 
 
 class SampleKeywords(TypedDict, total=False):
-    """The fields of `SampleConfig` as keywords, but for the length, whose default is the model's."""
+    """The fields of `SampleConfig` as keywords, without ``length``: its default depends on the model."""
 
     temperature: Temperature
     lines: int
@@ -84,24 +86,35 @@ class SampleKeywords(TypedDict, total=False):
 
 
 def expand_keywords(keywords: type, config: type["DataclassInstance"]) -> Callable[[Function], Function]:
-    """Show ``**settings: Unpack[keywords]`` as single keywords in the signature that `help` and notebooks read.
+    """Return a decorator that lists the keywords of ``**settings`` in the signature, for `help` and notebooks.
 
-    Type checkers and editors know them from the annotation.
+    The decorated function raises TypeError for an unknown keyword, with a suggestion. Type checkers and editors read
+    the annotation ``Unpack[keywords]`` instead.
 
     Args:
-        keywords: a TypedDict.
-        config: has the default of each keyword.
+        keywords: A TypedDict with the keywords.
+        config: A dataclass with the default of each keyword.
     """
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
         kept = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         default = {field.name: field.default for field in fields(config)}
-        spelled = [
+        expanded = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default[name], annotation=hint)
             for name, hint in get_type_hints(keywords).items()
         ]
-        function.__signature__ = signature.replace(parameters=[*kept, *spelled])  # type: ignore[attr-defined]
-        return function
+        names = [parameter.name for parameter in (*kept, *expanded)]
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for name in kwargs:
+                if name not in names:
+                    reason = f"{function.__name__}() got an unexpected keyword argument {name!r}"
+                    raise TypeError(reason + did_you_mean(name, names))
+            return function(*args, **kwargs)
+
+        checked.__signature__ = signature.replace(parameters=[*kept, *expanded])  # type: ignore[attr-defined]
+        return cast(Function, checked)
 
     return decorate

@@ -1,6 +1,6 @@
 """The settings of a run that the user chose, as one object.
 
-Names, types, checks and options are those of ``config/``, which a test holds.
+Names, types, checks and options are the same as in ``config/__init__.py``. A test checks this.
 """
 # ruff: noqa: RUF009 - setting() and override() make a field
 
@@ -31,10 +31,10 @@ Config = TypeVar("Config", ReadConfig, ModelConfig, TrainConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """The settings of a run that the user chose; None leaves one to its default or to the plan.
+    """The settings of a run that the user chose. None leaves a setting to the plan or to its default.
 
     Raises:
-        SettingError: a wrong value, or two that exclude each other.
+        SettingError: If a value is wrong, or two values exclude each other.
     """
 
     unit: Unit | None = override(ReadConfig)
@@ -45,10 +45,10 @@ class Overrides:
     documents: Documents | None = override(ReadConfig)
     separator: str | None = override(ReadConfig)
     from_model: str | None = setting(
-        None, option=Option("Start from a trained model, on a new text.", "MODEL", flags=("--from",))
+        None, option=Option("Start from the weights of a trained model.", "MODEL", flags=("--from",), group="Network")
     )
     freeze_vocabulary: bool | None = setting(
-        None, option=Option("Refuse characters that the model of --from never saw.")
+        None, option=Option("With --from: reject new characters.", group="Network")
     )
     minutes: float | None = override(TrainConfig)
     epochs: float | None = override(TrainConfig)
@@ -80,16 +80,16 @@ class Overrides:
         check_budget(self.epochs, self.steps)
 
     def apply(self, config: Config) -> Config:
-        """Return the config with the chosen settings in place of its own.
+        """Return a copy of a config with the chosen settings.
 
         Raises:
-            SettingError: two settings exclude each other.
+            SettingError: If two settings exclude each other.
         """
         names = {field.name for field in fields(config)}
         return replace(config, **{name: value for name, value in self.chosen() if name in names})
 
     def chosen(self) -> Iterator[tuple[str, Any]]:
-        """Yield name and value of each setting that was chosen."""
+        """Yield the name and value of each chosen setting."""
         for field in fields(self):
             if (value := getattr(self, field.name)) is not None:
                 yield field.name, value

@@ -1,13 +1,13 @@
-"""How a setting is declared: its default, check, option and help text are metadata of a dataclass field.
+"""How settings are declared: a setting is a dataclass field with its default, check, option and help text.
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        layers: int = setting(2, Integer(1), Option("Stacked layers of cells.", "N"))
+        layers: int = setting(2, Integer(1), Option("Number of stacked layers.", "N"))
 
         def __post_init__(self) -> None:
             check(self)
 
-A command line option and a Python keyword are made from the same declaration. Knows no particular setting.
+The command line option and the Python keyword of a setting are made from this declaration.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,17 @@ class Option:
     """The command line option of a setting."""
 
     help: str
-    metavar: str | None = None  # what the help text calls the value; None lists the choices, if there are any
-    flags: tuple[str, ...] = ()  # () makes one from the name
-    default_text: str | None = (
-        None  # what the help text calls the default; None shows the default itself, "" shows none
-    )
-    type: Any = None  # where it differs from that of the setting
-    parse: Callable[[Any], Any] | None = None  # makes the setting from a value of that type
+    metavar: str | None = None  # placeholder of the value in the help text; None lists the choices
+    flags: tuple[str, ...] = ()  # () derives the flag from the name of the setting
+    default_text: str | None = None  # default in the help text; None shows the value, "" shows nothing
+    type: Any = None  # type of the option, if it differs from the type of the setting
+    parse: Callable[[Any], Any] | None = None  # converts a value of that type to the setting
+    group: str | None = None  # heading in the help text; None is the first one
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting besides its name, type and default."""
+    """The check and the option of a setting."""
 
     check: Check | None
     option: Option | None
@@ -48,35 +47,35 @@ def setting(default: T, check: Check | None = None, option: Option | None = None
     """Declare a setting, as a dataclass field.
 
     Args:
-        default: the value, unless one is given.
-        check: raises an error for a wrong value.
-        option: that of the command line, if there is one.
+        default: Default value.
+        check: Raises SettingError for a wrong value.
+        option: The command line option, if there is one.
     """
-    made: T = field(default=default, metadata={"setting": Setting(check, option)})
-    return made
+    declared: T = field(default=default, metadata={"setting": Setting(check, option)})
+    return declared
 
 
 def override(config: type["DataclassInstance"]) -> Any:
-    """Declare an optional field for the setting of the same name in another dataclass; None leaves it as it is."""
+    """Declare an optional field for the setting of the same name in another dataclass. None means not set."""
     return field(default=None, metadata={"overrides": config})
 
 
 def declaration(declared: Field[Any]) -> Field[Any]:
-    """The field itself, or the one that it overrides."""
+    """Return the field that declares a setting: the field itself, or the field that it overrides."""
     overridden = declared.metadata.get("overrides")
     return declared if overridden is None else overridden.__dataclass_fields__[declared.name]
 
 
 def get_setting(declared: Field[Any]) -> Setting | None:
-    """The setting that a dataclass field declares or overrides."""
+    """Return the setting that a dataclass field declares or overrides."""
     return declaration(declared).metadata.get("setting")
 
 
 def check(config: "DataclassInstance") -> None:
-    """Check every setting of a dataclass; None passes where it is the default.
+    """Check every setting of a dataclass. None passes if it is the default.
 
     Raises:
-        SettingError: a wrong value.
+        SettingError: If a value is wrong.
     """
     for declared in fields(config):
         found, value = get_setting(declared), getattr(config, declared.name)

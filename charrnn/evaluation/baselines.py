@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.data import sources
+
 Numbers = NDArray[np.int64]
 
 _ZLIB_WINDOW = 1 << 15  # bytes that gzip looks back
 _ULTRA = 22  # zstd's highest level
+_SHORTEST_DICTIONARY = 8  # bytes; zstd refuses less
 
 
 def markov_nats(
@@ -76,14 +79,13 @@ def compressed_bits(training: bytes, measured: bytes) -> Iterator[tuple[str, flo
 
 
 def _zstd(training: bytes, measured: bytes) -> int:
-    import zstandard
-
-    whole = len(training) + len(measured)
-    settings = zstandard.ZstdCompressionParameters.from_level(
-        _ULTRA, window_log=min(31, max(10, whole.bit_length())), source_size=len(measured), dict_size=len(training)
-    )
-    known = zstandard.ZstdCompressionDict(training, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if training else None
-    return len(zstandard.ZstdCompressor(compression_params=settings, dict_data=known).compress(measured))
+    zstd = sources.zstd()
+    setting = zstd.CompressionParameter
+    low, high = setting.window_log.bounds()
+    window_log = min(high, max(low, (len(training) + len(measured)).bit_length()))
+    known = zstd.ZstdDict(training, is_raw=True) if len(training) >= _SHORTEST_DICTIONARY else None
+    options = {setting.compression_level: _ULTRA, setting.window_log: window_log}
+    return len(zstd.compress(measured, options=options, zstd_dict=known))
 
 
 def xz_bits(data: bytes, characters: int) -> float:

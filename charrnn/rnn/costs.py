@@ -72,6 +72,16 @@ def save_costs(costs: Costs) -> bool:
     return True
 
 
+def processor_name() -> str:
+    """Return the name of the processor, or its architecture where the system does not tell the name."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        facts = []
+    names = (line.partition(":")[2].strip() for line in facts if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
 def _machine() -> str:
     """Return what the costs depend on."""
     return f"charrnn {__version__}, numpy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores"

@@ -6,11 +6,9 @@ because a fast implementation spends most of its time in matrix products.
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -19,6 +17,7 @@ from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainCo
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import generate
 from charrnn.rnn.backend import DecoderSelector
+from charrnn.rnn.costs import processor_name
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner, set_up_torch
 
@@ -159,10 +158,4 @@ def _processor(device: str) -> str:
     """Return the name of the processor, and the vector instructions that torch uses on a CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    name = next(names, "") or platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"

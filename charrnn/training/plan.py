@@ -82,16 +82,16 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """Summary of the plan in one line."""
+        """Description of the plan in one line."""
         model, train = self.model_config, self.train_config
         size = model.num_parameters(self.vocab_size)
         sizes = f"{model.layers} x {model.hidden} {model.cell.upper()}, {format_count(size)} parameters"
         epochs = self.steps / self.steps_per_epoch
         budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
-            f"{sizes}; B {train.batch_size}, T {train.seq_length}, dropout {model.dropout:g}, "
-            f"lr {train.learning_rate:.2g}, {train.precision} on {train.device}; {budget}, "
-            f"{format_duration(self.seconds)}"
+            f"{sizes}; {train.batch_size} streams of {train.seq_length} characters a step, "
+            f"dropout {model.dropout:g}, learning rate {train.learning_rate:.2g}, "
+            f"{train.precision} on {train.device}; {budget}, {format_duration(self.seconds)}"
         )
 
 
@@ -117,8 +117,8 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
     targets = characters - validation - 1
     batch_size, seq_length = _fit_batch(targets, train, overrides)
     if (overrides.batch_size or batch_size) > batch_size or (overrides.seq_length or seq_length) > seq_length:
-        sizes = f"batch size {batch_size}, sequence length {seq_length}"
-        notes.append(f"reduced to {sizes}: {characters:,} characters are too few for more")
+        options = f"--batch-size {batch_size} --seq-length {seq_length}"
+        notes.append(f"reduced to {options}, as the text has only {characters:,} characters")
     train = replace(train, batch_size=batch_size, seq_length=seq_length)
 
     model = _initial_model(vocab_size, overrides)

@@ -134,7 +134,7 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
     result = without_torch("bench", "nothing.txt", flag, value)
 
     assert (result.returncode, result.stdout) == (2, b"")
-    assert one_line(result).startswith(f"charrnn: {flag}: cannot be {value}; ")
+    assert one_line(result).startswith(f"charrnn: {flag}: invalid value {value}; ")
     assert files(tmp_path) == {}
 
 

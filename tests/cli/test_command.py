@@ -56,7 +56,7 @@ def test_a_value_is_checked_before_the_command_begins() -> None:
     def never(args: Outer) -> None:
         raise AssertionError
 
-    with pytest.raises(SettingError, match="size: cannot be 0; give a whole number, 1 or more"):
+    with pytest.raises(SettingError, match="size: invalid value 0; give an integer, 1 or more"):
         never(name="a", size=0)
 
 

@@ -410,7 +410,7 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
     result = without_torch(command, *operands, *option.split()[1:])
 
     assert (result.returncode, result.stdout) == (2, b"")
-    assert one_line(result).startswith(f"charrnn: {'--length' if flag == '-n' else flag}: cannot be ")
+    assert one_line(result).startswith(f"charrnn: {'--length' if flag == '-n' else flag}: invalid value ")
     assert files(tmp_path) == {}
 
 

@@ -1,6 +1,8 @@
 """``charrnn log``: a table, a curve, a picture."""
 
 import json
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from charrnn.checkpoint import Checkpoint
 from tests.cli.conftest import Run
 from tests.conftest import Charrnn, one_line
 
+ROOT = Path(__file__).parent.parent.parent
 LINES = [
     {"step": 10 * n, "epoch": n / 3, "fraction": n / 9, "train_nats": 3 / n, "validation_nats": 3.3 / n + 0.1 * n,
      "best": n < 6, "learning_rate": 0.01 / n, "seconds": 7.0 * n}
@@ -70,6 +73,25 @@ def test_any_name_makes_a_title(folder: Path, charrnn: Charrnn) -> None:
             (folder / f"{name}{suffix}").write_bytes((folder / f"m{suffix}").read_bytes())
         result = charrnn("log", f"{name}.safetensors", "-o", "curve.svg")
         assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    folder: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
+    result = charrnn("log", "no-such-model", "-o", "curve.png")  # the missing package comes before any work
+    assert result.returncode == 1
+    message = "a picture needs matplotlib, which is not installed; run: pip install 'charrnn-cli[plot]'"
+    assert one_line(result) == f"charrnn: --out: {message}\n"
+    assert not (folder / "curve.png").exists()
+    assert charrnn("log", "m.safetensors").returncode == 0
+
+
+def test_the_extra_that_it_names_installs_matplotlib() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "charrnn-cli"
+    assert project["optional-dependencies"]["plot"][0].startswith("matplotlib")
+    assert not any(requirement.startswith("matplotlib") for requirement in project["dependencies"])
 
 
 def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:

@@ -199,21 +199,21 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--count 0", "--count: cannot be 0; give a whole number, 1 or more"),
+        ("--count 0", "--count: invalid value 0; give an integer, 1 or more"),
         ("--prompts - --prompt x", "--prompts: given together with --prompt; give one of them"),
         ("--count 2 -0 --separator x", "--separator: given together with -0; give one of them"),
         ("--separator x", "--separator: ends each of many samples; add --count or --prompts"),
         ("-0", "--null: ends each of many samples; add --count or --prompts"),
         ("--count 2 -n 0", "--length: cannot be 0 where a sample is to be finished; give a whole number, 1 or more"),
-        ("--temp 1:2:3", "--temp: cannot be 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
-        ("--temp 1:nan", "--temp: cannot be nan; give a finite number, 0 (greedy) or more"),
-        ("--temp 1:2 -n 0", "--temp: cannot be a range of an endless sample; give a length"),
+        ("--temp 1:2:3", "--temp: invalid value 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
+        ("--temp 1:nan", "--temp: invalid value nan; give a finite number, 0 (greedy) or more"),
+        ("--temp 1:2 -n 0", "--temp: a range needs a limited length; give --length"),
         (
             "--allow z-a",
-            "--allow: cannot be z-a (bad character range z-a); give characters and ranges, such as 'a-z \\n'",
+            "--allow: z-a is not a set of characters (bad character range z-a); give one such as 'a-z \\n'",
         ),
-        ("--repeat-penalty 0", "--repeat-penalty: cannot be 0.0; give a number above 0, at most 100"),
-        ("--lines -1", "--lines: cannot be -1; give a whole number, 0 or more"),
+        ("--repeat-penalty 0", "--repeat-penalty: invalid value 0.0; give a number above 0, at most 100"),
+        ("--lines -1", "--lines: invalid value -1; give an integer, 0 or more"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_a_model_is_opened(

@@ -13,6 +13,7 @@ from charrnn.generation.batch import SampledCharacter
 from tests.cli.test_terminal import terminal
 from tests.conftest import Charrnn, one_line
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # pexpect forks, and torch has threads
 LONG = "The quick brown fox jumps over the lazy dog.\n" * 20
 
 
@@ -78,7 +79,7 @@ def test_surprise_is_shown_in_colours_at_a_terminal(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1", "-p", "fox", "--echo")
-    child = terminal(tmp_path, *options, "--show", "surprise", program=warm)
+    child = terminal(tmp_path, *options, "--show", "surprisal", program=warm)
     raw = child.read()
     child.wait()
 
@@ -117,7 +118,7 @@ def test_many_samples_are_shown_one_after_the_other(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "40", "--seed", "1", "--count", "3", "--forbid", r"\n")
-    child = terminal(tmp_path, *options, "--show", "surprise", "-q", program=warm)
+    child = terminal(tmp_path, *options, "--show", "surprisal", "-q", program=warm)
     raw = child.read()
     child.wait()
     shown = re.sub("\x1b\\[[0-9;]*m", "", raw).replace("\r\n", "\n")
@@ -129,10 +130,10 @@ def test_where_no_colours_can_be_shown_the_text_comes_plain(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1")
-    piped = charrnn(*options, "--show", "surprise")
+    piped = charrnn(*options, "--show", "surprisal")
     assert piped.stdout == charrnn(*options).stdout
     assert "stdout is no terminal that shows colours" in one_line(piped)
-    child = terminal(tmp_path, *options, "--show", "surprise", program=warm, NO_COLOR="1")
+    child = terminal(tmp_path, *options, "--show", "surprisal", program=warm, NO_COLOR="1")
     assert "\x1b" not in child.read()
     child.wait()
 
@@ -152,9 +153,9 @@ def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: P
     ("options", "message"),
     [
         ("--logprobs 3", "--logprobs: go into JSON; add --json"),
-        ("--json --logprobs -1", "--logprobs: cannot be -1; give a whole number, 0 or more"),
-        ("--json --show surprise", "--show: given together with --json; give one of them"),
-        ("--show colours", "--show: cannot be colours; give surprise"),
+        ("--json --logprobs -1", "--logprobs: invalid value -1; give an integer, 0 or more"),
+        ("--json --show surprisal", "--show: given together with --json; give one of them"),
+        ("--show colours", "--show: invalid value colours; give surprisal"),
         ("--json --echo", "--echo: given together with --json; give one of them"),
         ("--json -0", "--null: given together with --json; give one of them"),
         ("--keep-stop", "--keep-stop: has nothing to keep; add --stop"),

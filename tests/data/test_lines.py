@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from charrnn.data import lines as module
 from charrnn.data.lines import LineFragment, Lines
 from charrnn.errors import CorpusError
+from tests.conftest import POSIX
 
 
 def joined(pieces: list[LineFragment]) -> list[bytes]:
@@ -119,6 +120,7 @@ def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
         Lines(str(tmp_path / "a"))
 
 
+@POSIX
 @pytest.mark.parametrize("first", [b"a\n", b"B\n", b"(\n", b"\x1f\n", b"\n"])
 def test_a_line_need_not_wait_for_the_next(first: bytes) -> None:
     """Not even for the few bytes by which a packed file is known."""

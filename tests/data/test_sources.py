@@ -5,20 +5,22 @@ import lzma
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from charrnn.data import sources
 from charrnn.data.sources import File
 from charrnn.errors import CorpusError, SettingError
+from tests.conftest import POSIX
 
+ZSTD = sources.zstd()
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "bzip2": bz2.compress,
-    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "zstd": partial(ZSTD.compress, options={ZSTD.CompressionParameter.checksum_flag: 1}),
 }
 
 
@@ -57,7 +59,10 @@ def test_a_pattern_says_which_files_of_a_directory() -> None:
     assert found("code", glob="*.py") == [str(Path("code", "a.py"))]
 
 
-@pytest.mark.parametrize("glob", ["", "/etc/*", "**x/*.py"])
+BEFORE_3_13 = pytest.mark.skipif(sys.version_info >= (3, 13), reason="a pattern like any other since Python 3.13")
+
+
+@pytest.mark.parametrize("glob", ["", "/etc/*", pytest.param("**x/*.py", marks=BEFORE_3_13)])
 def test_what_is_no_pattern_is_refused(glob: str) -> None:
     write("code/a.py")
     with pytest.raises(SettingError) as caught:
@@ -77,6 +82,7 @@ def test_a_loop_of_directories_ends() -> None:
     assert found("poems", glob="**/*") == [str(Path("poems", "a.txt"))]
 
 
+@POSIX
 def test_what_is_no_file_in_a_directory_is_passed_by() -> None:
     write("poems/a.txt")
     os.mkfifo("poems/b.txt")
@@ -165,6 +171,7 @@ def test_a_missing_file_is_named(path: str) -> None:
     assert "no such file" in error.reason
 
 
+@POSIX
 def test_a_link_to_itself_is_told() -> None:
     os.symlink("loop", "loop")
     assert "symbolic links" in refusal("loop").reason

@@ -89,3 +89,8 @@ def test_compressors_know_the_training_text_and_nothing_else() -> None:
         assert size < 800, name
     for name, size in compressed_bits(b"", b"to be or not to be " * 50):
         assert 80 < size < 1600, name
+
+
+def test_a_training_text_that_is_too_short_for_a_dictionary_is_ignored() -> None:
+    data = b"to be or not to be " * 50
+    assert dict(compressed_bits(b"to be", data))["zstd --ultra"] == dict(compressed_bits(b"", data))["zstd --ultra"]

@@ -185,7 +185,7 @@ def test_no_validation_is_no_news_when_it_was_asked_for() -> None:
 def test_a_batch_that_the_text_cannot_fill_is_cut_with_a_note() -> None:
     made = plan(50, batch_size=64, seq_length=64, validation=0.0)
     assert (made.train_config.batch_size, made.train_config.seq_length) == (49, 1)
-    assert "reduced to batch size 49, sequence length 1:" in made.notes[0]
+    assert "reduced to --batch-size 49 --seq-length 1," in made.notes[0]
 
 
 def test_a_validation_text_large_enough_is_the_tenth_at_the_end() -> None:
