@@ -112,7 +112,7 @@ def test_kernels_that_cannot_be_compiled_leave_the_training_to_torch_and_are_tol
          bf16_native=ImportError("No module named 'llvmlite'"))  # fmt: skip
     pace = Autotuner(TrainConfig(device="cpu", engine=wish)).measure_step(MODEL, TRAIN, 5)
     assert pace.engine == "torch"
-    assert pace.note.count("our kernels cannot run here (No module named 'llvmlite')") == 1
+    assert pace.note.count("the compiled kernels cannot run (No module named 'llvmlite')") == 1
 
 
 def test_a_shortage_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_the_limit_is_that_of_the_precision_and_measured_once(monkeypatch: pytes
 def test_the_limit_counts_a_product_and_a_sum_for_each_of_the_cubed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_SIZE", 10)
     monkeypatch.setattr(module, "LIMIT_SECONDS", 0)
-    monkeypatch.setattr(module, "LIMIT_LAP_SECONDS", 0)
+    monkeypatch.setattr(module, "LIMIT_TRIAL_SECONDS", 0)
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 

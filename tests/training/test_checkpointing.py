@@ -65,7 +65,7 @@ def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, dama
         checkpointer.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
     saved, note = checkpointer.find()
     assert saved.current.progress.step == 17
-    assert note.endswith("going on from the state before it, at step 17")
+    assert note.endswith("resuming from the state saved before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
 
 

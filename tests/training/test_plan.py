@@ -12,20 +12,20 @@ from charrnn.errors import SettingError
 from charrnn.training.plan import MAX_SMALL_STEPS, MAX_USEFUL_EPOCHS, Plan, StepTiming, make_plan
 
 
-def clock(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+def clock(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
     """A machine of 100 Gflop/s."""
     return StepTiming(
-        6 * model.num_parameters(distinct) * train.batch_size * train.seq_length / 1e11, "fp32", "torch", 1
+        6 * model.num_parameters(vocab_size) * train.batch_size * train.seq_length / 1e11, "fp32", "torch", 1
     )
 
 
-def plan(characters: int, distinct: int = 65, **settings: Any) -> Plan:
-    return make_plan(characters, distinct, Overrides(**settings), clock)
+def plan(characters: int, vocab_size: int = 65, **settings: Any) -> Plan:
+    return make_plan(characters, vocab_size, Overrides(**settings), clock)
 
 
-@given(characters=st.integers(2, 200_000_000), distinct=st.integers(1, 8000))
-def test_every_text_gets_a_plan_that_it_can_fill(characters: int, distinct: int) -> None:
-    made = plan(characters, distinct)
+@given(characters=st.integers(2, 200_000_000), vocab_size=st.integers(1, 8000))
+def test_every_text_gets_a_plan_that_it_can_fill(characters: int, vocab_size: int) -> None:
+    made = plan(characters, vocab_size)
     train = made.train_config
     pairs = characters - made.validation_characters - 1
     assert 1 <= train.batch_size <= pairs
@@ -98,7 +98,7 @@ def test_no_more_minutes_are_spent_than_a_text_is_worth_to_a_network_that_was_ch
     assert short.steps <= long.steps
     small = plan(230_000, minutes=60)
     assert (small.steps, small.steps / small.steps_per_epoch) == (800, pytest.approx(MAX_SMALL_STEPS / 102, abs=0.1))
-    assert any("ends once the text is read 5 times" in note for note in long.notes)
+    assert any("ends when the text was read 5 times" in note for note in long.notes)
 
 
 def test_whoever_chooses_the_network_gets_all_the_minutes() -> None:
@@ -175,7 +175,7 @@ def test_a_small_text_is_read_in_a_few_long_streams() -> None:
 def test_a_validation_part_too_small_to_mean_anything_is_dropped_with_a_note() -> None:
     made = plan(1000)
     assert made.validation_characters == 0
-    assert "too few to measure on" in made.notes[0]
+    assert "too few for a validation text" in made.notes[0]
 
 
 def test_no_validation_is_no_news_when_it_was_asked_for() -> None:
@@ -202,9 +202,9 @@ def test_no_more_of_a_large_text_is_measured_than_takes_a_moment() -> None:
 def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
     asked: set[float] = set()
 
-    def watching(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+    def watching(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
         asked.add(model.dropout)
-        return clock(model, train, distinct)
+        return clock(model, train, vocab_size)
 
     make_plan(1_000_000, 65, Overrides(), watching)
     assert min(asked) > 0
@@ -216,7 +216,7 @@ def test_the_pace_is_taken_with_dropout_because_that_takes_its_time() -> None:
 def test_a_network_that_turns_out_faster_than_expected_may_be_larger() -> None:
     asked: list[int] = []
 
-    def one_speed_for_all(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+    def one_speed_for_all(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
         asked.append(model.hidden)
         return StepTiming(0.03, "fp32", "torch", 1)
 
@@ -237,7 +237,7 @@ def test_the_expected_duration_is_that_of_all_epochs() -> None:
 
 
 def test_a_machine_without_bf16_is_explained() -> None:
-    def slow(model: ModelConfig, train: TrainConfig, distinct: int) -> StepTiming:
+    def slow(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
         return StepTiming(0.1, "fp32", "torch", 1, "no bf16 here")
 
     assert make_plan(10_000, 65, Overrides(), slow).notes == ("no bf16 here",)
@@ -262,5 +262,5 @@ def test_budgets_in_steps_leave_the_validation_text_as_it_is() -> None:
 
 
 def test_characters_that_are_rare_do_not_make_a_network_small() -> None:
-    few, many = (plan(50_000_000, distinct, minutes=5).model_config.hidden for distinct in (200, 5000))
+    few, many = (plan(50_000_000, vocab_size, minutes=5).model_config.hidden for vocab_size in (200, 5000))
     assert 128 <= many <= few

@@ -303,7 +303,7 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
     )
     seen = []
     with pytest.raises(
-        TrainingError, match=r"the loss is inf at step 34, down to .* 0\.00031; start again .*--lr below"
+        TrainingError, match=r"the loss is inf at step 34, even with .* 0\.00031; start again .*--lr below"
     ):
         seen.extend(trainer.run())
     assert sum(isinstance(event, RolledBack) for event in seen) == 5
@@ -320,7 +320,7 @@ def test_tiny_texts_train(text: str) -> None:
 
 
 def test_the_gradient_is_clipped() -> None:
-    one, other = (run(steps=1, grad_clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
+    one, other = (run(steps=1, grad_clip=grad_clip, warmup=0.0)[0] for grad_clip in (1e-9, 0.0))
     # AdamW's first step is learning_rate * g / (|g| + 1e-8): a gradient clipped far below 1e-8 hardly moves a weight
     start = CharRNN(plan().model_config, len(set(TEXT)))
     start.initialize(0)
