@@ -1,10 +1,10 @@
 """Measure the quality of models within a budget, with ``charrnn train`` and then ``charrnn eval``.
 
-The script trains once per seed for every budget, and once per seed with no options. The table shows the wall time of each
-training process, the characters trained on per second of that time, and the nats per character of the last 10 % of
-the text, which ``charrnn train`` holds out. The text is evaluated twice: with the state carried throughout, and with
-the state reset every 256 characters, for comparison with transformers. Rates of 2048-cubed matrix products, measured
-right before each run, show the speed of the machine, on which the result of a budget in minutes depends.
+The script trains once per seed for every budget, and once per seed with no options. The table shows the wall time of
+each training process, the characters trained on per second of that time, and the nats per character of the last 10 %
+of the text, which ``charrnn train`` holds out. The text is evaluated twice: with the state carried throughout, and
+with the state reset every 256 characters, for comparison with transformers. Rates of 2048-cubed matrix products,
+measured right before each run, show the speed of the machine, on which the result of a budget in minutes depends.
 """
 
 import argparse
