@@ -1,7 +1,6 @@
-"""Train a small recurrent network on a text, character by character, and write new text in its style.
+"""Train a small recurrent network on the characters of a text, and generate new text in the same style.
 
-The names below are loaded when they are first used, so importing charrnn costs nothing; torch comes in with `train`
-and `score` alone.
+The public names are imported on first use, so ``import charrnn`` is fast. Only `train` and `score` import torch.
 """
 
 from importlib import import_module

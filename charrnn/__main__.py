@@ -1,10 +1,10 @@
-"""``python -m charrnn`` and the ``charrnn`` program: the smallest door into ``cli/app.py``."""
+"""Entry point of ``python -m charrnn`` and of the ``charrnn`` command."""
 
 import sys
 
 
 def main() -> None:
-    """Runs the command line; an interrupt while it is still loading ends it quietly, too."""
+    """Run the command line. Ctrl-C during the imports exits without a traceback."""
     try:
         from charrnn.cli.app import main as run
     except KeyboardInterrupt:

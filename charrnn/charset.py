@@ -1,4 +1,4 @@
-"""Sets of characters as people write them: what stands inside the compile_charset of a regular expression."""
+"""Parses sets of characters such as ``a-z0-9``, written as in the brackets of a regular expression."""
 
 import re
 import warnings
@@ -7,16 +7,20 @@ from charrnn.errors import SettingError
 
 
 def compile_charset(field: str, characters: str) -> re.Pattern[str]:
-    """The regular expression ``[characters]``, which matches one of them; nothing without any.
+    """Return a pattern that matches one character of the set.
+
+    Args:
+        field: Name of the setting in error messages.
+        characters: Characters and ranges. The pattern of an empty set matches nothing.
 
     Raises:
-        SettingError: there is no such expression.
+        SettingError: If this is not a valid set.
     """
-    inside = re.sub(r"\\.|\]", lambda found: found[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # "]" ends nothing
+    inside = re.sub(r"\\.|\]", lambda match: match[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # escapes "]"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what "[[" may come to mean
+            warnings.simplefilter("ignore", FutureWarning)  # "[[" may get another meaning in future Python
             return re.compile(f"[{inside}]" if inside else r"(?!)")
     except re.error as error:
-        reason = f"cannot be {characters} ({error.msg})"
-        raise SettingError(field, reason, "give characters and ranges, such as 'a-z \\n'") from None
+        reason = f"{characters} is not a set of characters ({error.msg})"
+        raise SettingError(field, reason, "give one such as 'a-z \\n'") from None

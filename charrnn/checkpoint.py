@@ -1,15 +1,13 @@
-"""The model file: one ``NAME.safetensors`` that holds all a sampler needs and how it was made.
+"""The model file ``NAME.safetensors``: weights, vocabulary and training record. Saves, loads and finds it.
 
-A sealed file (``container.py``) with tensors under the plain names of `ModelConfig.tensor_shapes`, and a header of
+The format is that of ``io/container.py``. The tensors have the names of `ModelConfig.tensor_shapes`. The header is
 
     format        3
     model_config  the fields of ModelConfig
-    vocabulary   the symbols in the order of their ids, as one string
-    read_config   the fields of ReadConfig: how a text is read for it
-    training     the record: corpus, settings, how far it came, how good it was
-    digest       of the whole file
-
-Nothing else in the package opens a model file.
+    vocabulary    the symbols in the order of their ids, as one string
+    read_config   the fields of ReadConfig: how the text was read
+    training      the training record: text, settings, progress, validation loss
+    digest        SHA-256 of the whole file
 """
 
 import os
@@ -28,26 +26,26 @@ from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
 
 SUFFIX = ".safetensors"
-CHECKPOINT_DIR = Path("checkpoints")  # where a bare name is looked up, and where models land
-STATE_INFIX = ".training"  # what the state of a run has in its name before the suffix
+CHECKPOINT_DIR = Path("checkpoints")  # where models are saved, and where bare names are looked up
+STATE_INFIX = ".training"  # part of the name of a training state, before the suffix
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model file holds."""
+    """The contents of a model file."""
 
     model_config: ModelConfig
     vocabulary: Vocabulary
-    tensors: Tensors  # fp32, named and shaped as ModelConfig.tensor_shapes says
-    training: Mapping[str, Any]  # the record, JSON types only
-    read_config: ReadConfig = field(default_factory=ReadConfig)  # how its text was read
-    digest: str = field(default="", compare=False)  # of the file that it was read from, if it was
+    tensors: Tensors  # fp32, with the names and shapes of ModelConfig.tensor_shapes
+    training: Mapping[str, Any]  # training record, JSON types only
+    read_config: ReadConfig = field(default_factory=ReadConfig)  # how the training text was read
+    digest: str = field(default="", compare=False)  # of the file; "" if not loaded from one
 
     @property
     def default_length(self) -> int:
-        """Characters of a sample unless told otherwise; of a document, which ends by itself, twice the longest."""
+        """Default length of a sample in characters; with documents, at least twice the longest document."""
         if self.vocabulary.boundary_id is None:
             return SampleConfig.length
         longest = self.training.get("corpus", {}).get("longest_document")
@@ -55,7 +53,7 @@ class Checkpoint:
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
-    """The model file as bytes, the same ones for the same model."""
+    """Return the bytes of the model file. Equal models give equal bytes."""
     header = {
         "model_config": asdict(checkpoint.model_config),
         "vocabulary": checkpoint.vocabulary.symbols,
@@ -66,19 +64,19 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a model file whole: it is there complete or not at all, and what it replaces stays until then.
+    """Write a model file atomically.
 
     Raises:
-        FileError: the file cannot be written.
+        FileError: If the file cannot be written.
     """
     atomic_io.write_atomic(path, to_bytes(checkpoint))
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a model file and verifies every byte of it.
+    """Read a model file and check its digest and its contents.
 
     Raises:
-        ModelFileError: missing, unreadable, empty, truncated, changed since it was written, or not a model.
+        ModelFileError: If the file is missing, unreadable, damaged, or not a model.
     """
     header, tensors = container.read(MODEL, path)
     try:
@@ -93,75 +91,87 @@ def load(path: Path) -> Checkpoint:
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """The digest of the model file that holds this, saved or not: 64 hexadecimal digits."""
+    """Return the digest of the model file in 64 hexadecimal digits, even if the model is not saved."""
     return checkpoint.digest or container.digest(to_bytes(checkpoint))
 
 
 def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
-    """Makes sure that these are the weights of this network, and numbers.
+    """Check the names, shapes, types and values of the weights.
 
     Raises:
-        ModelFileError: they are not.
+        ModelFileError: If the weights do not fit the config and the vocabulary, or are not finite.
     """
     expected = config.tensor_shapes(len(vocabulary)) if config.layers <= len(tensors) else {}
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
     if shapes != expected:
-        _refuse(path, "holds tensors that are not those of its model", "train again")
+        _refuse(path, "contains tensors that do not match its configuration", "train again")
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        _refuse(path, "holds weights that are no finite numbers", "train again")
+        _refuse(path, "contains weights that are not finite", "train again")
 
 
 def find(name: str | None) -> Path:
-    """The model file that a user means: a path, a bare name in ``./checkpoints``, or None for the newest there.
+    """Return the path of an existing model file.
+
+    Args:
+        name: A path, or a bare name that is looked up in ``./checkpoints``. None is the newest model there.
 
     Raises:
-        ModelFileError: there is none.
+        ModelFileError: If no file is found.
     """
     if name is None:
         models = [
             file for file in CHECKPOINT_DIR.glob("*" + SUFFIX) if file.is_file() and not is_training_state(file)
         ]
         if not models:
-            _refuse(CHECKPOINT_DIR, "no model in it", "name one, or train one: charrnn train TEXT")
+            _refuse(CHECKPOINT_DIR, "contains no model", "name a model, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     bare = Path(name).name == name and not name.endswith(SUFFIX)
     for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if bare else (Path(name),):
-        if path.exists() and not path.is_dir():  # a pipe will do, as in `charrnn sample <(curl ...)`
+        if path.exists() and not path.is_dir():  # may be a pipe, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    looked = f"no such file, nor {CHECKPOINT_DIR / (name + SUFFIX)}" if bare else "no such file"
-    _refuse(Path(name), looked, "check the name, or train one: charrnn train TEXT")
+    reason = f"no such file (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if bare else "no such file"
+    _refuse(Path(name), reason, "check the name, or train one: charrnn train TEXT")
 
 
 def is_training_state(path: Path) -> bool:
-    """Whether a file is, by its name, the state of a run and no model."""
+    """Check whether a file is a training state, judging by its name."""
     return path.name.endswith(STATE_INFIX + SUFFIX)
 
 
 def model_path(name: str) -> Path:
-    """Where a model called ``name`` is written: a bare name goes to ``./checkpoints``, a path stays one.
+    """Return the path where a new model is written.
+
+    Args:
+        name: A path, or a bare name, which becomes a file in ``./checkpoints``.
 
     Raises:
-        FileError: it names a folder, a training state, or nothing at all.
+        FileError: If the name is empty, or that of a directory, a training state or a special file.
     """
     if is_training_state(Path(name)) or name.endswith(STATE_INFIX):
-        raise FileError(name, "is the name of a training state", "give the model another one with -o")
+        raise FileError(name, "is the name of a training state", "give the model another name with -o")
     if os.path.basename(name) in ("", ".", "..", "-"):
-        raise FileError(name or "''", "is no name for a file", "give the model one with -o")
+        raise FileError(name or "''", "is not a file name", "give the model a name with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
         return CHECKPOINT_DIR / (name + SUFFIX)
-    if Path(name).exists() and not Path(name).is_file():  # a device or a folder is not what a suffix would make of it
-        raise FileError(name, "is not a regular file", "give the model another place with -o")
+    if (
+        Path(name).exists() and not Path(name).is_file()
+    ):  # a device or a directory; adding the suffix would hide the mistake
+        raise FileError(name, "is not a regular file", "give the model another path with -o")
     return Path(name) if name.endswith(SUFFIX) else Path(name + SUFFIX)
 
 
 def check_can_save(path: Path, *, replace: bool) -> None:
-    """Makes sure, before hours are spent, that a model can be saved at ``path``; leaves nothing behind.
+    """Check that a model can be saved at ``path``, before a long run starts.
+
+    Args:
+        path: Path of the model file.
+        replace: Whether an existing file may be replaced.
 
     Raises:
-        ModelFileError: it exists and ``replace`` is False.
-        FileError: no regular file can be written there.
+        ModelFileError: If the file exists and ``replace`` is False.
+        FileError: If no regular file can be written there.
     """
     if path.exists() and not replace:
         _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")

@@ -1,28 +1,28 @@
-"""The expected failures of charrnn, each of them one line for a person.
+"""The expected errors of charrnn. The command line prints each one in a single line.
 
-CharrnnError                    something a user can understand and mend
-├── SettingError                a value that an option or a field cannot have (the shell's exit 2)
-├── FileError                   a file that cannot be read or written
-│   ├── BusyError               a file that another process is writing
-│   ├── CorpusError             a text that cannot be read, or not be trained on
-│   └── ModelFileError          a model file that is missing, in the way or not a model
-│       └── DamagedFileError    one that is not what was written
-├── ResumeError                 a run that cannot go on as it was asked to
-├── UnknownCharacterError       a text holds characters that the model never saw
-├── DownloadError               a named corpus could not be fetched whole
-└── TrainingError               the training itself failed (a loss that is no number)
+CharrnnError                    base class
+├── SettingError                an option or a setting has an invalid value (exit code 2)
+├── FileError                   a file cannot be read or written
+│   ├── BusyError               another process is writing the file
+│   ├── CorpusError             a text cannot be read or is not fit for training
+│   └── ModelFileError          a model file is missing, exists already, or is not a model
+│       └── DamagedFileError    the contents of a model file are damaged
+├── ResumeError                 a run cannot be resumed with these options
+├── UnknownCharacterError       a text contains characters that the model never saw
+├── DownloadError               a corpus cannot be downloaded
+└── TrainingError               the training failed, for example because the loss is not finite
 
-Everything else that escapes is a defect of ours. Knows nothing of the rest of the package.
+Any other exception is a bug.
 """
 
 
 class CharrnnError(Exception):
-    """An expected failure: whose fault, why, and what to do.
+    """Base class of all expected errors. The message is ``SUBJECT: reason; advice``.
 
     Args:
-        subject: the file, option or text at fault.
-        reason: what is wrong with it, in a few words.
-        advice: what the user can do about it.
+        subject: The file, option or text with the problem.
+        reason: What is wrong.
+        advice: What the user can do.
     """
 
     def __init__(self, subject: str, reason: str, advice: str) -> None:
@@ -36,46 +36,46 @@ class CharrnnError(Exception):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory has run out; torch says so in words alone."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError) or "allocate memory" in told or "out of memory" in told
+    """Check whether an error means that memory ran out. Some errors of torch say so only in their message."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in message or "out of memory" in message
 
 
 class SettingError(CharrnnError):
-    """A value that a setting cannot have; the subject is the field's name in ``config/``."""
+    """Invalid value of a setting. The subject is the name of its field in ``config/``."""
 
 
 class FileError(CharrnnError):
-    """A file that cannot be read or written; the subject is its path."""
+    """File that cannot be read or written. The subject is its path."""
 
 
 class BusyError(FileError):
-    """A file that another process is writing."""
+    """File that another process is writing."""
 
 
 class CorpusError(FileError):
-    """A text that cannot be read, or not be trained on."""
+    """Text that cannot be read or is not fit for training."""
 
 
 class ModelFileError(FileError):
-    """A model file, or a state, that is missing, foreign, in the way, or of another version."""
+    """Model or state file that is missing, exists already, is of another kind, or has another format version."""
 
 
 class DamagedFileError(ModelFileError):
-    """A model file, or a state, whose bytes are not those that were written, or never were ours."""
+    """Model or state file with damaged contents, or a file of another kind."""
 
 
 class ResumeError(CharrnnError):
-    """A run that cannot go on as it was asked to: something differs, or there is none; the subject names what."""
+    """Run that does not exist or cannot be resumed with these options. The subject is the cause."""
 
 
 class UnknownCharacterError(CharrnnError):
-    """A text holds characters that the model never saw; the reason names them with their code points."""
+    """Text with characters that the model never saw. The reason lists them with their code points."""
 
 
 class DownloadError(CharrnnError):
-    """A named corpus could not be fetched whole and as it should be; the subject is its address."""
+    """Corpus that cannot be downloaded, or that has changed. The subject is its URL."""
 
 
 class TrainingError(CharrnnError):
-    """The training failed in a way that only other settings can mend."""
+    """Training that failed and needs other settings."""

@@ -1,3 +1,3 @@
-"""The version of charrnn, on the ground floor, where every room can read it."""
+"""The version of charrnn, in a module without imports."""
 
 __version__ = "0.1.0"

@@ -110,7 +110,7 @@ def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, mon
 def test_tensors_of_another_shape_are_refused(tiny: Checkpoint, tiny_path: Path) -> None:
     tensors = {**tiny.tensors, "output.bias": np.zeros(3, dtype=np.float32)}
     checkpoint.save(tiny_path, replace(tiny, tensors=tensors))
-    with pytest.raises(ModelFileError, match="not those of its model"):
+    with pytest.raises(ModelFileError, match="tensors that do not match its configuration"):
         checkpoint.load(tiny_path)
 
 
@@ -119,7 +119,7 @@ def test_a_weight_that_is_no_number_is_refused(tiny: Checkpoint, tiny_path: Path
     bias = tiny.tensors["output.bias"].copy()
     bias[-1] = value
     checkpoint.save(tiny_path, replace(tiny, tensors={**tiny.tensors, "output.bias": bias}))
-    with pytest.raises(ModelFileError, match="no finite numbers"):
+    with pytest.raises(ModelFileError, match="weights that are not finite"):
         checkpoint.load(tiny_path)
 
 
@@ -190,7 +190,7 @@ def test_a_model_that_is_not_there_says_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelFileError, match=r"no such file, nor checkpoints/absent\.safetensors"):
+    with pytest.raises(ModelFileError, match=r"no such file \(also tried checkpoints/absent\.safetensors\)"):
         checkpoint.find("absent")
 
 
@@ -211,5 +211,5 @@ def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
 def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
-    with pytest.raises(FileError, match=r"is no name for a file|is not a regular file"):
+    with pytest.raises(FileError, match=r"is not a file name|is not a regular file"):
         checkpoint.model_path(name)

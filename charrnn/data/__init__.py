@@ -1,1 +1,1 @@
-"""Text: where it comes from, what a character is, and in what order the network reads it."""
+"""Reading text: files, characters, ids and the order in which the network reads them."""

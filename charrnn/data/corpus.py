@@ -1,6 +1,6 @@
-"""A text ready to be learned: its ids, the vocabulary that they are of, its documents, and where training ends.
+"""A text as ids, with its vocabulary, its documents, and the split into training and validation text.
 
-``corpus_reader.py`` makes it. Knows nothing about networks or batches.
+``corpus_reader.py`` creates it.
 """
 
 from collections.abc import Mapping
@@ -17,89 +17,104 @@ from charrnn.data.token_view import TokenView
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary, describe_all
 from charrnn.errors import UnknownCharacterError
 
-_SPLIT_SEED = 0  # the same documents are held out whatever the seed of the run
+_SPLIT_SEED = 0  # constant, so the validation documents do not depend on the seed of a run
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in ids, with its identity."""
+    """A text as ids.
 
-    name: str  # what a model trained on it is called, unless told otherwise
-    display_name: str  # what an error calls it
+    The stored ids number the symbols in the order of their first occurrence. The vocabulary maps them to the ids that
+    the network reads.
+    """
+
+    name: str  # default name of a model trained on this text
+    display_name: str  # name of the text in error messages
     read_config: ReadConfig
-    stored_ids: TokenStore  # (n,), the numbers of symbols in the order in which they came
-    counts: Mapping[str, int]  # of each symbol, in that order
+    stored_ids: TokenStore  # (n,)
+    counts: Mapping[str, int]  # occurrences of each symbol, in the order of the stored ids
     vocabulary: Vocabulary
-    sha256: str  # of the text in UTF-8, or of the bytes, as they were read
-    document_starts: NDArray[np.int64]  # places where documents begin, or every few of them; none without documents
+    sha256: str  # digest of the text in UTF-8, or of the bytes
+    document_starts: NDArray[
+        np.int64
+    ]  # positions of document starts, or of every 2^k-th one; empty without documents
     num_documents: int = 0
-    longest_document: int = 0  # symbols of the longest document
+    longest_document: int = 0  # length in symbols
     decoding_stats: DecodingStats = field(default_factory=DecodingStats)
-    cached: bool = False  # found, and not read
-    identities: tuple[tuple[File, object], ...] = ()  # of the first few files, when they were read
+    cached: bool = False  # whether the ids come from the cache
+    identities: tuple[tuple[File, object], ...] = ()  # the first files, with their identities when they were read
 
     @property
     def characters(self) -> int:
-        """How many there are, or bytes; ends of documents are none."""
+        """Number of characters or bytes, without document boundaries."""
         return sum(self.counts.values()) - self.counts.get(BOUNDARY, 0)
 
     def with_vocabulary(self, vocabulary: Vocabulary) -> "Corpus":
-        """The same text in another vocabulary.
+        """Return the same text with another vocabulary.
 
         Raises:
-            UnknownCharacterError: it holds symbols that are not in it.
+            UnknownCharacterError: If the text has symbols that are not in the vocabulary.
         """
         symbols = "".join(self.counts)
-        if alien := sorted(symbols[index] for index in np.flatnonzero(vocabulary.ids_of(symbols) < 0)):
-            reason = f"the model never saw {describe_all(''.join(alien))}"
+        if unknown := sorted(symbols[index] for index in np.flatnonzero(vocabulary.ids_of(symbols) < 0)):
+            reason = f"the model never saw {describe_all(''.join(unknown))}"
             raise UnknownCharacterError(self.display_name, reason, "add --unknown skip to leave them out")
         return replace(self, vocabulary=vocabulary)
 
     def tokens(self) -> TokenView:
-        """All of it, in its own order."""
+        """Return all ids, in the order of the text."""
         return TokenView.contiguous(self.stored_ids, self._table())
 
-    def split(self, validation: int) -> tuple[TokenView, TokenView]:
-        """The text to train on, and about so many symbols to measure on.
+    def split(self, validation_size: int) -> tuple[TokenView, TokenView]:
+        """Return the training text and the validation text.
 
-        Of documents these are some chosen at random, the same ones whatever the seed of a run; of a text those at its
-        end, and so where documents are few and long, of which one is cut then.
+        The validation text is a random choice of documents that does not depend on the seed of a run. If there are no
+        documents, or only few and long ones, it is the end of the text, even if that cuts a document.
+
+        Args:
+            validation_size: Approximate length of the validation text in symbols.
         """
-        table, border = self._table(), len(self.stored_ids) - validation
+        table, split_index = self._table(), len(self.stored_ids) - validation_size
         if not len(self.document_starts):
-            return TokenView.contiguous(self.stored_ids, table, 0, border), TokenView.contiguous(
-                self.stored_ids, table, border
+            return TokenView.contiguous(self.stored_ids, table, 0, split_index), TokenView.contiguous(
+                self.stored_ids, table, split_index
             )
-        closing = len(self.stored_ids) - 1
-        lengths = np.diff(np.append(self.document_starts, closing))
+        closing_index = len(self.stored_ids) - 1
+        lengths = np.diff(np.append(self.document_starts, closing_index))
         order = np.random.default_rng(_SPLIT_SEED).permutation(len(self.document_starts))
-        order = order[lengths[order] <= validation]
-        enough = int(np.searchsorted(np.cumsum(lengths[order]), validation)) + 1
-        held = np.zeros(len(self.document_starts), dtype=bool)
-        if enough <= min(len(order), len(self.document_starts) - 1) and validation:
-            held[order[:enough]] = True
-            measured = TokenView(self.stored_ids, table, self.document_starts[held], lengths[held], closing)
-        else:  # a few long ones
-            lengths = np.minimum(lengths, np.maximum(0, border - self.document_starts))
-            held = lengths == 0
-            measured = TokenView.contiguous(self.stored_ids, table, border)
-        return TokenView(self.stored_ids, table, self.document_starts[~held], lengths[~held], closing), measured
+        order = order[lengths[order] <= validation_size]
+        num_held_out = int(np.searchsorted(np.cumsum(lengths[order]), validation_size)) + 1
+        held_out = np.zeros(len(self.document_starts), dtype=bool)
+        if num_held_out <= min(len(order), len(self.document_starts) - 1) and validation_size:
+            held_out[order[:num_held_out]] = True
+            validation = TokenView(
+                self.stored_ids, table, self.document_starts[held_out], lengths[held_out], closing_index
+            )
+        else:  # few long documents
+            lengths = np.minimum(lengths, np.maximum(0, split_index - self.document_starts))
+            held_out = lengths == 0
+            validation = TokenView.contiguous(self.stored_ids, table, split_index)
+        training = TokenView(
+            self.stored_ids, table, self.document_starts[~held_out], lengths[~held_out], closing_index
+        )
+        return training, validation
 
     def check(self) -> None:
-        """Makes sure that the ids are still those that were read.
+        """Check that the stored ids were not changed.
 
         Raises:
-            FileError: their file was changed.
+            FileError: If the file with the ids was changed.
         """
         if isinstance(self.stored_ids, FileTokens):
             self.stored_ids.check()
 
     def changed(self) -> str:
-        """The name of a file that is not what it was when it was read; of many, the first few are looked at."""
+        """Return the name of a file that changed since it was read, or "". Checks the first files only."""
         for file, identity in self.identities:
             if file.identity != identity:
                 return file.name
         return ""
 
     def _table(self) -> NDArray[np.int32]:
+        """Return the vocabulary id of each stored id."""
         return self.vocabulary.ids_of("".join(self.counts))

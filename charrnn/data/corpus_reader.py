@@ -1,7 +1,4 @@
-"""From files to a corpus in one pass, by the piece, whatever the size of the text.
-
-Knows nothing about networks or batches.
-"""
+"""Reads files into a corpus in one pass, block by block, so the text may be larger than the memory."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,26 +22,22 @@ from charrnn.errors import CorpusError
 
 DEFAULT_READ_CONFIG = ReadConfig()
 KEEP_NEWLINES = ReadConfig(newlines="keep")
-MAX_WATCHED_FILES = 100  # files that are looked at again while a run goes on
-_SNIFFED = 8192  # bytes in which a NUL tells a binary file among those of a folder
-_MIN_BATCH = 1 << 16  # characters that are numbered at once, at least, and bytes that another core is asked to hash
-_SURROGATE = "holds half of a surrogate pair"
-_NOTHING: Callable[[Any], object] = lambda _: None  # noqa: E731
+MAX_WATCHED_FILES = 100  # files that a run checks for changes
+_SNIFF_BYTES = 8192  # a NUL byte in the first bytes marks a binary file in a directory
+_MIN_BATCH = 1 << 16  # characters that are encoded at once, and bytes that are worth hashing in another thread
+_SURROGATE = "contains half of a surrogate pair"
+_NO_OP: Callable[[Any], object] = lambda _: None  # noqa: E731
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller wants to see of a text while it is read, and to do to it."""
+    """Functions that are called while a text is read."""
 
-    on_bytes: Callable[[int], object] = _NOTHING  # is called with each number of bytes that were read
-    on_note: Callable[[str], object] = _NOTHING  # is called with what a person should know
-    on_text: Callable[[str], object] = (
-        _NOTHING  # called with each piece of the text, as `TextDecoder.feed` returns it
-    )
-    filter_text: Callable[[str], str] = (
-        str  # is given text between two boundaries, and returns what is to be read of it
-    )
-    collect: bool = True  # whether ids are wanted; without them there are only counts
+    on_bytes: Callable[[int], object] = _NO_OP  # called with the number of bytes of each read
+    on_note: Callable[[str], object] = _NO_OP  # called with each notice for the user
+    on_text: Callable[[str], object] = _NO_OP  # called with each piece of the text that `TextDecoder.feed` returns
+    filter_text: Callable[[str], str] = str  # called with text between boundaries; returns the text to encode
+    collect: bool = True  # whether to keep the ids; otherwise the corpus has counts only
 
 
 NO_HOOKS = Hooks()
@@ -59,91 +52,96 @@ def read_corpus(
     cache: TokenCache | None = None,
     hooks: Hooks = NO_HOOKS,
 ) -> Corpus:
-    """Read files, folders and stdin as one text, in the order given.
+    """Return files, directories and stdin as one text, in the order given.
 
     Args:
-        paths: of files and folders, and ``-`` for stdin.
-        config: how they are read.
-        glob: which files of a folder.
-        files: behind the paths, where that is known already.
-        cache: where the ids of a large text are kept, and found again.
-        hooks: what is called on the way.
+        paths: Paths of files and directories; ``-`` is stdin.
+        config: How to read the text.
+        glob: Pattern of the files to read in a directory.
+        files: The files at ``paths``, if the caller has already found them.
+        cache: The cache for the ids of large texts.
+        hooks: Functions to call while reading.
 
     Raises:
-        CorpusError: what cannot be read as a text, fewer than two characters to predict from, or no document.
-        SettingError: there is no such glob.
-        FileError: no room for the ids.
+        CorpusError: If a file cannot be read as text, or the text has no document or fewer than two characters.
+        SettingError: If the glob is not a valid pattern.
+        FileError: If neither the disk nor the memory has room for the ids.
     """
     files = list(sources.find_files(paths, glob)) if files is None else files
     name, label = sources.default_name(paths), ", ".join(paths)
-    mine = signature(files, config)
+    source_signature = signature(files, config)
     writer: TokenWriter | CacheWriter = TokenWriter(None, _size(files)) if hooks.collect else CountingWriter()
     if cache is not None:
         path = cache.path(name, files, config)
-        if mine and (kept := cache.find(path, mine)):
-            return _corpus(name, label, config, kept, files, cached=True)
-        writer = cache.open_writer(path if mine else None, _size(files))
+        if source_signature and (tokens := cache.find(path, source_signature)):
+            return _corpus(name, label, config, tokens, files, cached=True)
+        writer = cache.open_writer(path if source_signature else None, _size(files))
     try:
-        facts, starts = _encode(files, config, writer, hooks)
-        _check(label, config, facts, writer.length)
-        if mine and signature(files, config) != mine:
-            changed = "changed while it was read" if len(files) == 1 else "hold a file that changed while it was read"
-            raise CorpusError(label, changed, "try again once nothing writes to it")
-        facts |= {"signature": mine}
-        stored = writer.commit(facts, starts) if isinstance(writer, CacheWriter) else writer.finish()
+        metadata, starts = _encode(files, config, writer, hooks)
+        _check(label, config, metadata, writer.length)
+        if source_signature and signature(files, config) != source_signature:
+            reason = "changed while it was read" if len(files) == 1 else "a file changed while it was read"
+            raise CorpusError(label, reason, "try again when no program is writing to it")
+        metadata |= {"signature": source_signature}
+        stored = writer.commit(metadata, starts) if isinstance(writer, CacheWriter) else writer.finish()
     except BaseException:
         writer.discard()
         raise
-    return _corpus(name, label, config, (facts, stored, starts), files)
+    return _corpus(name, label, config, (metadata, stored, starts), files)
 
 
 def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = "text") -> Corpus:
-    """A text that is there already.
+    """Return a string as a corpus.
+
+    Args:
+        text: The text.
+        config: How to read the text.
+        name: Name of the corpus, also in error messages.
 
     Raises:
-        CorpusError: fewer than two characters to predict from, no document, or a text that cannot be written.
+        CorpusError: If the text has fewer than two characters, no document, or half of a surrogate pair.
     """
-    encoding = _Encoding(config, TokenWriter())
+    encoder = _CorpusEncoder(config, TokenWriter())
     try:
         if config.unit == "byte":
             text = text.encode("utf-8", "surrogateescape").decode("latin-1")
-        encoding.add(clean_text(text, config), last=True)
+        encoder.add(clean_text(text, config), last=True)
     except UnicodeEncodeError:
-        raise CorpusError(name, _SURROGATE, "decode the text with its encoding") from None
-    facts, starts = encoding.finish(DecodingStats())
-    _check(name, config, facts, encoding.writer.length)
-    return _corpus(name, name, config, (facts, encoding.writer.finish(), starts), [])
+        raise CorpusError(name, _SURROGATE, "decode the text with the right encoding") from None
+    metadata, starts = encoder.finish(DecodingStats())
+    _check(name, config, metadata, encoder.writer.length)
+    return _corpus(name, name, config, (metadata, encoder.writer.finish(), starts), [])
 
 
-class _Digest:
-    """SHA-256, computed by another core while this one goes on."""
+class _BackgroundDigest:
+    """SHA-256, computed in another thread."""
 
     def __init__(self) -> None:
-        self._sum, self._pool = hashlib.sha256(), ThreadPoolExecutor(1)
-        self._begun: Future[None] | None = None
+        self._hash, self._pool = hashlib.sha256(), ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
 
     def update(self, data: bytes) -> None:
-        """Takes more bytes; at most one piece waits."""
-        self._settle()
+        """Add bytes. Waits for the previous call, so at most one block is in memory."""
+        self._wait()
         if len(data) < _MIN_BATCH:
-            self._sum.update(data)
+            self._hash.update(data)
         else:
-            self._begun = self._pool.submit(self._sum.update, data)
+            self._pending = self._pool.submit(self._hash.update, data)
 
     def hexdigest(self) -> str:
-        """Of all of them."""
-        self._settle()
+        """Return the digest of all bytes."""
+        self._wait()
         self._pool.shutdown()
-        return self._sum.hexdigest()
+        return self._hash.hexdigest()
 
-    def _settle(self) -> None:
-        if self._begun is not None:
-            self._begun.result()
-            self._begun = None
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
 
 
-class _Encoding:
-    """Text on its way into ids."""
+class _CorpusEncoder:
+    """Encodes pieces of text and writes their ids."""
 
     def __init__(self, config: ReadConfig, writer: TokenWriter, filter_text: Callable[[str], str] = str) -> None:
         self.config, self.writer, self._filter_text = config, writer, filter_text
@@ -151,29 +149,34 @@ class _Encoding:
         self._documents = config.documents != "none"
         self._marker = BoundaryMarker(config)
         self._encoder = Encoder(config.unit, self._marker.boundary if self._documents else "")
-        self._digest = _Digest()
-        # Text that is not numbered yet: small files are numbered together.
-        self._waiting = [self._marker.boundary] if self._documents else []
-        self._waits = 0
+        self._digest = _BackgroundDigest()
+        # Text that is not encoded yet, so that many small files are encoded in one call.
+        self._buffer = [self._marker.boundary] if self._documents else []
+        self._buffered = 0
 
     def add(self, text: str, *, last: bool) -> None:
-        """Takes more text, with which a file ends if it is the last of it; as of `TextDecoder.feed`."""
+        """Add a piece of text.
+
+        Args:
+            text: Text as `TextDecoder.feed` returns it.
+            last: Whether this piece ends its file.
+        """
         self._digest.update(text.encode("utf-8" if self.config.unit == "char" else "latin-1"))
         if last and self._documents:
-            self._digest.update(b"\xff")  # which no text holds
+            self._digest.update(b"\xff")  # does not occur in UTF-8
         marked, boundary = self._marker.feed(text, last=last), self._marker.boundary
         if self._filter_text is not str:
             marked = boundary.join(map(self._filter_text, marked.split(boundary)))
-        self._waiting.append(marked)
-        self._waits += len(marked)
-        if self._waits >= _MIN_BATCH:
-            self._number()
+        self._buffer.append(marked)
+        self._buffered += len(marked)
+        if self._buffered >= _MIN_BATCH:
+            self._flush()
 
     def finish(self, decoding_stats: DecodingStats) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """What is known once all of it came, and where documents start."""
-        self._number()
+        """Return the metadata of the text and the positions of document starts."""
+        self._flush()
         starts = self.starts.finish()
-        facts = {
+        metadata = {
             "sha256": self._digest.hexdigest(),
             "counts": self._encoder.counts,
             "num_documents": self.starts.num_documents,
@@ -181,11 +184,11 @@ class _Encoding:
             "encodings": decoding_stats.encodings,
             "line_ends": decoding_stats.line_ends,
         }
-        return facts, starts
+        return metadata, starts
 
-    def _number(self) -> None:
-        ids = self._encoder.encode("".join(self._waiting))
-        self._waiting, self._waits = [], 0
+    def _flush(self) -> None:
+        ids = self._encoder.encode("".join(self._buffer))
+        self._buffer, self._buffered = [], 0
         if self._documents:
             self.starts.add(ids, self.writer.length)
         self.writer.append(ids, len(self._encoder.symbols))
@@ -197,38 +200,39 @@ def _encode(
     writer: TokenWriter,
     hooks: Hooks,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    encoding, decoding_stats, skipped = _Encoding(config, writer, hooks.filter_text), DecodingStats(), list[str]()
+    encoder, decoding_stats, skipped = _CorpusEncoder(config, writer, hooks.filter_text), DecodingStats(), list[str]()
     for file in files:
         decoder = TextDecoder(config, file.name, decoding_stats)
-        for number, piece in enumerate(sources.read_blocks(file, hooks.on_bytes)):
-            if number == 0 and file.in_directory and decoder.is_binary(piece[:_SNIFFED]):
+        for number, block in enumerate(sources.read_blocks(file, hooks.on_bytes)):
+            if number == 0 and file.in_directory and decoder.is_binary(block[:_SNIFF_BYTES]):
                 skipped.append(file.name)
                 break
-            last = len(piece) < sources.READ_SIZE
-            text = decoder.feed(piece, last=last)
+            last = len(block) < sources.READ_SIZE
+            text = decoder.feed(block, last=last)
             hooks.on_text(text)
             try:
-                encoding.add(text, last=last)
-            except UnicodeEncodeError:  # some codecs let it pass
-                raise CorpusError(file.name, _SURROGATE, "give its own --encoding") from None
+                encoder.add(text, last=last)
+            except UnicodeEncodeError:  # some codecs decode surrogates
+                raise CorpusError(file.name, _SURROGATE, "give the right --encoding") from None
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
-        hooks.on_note(f"left out what is binary: {skipped[0]}{more}")
-    facts, starts = encoding.finish(decoding_stats)
-    if config.documents == "separated" and facts["num_documents"] <= len(files):
-        hooks.on_note(f"the separator {config.separator!r} never comes")
-    return facts, starts
+        hooks.on_note(f"skipped binary {'files' if more else 'file'} {skipped[0]}{more}")
+    metadata, starts = encoder.finish(decoding_stats)
+    if config.documents == "separated" and metadata["num_documents"] <= len(files):
+        hooks.on_note(f"the separator {config.separator!r} does not occur in the text")
+    return metadata, starts
 
 
-def _check(label: str, config: ReadConfig, facts: Mapping[str, Any], length: int) -> None:
-    if config.documents != "none" and facts["num_documents"] < 1:
-        raise CorpusError(label, "holds no document", "give a text with something in it")
+def _check(label: str, config: ReadConfig, metadata: Mapping[str, Any], length: int) -> None:
+    """Raise CorpusError if there is nothing to train on."""
+    if config.documents != "none" and metadata["num_documents"] < 1:
+        raise CorpusError(label, "contains no document", "give a text that is not empty")
     if length < 2:
         noun = "bytes" if config.unit == "byte" else "characters"
-        reason = f"holds fewer than two {noun}, so there is nothing to predict" if length else "is empty"
+        reason = f"contains fewer than two {noun}, so there is nothing to predict" if length else "is empty"
         raise CorpusError(label, reason, "give a longer text" if length else "give a file with text in it")
-    if max(count for symbol, count in facts["counts"].items() if symbol != BOUNDARY) < config.min_count:
-        reason = f"has no character but those that come fewer than {config.min_count} times"
+    if max(count for symbol, count in metadata["counts"].items() if symbol != BOUNDARY) < config.min_count:
+        reason = f"every character occurs fewer than {config.min_count} times"
         raise CorpusError(label, reason, "give a smaller --min-count")
 
 
@@ -236,21 +240,21 @@ def _corpus(
     name: str,
     label: str,
     config: ReadConfig,
-    kept: CachedTokens,
+    tokens: CachedTokens,
     files: Sequence[File],
     *,
     cached: bool = False,
 ) -> Corpus:
-    facts, stored, starts = kept
-    counts = dict(facts["counts"])
+    metadata, stored, starts = tokens
+    counts = dict(metadata["counts"])
     return Corpus(
         name, label, config, stored, counts, Vocabulary.from_counts(counts, config.unit, config.min_count),
-        facts["sha256"], starts, facts["num_documents"], facts["longest_document"],
-        DecodingStats(facts["encodings"], facts["line_ends"]), cached,
+        metadata["sha256"], starts, metadata["num_documents"], metadata["longest_document"],
+        DecodingStats(metadata["encodings"], metadata["line_ends"]), cached,
         tuple((file, file.identity) for file in files[:MAX_WATCHED_FILES]),
     )  # fmt: skip
 
 
 def _size(files: Iterable[File]) -> int:
-    """Bytes on disk, as far as that can be known."""
+    """Return the size of the files on disk in bytes, without pipes."""
     return sum(identity[1] for file in files if (identity := file.identity))

@@ -1,10 +1,12 @@
-"""TokenStore in the order in which the network reads them: B contiguous streams, T time steps at a time.
+"""Loads a text in B contiguous streams, in chunks of T time steps.
 
-A text of n ids has n-1 (symbol, next symbol) pairs. They are dealt to the streams as B runs of equal length; each
-chunk holds the next T pairs of every stream. All chunks have one shape, because oneDNN and CUDA prepare a kernel per
-shape: what juts out over the end of a stream is padding, whose target is `IGNORE_INDEX`. So in one epoch every pair is
-read exactly once. Documents come in another order in every epoch, which follows from the seed and the epoch's number;
-so where the streams are is told by the number of steps and nothing else.
+A text of n ids has n-1 (symbol, next symbol) pairs. They are cut into B consecutive parts of equal length, the
+streams. A chunk holds the next T pairs of every stream. All chunks have the same shape, because oneDNN and CUDA
+prepare a kernel for each shape. Positions behind the end of a stream are padding, with `IGNORE_INDEX` as the target.
+So an epoch reads every pair exactly once.
+
+Documents are shuffled in every epoch, in an order that depends on the seed and the number of the epoch. So the number
+of the step is enough to continue a run at the same position.
 """
 
 import math
@@ -14,23 +16,23 @@ from numpy.typing import NDArray
 
 from charrnn.data.token_view import TokenView
 
-IGNORE_INDEX = -1  # the target of padding; the loss leaves it out
-LOOKAHEAD_STEPS = 1024  # time steps that are looked up at once
+IGNORE_INDEX = -1  # target of padding; the loss ignores it
+LOOKAHEAD_STEPS = 1024  # time steps that are read from the text at once
 
 
 class StreamLoader:
-    """A text of n >= 2 ids cut into B contiguous streams and chunks of T time steps.
+    """Loads batches of a text of n >= 2 ids.
 
     Args:
-        text: the ids.
-        batch_size: B.
-        seq_length: T.
-        seed: of the order of documents.
+        text: The ids.
+        batch_size: B, the number of streams.
+        seq_length: T, the time steps of a chunk.
+        seed: Seed of the order of documents.
 
     Attributes:
-        num_targets: how many symbols are predicted in one epoch.
-        stream_length: pairs of the longest stream; the last streams may be shorter.
-        steps_per_epoch: steps of one epoch.
+        num_targets: Number of symbols that an epoch predicts.
+        stream_length: Number of pairs in the longest stream. The last streams may be shorter.
+        steps_per_epoch: Number of chunks in an epoch.
     """
 
     def __init__(self, text: TokenView, batch_size: int, seq_length: int, seed: int = 0) -> None:
@@ -39,30 +41,30 @@ class StreamLoader:
         self.num_targets = len(text) - 1
         self.stream_length = math.ceil(self.num_targets / batch_size)
         self.steps_per_epoch = math.ceil(self.stream_length / seq_length)
-        self._chunks_ahead = max(1, min(LOOKAHEAD_STEPS // seq_length, self.steps_per_epoch))
-        self._ahead_of, self._ahead = (-1, -1), (np.empty((0, 0), np.int64),) * 2  # the chunks that were looked up
+        self._window_chunks = max(1, min(LOOKAHEAD_STEPS // seq_length, self.steps_per_epoch))
+        self._window_key, self._window = (-1, -1), (np.empty((0, 0), np.int64),) * 2  # (epoch, window) and its arrays
         self._epoch = -1
-        self._in_order = text  # of the present epoch
+        self._shuffled = text  # in the order of the current epoch
 
     def get_batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Inputs and targets of a step, both (T, B)."""
+        """Return the inputs and targets of a step, both (T, B)."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._in_order = epoch, self._text.shuffled(self._seed, epoch)
-        window, offset = divmod(index, self._chunks_ahead)
-        if self._ahead_of != (epoch, window):
-            self._ahead_of, self._ahead = (epoch, window), self._look_ahead(window)
-        begin = offset * self._seq_length
-        inputs, targets = (part[begin : begin + self._seq_length].copy() for part in self._ahead)
+            self._epoch, self._shuffled = epoch, self._text.shuffled(self._seed, epoch)
+        window, offset = divmod(index, self._window_chunks)
+        if self._window_key != (epoch, window):
+            self._window_key, self._window = (epoch, window), self._read_window(window)
+        start = offset * self._seq_length
+        inputs, targets = (array[start : start + self._seq_length].copy() for array in self._window)
         return inputs, targets
 
-    def _look_ahead(self, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Inputs and targets of several chunks, one behind the other: to look for each alone would take longer."""
-        length = self._chunks_ahead * self._seq_length
-        time = window * length + np.arange(length + 1)[:, None]  # (length + 1, 1) within the stream
-        place = time + self.stream_length * np.arange(self._batch_size)  # (length + 1, B) within the text
-        ids = self._in_order.take(np.minimum(place, self.num_targets))
+    def _read_window(self, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the inputs and targets of several consecutive chunks. Reading chunks one by one is slower."""
+        length = self._window_chunks * self._seq_length
+        time = window * length + np.arange(length + 1)[:, None]  # (length + 1, 1), position in the stream
+        position = time + self.stream_length * np.arange(self._batch_size)  # (length + 1, B), position in the text
+        ids = self._shuffled.take(np.minimum(position, self.num_targets))
         targets = np.where(
-            (time < self.stream_length) & (place < self.num_targets), np.roll(ids, -1, axis=0), IGNORE_INDEX
+            (time < self.stream_length) & (position < self.num_targets), np.roll(ids, -1, axis=0), IGNORE_INDEX
         )
         return ids[:-1], targets[:-1]

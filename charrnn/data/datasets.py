@@ -1,7 +1,7 @@
-"""Named corpora: what they are, where they come from, under which licence.
+"""Named corpora, with source and licence.
 
-Some are made from what every Python carries, without a network; the others are downloaded, held against their size
-and SHA-256, and moved into place only when whole. The only module that ever opens a connection.
+Some are created from files that come with Python. The others are downloaded, and checked against their size and
+SHA-256. No other module opens a network connection.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from charrnn.errors import DownloadError, SettingError
 
-CORPUS_DIR = Path("corpora")  # where corpora land
-TIMEOUT_SECONDS = 30.0  # of silence on a connection
-READ_SIZE = 1 << 16  # bytes of a download handed on at once
+CORPUS_DIR = Path("corpora")  # where corpora are saved
+TIMEOUT_SECONDS = 30.0  # longest wait for data
+READ_SIZE = 1 << 16  # bytes of a download that are read at once
 
 
 @dataclass(frozen=True)
 class Made:
-    """A corpus that this machine can make by itself."""
+    """A corpus that is created without a download."""
 
     name: str
     about: str
@@ -43,46 +43,51 @@ class Remote:
 
 
 def find(name: str) -> Made | Remote:
-    """The corpus of this name.
+    """Return the corpus of this name.
 
     Raises:
-        SettingError: there is none; lists those there are.
+        SettingError: If no corpus has this name. The error lists all names.
     """
     for entry in DATASETS:
         if entry.name == name:
             return entry
-    raise SettingError("corpus", f"there is no {name}", "give one of " + ", ".join(entry.name for entry in DATASETS))
+    raise SettingError(
+        "corpus", f"{name} is not a corpus", "give one of " + ", ".join(entry.name for entry in DATASETS)
+    )
 
 
 def download(entry: Remote) -> Iterator[bytes]:
-    """Yields the bytes of a corpus as they come; ends only if they are the right ones.
+    """Yield the bytes of a corpus, and check them.
 
     Raises:
-        DownloadError: the address doesn't answer, breaks off, or gives something else.
+        DownloadError: If the server does not answer, or the bytes are incomplete or wrong. Wrong bytes are detected
+            after the last one.
     """
     digest, size = hashlib.sha256(), 0
     retry = "check the connection and try again"
     try:
         with urllib.request.urlopen(entry.url, timeout=TIMEOUT_SECONDS) as response:
-            while size <= entry.size and (piece := response.read1(READ_SIZE)):
-                digest.update(piece)
-                size += len(piece)
-                yield piece
+            while size <= entry.size and (block := response.read1(READ_SIZE)):
+                digest.update(block)
+                size += len(block)
+                yield block
     except urllib.error.HTTPError as error:
         error.close()
-        raise DownloadError(entry.url, f"the server answers {error.code} {error.reason}", "try again later") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a proxy with a senseless address
-        what = f"broke off after {size:,} of {entry.size:,} bytes" if size else "cannot be reached"
-        raise DownloadError(entry.url, f"{what} ({_cause(error)})", retry) from None
+        raise DownloadError(
+            entry.url, f"the server answered {error.code} {error.reason}", "try again later"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid proxy address
+        reason = f"the download ended after {size:,} of {entry.size:,} bytes" if size else "cannot be reached"
+        raise DownloadError(entry.url, f"{reason} ({_cause(error)})", retry) from None
     if size < entry.size:
-        raise DownloadError(entry.url, f"broke off after {size:,} of {entry.size:,} bytes", retry)
+        raise DownloadError(entry.url, f"the download ended after {size:,} of {entry.size:,} bytes", retry)
     if digest.hexdigest() != entry.sha256:
-        reason = "is not the text it used to be (its SHA-256 differs) and was not kept"
-        raise DownloadError(entry.url, reason, "look there before you use it")
+        reason = "the file at this address has changed (its SHA-256 differs) and was not saved"
+        raise DownloadError(entry.url, reason, "look at it before you use it")
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong below a connection, in a few words."""
+    """Return a short reason why a connection failed."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
         return "the answer is not valid HTTP"
@@ -90,7 +95,7 @@ def _cause(error: Exception) -> str:
 
 
 def matches(entry: Remote, data: bytes) -> bool:
-    """Whether these bytes are the corpus."""
+    """Check whether these bytes are the corpus."""
     return hashlib.sha256(data).hexdigest() == entry.sha256
 
 
@@ -105,7 +110,7 @@ def _python_docs() -> str:
 
 
 def _python_stdlib() -> str:
-    """The library's modules in the order of their names, without its tests and what was installed beside it."""
+    """Return the source of the standard library's modules in alphabetical order, without tests and site-packages."""
     root = Path(sysconfig.get_path("stdlib"))
     skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
     texts = []
@@ -113,13 +118,13 @@ def _python_stdlib() -> str:
         if skipped.isdisjoint(file.relative_to(root).parts):
             try:
                 texts.append(file.read_text(encoding="utf-8"))
-            except UnicodeDecodeError:  # the few that test other encodings
+            except UnicodeDecodeError:  # a few modules that test other encodings
                 continue
     return "".join(texts)
 
 
 DATASETS: tuple[Made | Remote, ...] = (
-    Made("hello", "one word, over and over: what a recurrent network is for", "MIT", _hello),
+    Made("hello", "one word, repeated: a minimal example for a recurrent network", "MIT", _hello),
     Made("python-docs", "Python's reference topics, as help() shows them", "PSF-2.0", _python_docs),
     Made("python-stdlib", "the source of Python's standard library", "PSF-2.0", _python_stdlib),
     Remote(

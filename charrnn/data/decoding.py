@@ -1,7 +1,4 @@
-"""From bytes to text: encodings, byte order marks, line ends, normalization; piece by piece.
-
-Knows nothing about files; it is fed with bytes and passes on the text that is sure by then.
-"""
+"""Decodes bytes to text block by block: encodings, byte order marks, line endings, normalization."""
 
 import codecs
 import re
@@ -14,11 +11,11 @@ from charrnn.data import encoding_guess
 from charrnn.errors import CorpusError
 
 BOM = "\ufeff"
-_BOMS = (  # UTF-32's first, since it begins like UTF-16's
+_BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
-# Characters that never merge with what stands before them, whatever the normalization form: text may be cut there.
+# Characters that no normalization form combines with the preceding one. Text can be cut before them.
 _STABLE = re.compile(
     "[\x00-\x7f\u00c0-\u00ff\u0391-\u03c9\u0410-\u044f\u05d0-\u05ea\u0621-\u064a\u0905-\u0939\u0e01-\u0e30"
     "\u2010-\u2026\u3001-\u3002\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]"
@@ -27,141 +24,160 @@ _STABLE = re.compile(
 
 @dataclass
 class DecodingStats:
-    """What was seen on the way."""
+    """Encodings and line endings of the files that were decoded."""
 
-    encodings: dict[str, int] = field(default_factory=dict)  # how many files had each
-    line_ends: dict[str, int] = field(default_factory=lambda: {"LF": 0, "CRLF": 0, "CR": 0})  # how many of each
+    encodings: dict[str, int] = field(default_factory=dict)  # number of files in each encoding
+    line_ends: dict[str, int] = field(default_factory=lambda: {"LF": 0, "CRLF": 0, "CR": 0})  # number of each
 
 
 class TextDecoder:
-    """The text of one file.
+    """Decodes one file.
 
     Args:
-        config: how it is read.
-        name: what an error calls the file.
-        decoding_stats: to which what is seen is added.
+        config: How to read the text.
+        name: Name of the file in error messages.
+        decoding_stats: Statistics to which those of the file are added.
     """
 
     def __init__(self, config: ReadConfig, name: str, decoding_stats: DecodingStats) -> None:
-        self._config, self._name, self._noticed = config, name, decoding_stats
+        self._config, self._name, self._stats = config, name, decoding_stats
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._utf8 = False  # and nobody said so
-        self._fed = 0  # bytes
-        self._lines, self._column = 0, 0  # line ends that were passed on, and characters since the last one
-        self._return = False  # the last piece ended with a CR, of which nobody knows yet what it is
-        self._merging = ""  # what may merge with what follows
+        self._assumed_utf8 = False  # neither an option nor a byte order mark names the encoding
+        self._bytes_read = 0  # before the current block
+        self._lines, self._column = 0, 0  # line endings that were returned, and characters after the last one
+        self._pending_cr = False  # whether the last block ended with a CR, which may be half of a CRLF
+        self._pending_text = ""  # text that the next characters may combine with
 
     def is_binary(self, head: bytes) -> bool:
-        """Whether a file that begins so holds no text."""
+        """Check whether a file that begins with these bytes is binary."""
         wide = (self._config.encoding or "").lower().replace("_", "-").startswith(("utf-16", "utf-32"))
-        marked = any(head.startswith(mark) for mark, _ in _BOMS)
-        return self._config.unit == "char" and not wide and not marked and b"\0" in head
+        has_bom = any(head.startswith(mark) for mark, _ in _BOMS)
+        return self._config.unit == "char" and not wide and not has_bom and b"\0" in head
 
     def feed(self, data: bytes, *, last: bool) -> str:
-        """Takes more bytes, in which the file ends if they are the last; where bytes are wanted, each is a character.
+        """Decode a block of the file. If the unit is a byte, each byte becomes the character with its value.
+
+        Args:
+            data: The next bytes of the file.
+            last: Whether they are the last ones.
 
         Raises:
-            CorpusError: they are not in the encoding; names line, column and byte of the first wrong one.
+            CorpusError: If the bytes are not in the encoding. The error names line, column and byte.
         """
         if self._config.unit == "byte":
-            self._noticed.encodings = {"bytes": 1}
+            self._stats.encodings = {"bytes": 1}
             return data.decode("latin-1")
-        text = self._decoded(data, last)
-        if self._return:
-            text, self._return = "\r" + text, False
+        text = self._decode(data, last)
+        if self._pending_cr:
+            text, self._pending_cr = "\r" + text, False
         if not last and text.endswith("\r"):
-            text, self._return = text[:-1], True
-        text = self._counted(text)
-        return text if self._config.normalize == "none" else self._normalized(text, last)
+            text, self._pending_cr = text[:-1], True
+        text = self._convert_newlines(text)
+        return text if self._config.normalize == "none" else self._normalize(text, last)
 
-    def _decoded(self, data: bytes, last: bool) -> str:
+    def _decode(self, data: bytes, last: bool) -> str:
         first = self._decoder is None
         if self._decoder is None:
-            self._decoder = self._begun(data)
-        zero = data.find(b"\0") if self._utf8 else -1
-        sure, rest = (data, b"") if zero < 0 else (data[:zero], data[zero:])
+            self._decoder = self._create_decoder(data)
+        nul = data.find(b"\0") if self._assumed_utf8 else -1
+        head, tail = (data, b"") if nul < 0 else (data[:nul], data[nul:])
         try:
-            text = self._decoder.decode(sure, last or zero >= 0)
+            text = self._decoder.decode(head, last or nul >= 0)
         except UnicodeError as error:
-            raise self._wrong(sure, rest, error) from None
-        if zero >= 0:
-            raise self._refusal("holds a NUL byte", text, zero, encoding_guess.advice(data, zero, encoded=False))
-        self._fed += len(data)
+            raise self._decoding_error(head, tail, error) from None
+        if nul >= 0:
+            advice = encoding_guess.advice(data, nul, encoded=False)
+            raise self._error_at("contains a NUL byte", text, nul, advice)
+        self._bytes_read += len(data)
         if first:
             if text.startswith(BOM):
                 text = text[1:]
-                self._notice(f"{self._encoding} with a byte order mark")
+                self._count_encoding(f"{self._encoding} with a byte order mark")
             else:
-                self._notice(self._encoding)
+                self._count_encoding(self._encoding)
         return text
 
-    def _begun(self, data: bytes) -> codecs.IncrementalDecoder:
+    def _create_decoder(self, data: bytes) -> codecs.IncrementalDecoder:
         given = self._config.encoding
-        marked = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
-        name = given or marked or "utf-8"
-        self._utf8 = given is None and marked is None
+        from_bom = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
+        name = given or from_bom or "utf-8"
+        self._assumed_utf8 = given is None and from_bom is None
         self._encoding = codecs.lookup(name).name.upper() + (
-            " with a byte order mark" if marked and not given else ""
+            " with a byte order mark" if from_bom and not given else ""
         )
         return codecs.getincrementaldecoder(name)()
 
-    def _notice(self, encoding: str) -> None:
-        self._noticed.encodings[encoding] = self._noticed.encodings.get(encoding, 0) + 1
+    def _count_encoding(self, encoding: str) -> None:
+        self._stats.encodings[encoding] = self._stats.encodings.get(encoding, 0) + 1
 
-    def _counted(self, text: str) -> str:
-        """The text with its line ends counted, and made one kind if that is wanted."""
-        ends = self._noticed.line_ends
+    def _convert_newlines(self, text: str) -> str:
+        """Count the line endings, and convert them if the config says so."""
+        ends = self._stats.line_ends
         crlf = text.count("\r\n") if "\r" in text else 0
         cr, lf = text.count("\r") - crlf if "\r" in text else 0, text.count("\n") - crlf
         ends["CRLF"], ends["CR"], ends["LF"] = ends["CRLF"] + crlf, ends["CR"] + cr, ends["LF"] + lf
         self._lines += crlf + cr + lf
         end = max(text.rfind("\n"), text.rfind("\r") if crlf + cr else -1)
         self._column = len(text) - 1 - end + (self._column if end < 0 else 0)
-        return _with_unix_lines(text) if crlf + cr and self._config.newlines == "unix" else text
+        return _with_unix_newlines(text) if crlf + cr and self._config.newlines == "unix" else text
 
-    def _normalized(self, text: str, last: bool) -> str:
-        """In the wanted form, but for the end of the text, which what follows might change."""
-        text, self._merging = self._merging + text, ""
+    def _normalize(self, text: str, last: bool) -> str:
+        """Normalize the text. Keep back its end, which may combine with the next block."""
+        text, self._pending_text = self._pending_text + text, ""
         if not last:
-            cut = max((found.start() for found in _STABLE.finditer(text, max(0, len(text) - 64))), default=-1)
+            cut = max((match.start() for match in _STABLE.finditer(text, max(0, len(text) - 64))), default=-1)
             if cut < 0:
-                cut = max((found.start() for found in _STABLE.finditer(text)), default=0)
-            text, self._merging = text[:cut], text[cut:]
-        return _in_form(text, self._config)
+                cut = max((match.start() for match in _STABLE.finditer(text)), default=0)
+            text, self._pending_text = text[:cut], text[cut:]
+        return _normalized(text, self._config)
 
-    def _wrong(self, data: bytes, rest: bytes, error: UnicodeError) -> CorpusError:
-        if not isinstance(error, UnicodeDecodeError):  # as UTF-16 without a mark says it
-            return CorpusError(self._name, f"is not {self._encoding} ({error})", "give its own --encoding")
-        held = len(error.object) - len(data)  # bytes of a character that the piece before began
+    def _decoding_error(self, data: bytes, rest: bytes, error: UnicodeError) -> CorpusError:
+        """Return the error for a codec's error.
+
+        Args:
+            data: The bytes that were given to the codec.
+            rest: The bytes behind them.
+            error: The codec's error.
+        """
+        if not isinstance(error, UnicodeDecodeError):  # for example UTF-16 without a byte order mark
+            return CorpusError(self._name, f"is not {self._encoding} ({error})", "give the right --encoding")
+        carried = len(error.object) - len(data)  # bytes of a character that began in the previous block
         before = error.object[: error.start].decode(error.encoding, "replace")
-        wrong = f"is not {self._encoding}: byte 0x{error.object[error.start]:02x}"
-        advice = "give its own --encoding, or leave that out for a guess"
-        if self._utf8:
+        reason = f"is not {self._encoding}: byte 0x{error.object[error.start]:02x}"
+        advice = "give the right --encoding, or omit it to get a guess"
+        if self._assumed_utf8:
             advice = encoding_guess.advice(error.object + rest, error.start, name=shlex.quote(self._name))
-        return self._refusal(wrong, before, error.start - held, advice)
+        return self._error_at(reason, before, error.start - carried, advice)
 
-    def _refusal(self, what: str, before: str, place: int, advice: str) -> CorpusError:
-        """An error at a byte of the present piece, given the text of the piece before it."""
-        before = "\r" * self._return + before
+    def _error_at(self, reason: str, before: str, offset: int, advice: str) -> CorpusError:
+        """Return an error with line, column and byte.
+
+        Args:
+            reason: What is wrong.
+            before: Text of the current block before the error.
+            offset: Offset of the wrong byte in the current block.
+            advice: What to do.
+        """
+        before = "\r" * self._pending_cr + before
         lines = self._lines + before.count("\n") + before.count("\r") - before.count("\r\n")
         end = max(before.rfind("\n"), before.rfind("\r"))
         column = len(before) - end + (self._column if end < 0 else 0)
-        where = f"in line {lines + 1:,}, column {column:,} (byte {self._fed + place:,})"
-        return CorpusError(self._name, f"{what} {where}", advice)
+        position = f"at line {lines + 1:,}, column {column:,} (byte {self._bytes_read + offset:,})"
+        return CorpusError(self._name, f"{reason} {position}", advice)
 
 
 def clean_text(text: str, config: ReadConfig) -> str:
-    """A whole text as a `TextDecoder` would give it back."""
+    """Convert the line endings of a complete text and normalize it, as `TextDecoder` does."""
     if config.unit == "char" and config.newlines == "unix":
-        text = _with_unix_lines(text)
-    return _in_form(text, config)
+        text = _with_unix_newlines(text)
+    return _normalized(text, config)
 
 
-def _with_unix_lines(text: str) -> str:
+def _with_unix_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _in_form(text: str, config: ReadConfig) -> str:
+def _normalized(text: str, config: ReadConfig) -> str:
     if config.normalize == "none":
         return text
     return unicodedata.normalize("NFC" if config.normalize == "nfc" else "NFKC", text)

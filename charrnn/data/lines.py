@@ -1,7 +1,7 @@
-"""Lines of a file or a pipe, as they come.
+"""Reads the lines of a file or pipe as they arrive.
 
-A thread of its own reads ahead a little, so that nothing waits for a slow reader while there is something to do, and
-whoever asks gets at once what is there. Knows nothing about what a line means.
+A thread reads ahead. So the file is read while lines are processed, and the lines that have arrived are available
+without waiting for more.
 """
 
 import codecs
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from charrnn.data import sources
 from charrnn.errors import CorpusError
 
-READ_SIZE = 1 << 16  # bytes that are read at once
-READ_AHEAD = 32  # such pieces
-_BOMS = (  # that of UTF-32-LE begins as the one of UTF-16-LE
+READ_SIZE = 1 << 16  # bytes per read
+READ_AHEAD = 32  # reads that may wait in the queue
+_BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -24,29 +24,29 @@ _ESCAPE = "charrnn.escape"
 
 
 class LineFragment(NamedTuple):
-    """A line, or as much of a very long one as is held at once."""
+    """A line, or a part of a very long line."""
 
-    data: bytes  # in UTF-8, or whatever it is; without its end
-    last: bool = True  # with which the line ends
-    closed: bool = True  # by a line feed, which the last line of a file need not have
+    data: bytes  # in UTF-8 unless the file is not, without the line feed
+    last: bool = True  # whether the line ends here
+    closed: bool = True  # whether a line feed ends the line; the last line of a file may have none
 
 
 class Lines:
     """The lines of a file.
 
     Args:
-        path: of the file, or ``-``; compressed or not.
-        max_fragment: about how many bytes of a line come as one piece; None holds any line.
-        encoding: of the text, which comes in UTF-8, and bytes that are not in it as they are; None is UTF-8, unless a
-            mark says UTF-16 or 32.
-        raw: take no notice of marks: all bytes come as they are.
+        path: Path of the file, which may be compressed; ``-`` is stdin.
+        max_fragment: Approximate maximum size of a fragment in bytes; None does not split lines.
+        encoding: Encoding of the file. None is UTF-8, or what the byte order mark says. Lines are converted to UTF-8.
+            Bytes that are invalid in the encoding stay as they are.
+        raw: Whether to ignore byte order marks and convert nothing.
 
     Attributes:
-        name: what an error calls it.
-        size: bytes of the file as it is on disk, if it is one.
+        name: Name of the file in error messages.
+        size: Size of the file on disk in bytes; None for a pipe.
 
     Raises:
-        CorpusError: the file cannot be read.
+        CorpusError: If the file cannot be read.
     """
 
     def __init__(
@@ -55,80 +55,88 @@ class Lines:
         self.name = "stdin" if path == sources.STDIN else path
         identity = sources.File(path).identity
         self.size = identity[1] if identity else None
-        self._longest = max_fragment
-        self._blocks: queue.Queue[list[LineFragment] | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._max_fragment = max_fragment
+        self._queue: queue.Queue[list[LineFragment] | BaseException | None] = queue.Queue(READ_AHEAD)
         self._ready: deque[LineFragment] = deque()
-        self._over = False
+        self._finished = False
         self._encoding, self._raw = codecs.lookup(encoding or "utf-8").name, raw
-        self._error: BaseException | None = None  # behind what is ready
+        self._error: BaseException | None = None  # raised after the lines that are ready
         blocks = self._read(path)
-        if path != sources.STDIN:  # where a missing file is told at once; a pipe may be silent for long
+        if path != sources.STDIN:  # report a missing file now; a pipe may have no data for a long time
             next(blocks)
 
         def read_ahead() -> None:
             try:
                 for block in blocks:
-                    self._blocks.put(block)
-                self._blocks.put(None)
-            except BaseException as error:  # for whoever asks for lines
-                self._blocks.put(error)
+                    self._queue.put(block)
+                self._queue.put(None)
+            except BaseException as error:  # raised by `get` in the other thread
+                self._queue.put(error)
 
         Thread(target=read_ahead, daemon=True).start()
 
     def get(self, *, block: bool) -> LineFragment | None:
-        """The next line; None if there is none, or, unless it is to block, if there is none yet.
+        """Return the next fragment, or None at the end.
+
+        Args:
+            block: Whether to wait for data. Otherwise None is also returned if no fragment has arrived yet.
 
         Raises:
-            CorpusError: the file cannot be read on, or is not in its encoding.
+            CorpusError: If the file cannot be read or is not in its encoding.
         """
-        while not self._ready and not self._over:
+        while not self._ready and not self._finished:
             try:
-                item = self._blocks.get(block=block)
+                item = self._queue.get(block=block)
             except queue.Empty:
                 return None
             if isinstance(item, BaseException):
                 self._error = item
-            self._over = item is None or self._error is not None
+            self._finished = item is None or self._error is not None
             self._ready.extend(item if isinstance(item, list) else ())
-        if not self._ready and self._error is not None and block:  # what came before it is dealt with first
+        if not self._ready and self._error is not None and block:  # not while earlier lines are being batched
             raise self._error
         return self._ready.popleft() if self._ready else None
 
-    def batches(self, most: int) -> Iterator[list[LineFragment]]:
-        """What is there, time and again: one piece or more, and about so many bytes at most."""
-        while (piece := self.get(block=True)) is not None:
-            batch, size = [piece], len(piece.data)
-            while size < most and (piece := self.get(block=False)) is not None:
-                batch.append(piece)
-                size += len(piece.data) + 1
+    def batches(self, max_size: int) -> Iterator[list[LineFragment]]:
+        """Yield batches of the fragments that have arrived.
+
+        Args:
+            max_size: Approximate maximum size of a batch in bytes. A batch has at least one fragment.
+        """
+        while (fragment := self.get(block=True)) is not None:
+            batch, size = [fragment], len(fragment.data)
+            while size < max_size and (fragment := self.get(block=False)) is not None:
+                batch.append(fragment)
+                size += len(fragment.data) + 1
             yield batch
 
     def _read(self, path: str) -> Iterator[list[LineFragment]]:
         with sources.open_file(sources.File(path)) as stream:
-            yield []  # it can be read
-            yield from self._split(self._decoded(stream))
+            yield []  # the file is open
+            yield from self._split(self._decode(stream))
 
-    def _split(self, pieces: Iterator[bytes]) -> Iterator[list[LineFragment]]:
-        held: list[bytes] = []  # of a line whose end has not come
-        size, begun = 0, False  # of these, and whether others went before
-        for data in pieces:
-            *whole, rest = data.split(b"\n")
-            block = [LineFragment(line) for line in whole]
-            if block:
-                block[0] = LineFragment(b"".join([*held, whole[0]]))
-                held, size, begun = [], 0, False
-            held.append(rest)
+    def _split(self, blocks: Iterator[bytes]) -> Iterator[list[LineFragment]]:
+        pending: list[bytes] = []  # parts of an unfinished line
+        size, split = 0, False  # size of `pending`, and whether earlier fragments of the line were returned
+        for data in blocks:
+            *complete, rest = data.split(b"\n")
+            fragments = [LineFragment(line) for line in complete]
+            if fragments:
+                fragments[0] = LineFragment(b"".join([*pending, complete[0]]))
+                pending, size, split = [], 0, False
+            pending.append(rest)
             size += len(rest)
-            if self._longest is not None and size > self._longest:
-                block.append(LineFragment(b"".join(held), last=False))
-                held, size, begun = [], 0, True
-            if block:
-                yield block
-        if size or begun:
-            yield [LineFragment(b"".join(held), closed=False)]
+            if self._max_fragment is not None and size > self._max_fragment:
+                fragments.append(LineFragment(b"".join(pending), last=False))
+                pending, size, split = [], 0, True
+            if fragments:
+                yield fragments
+        if size or split:
+            yield [LineFragment(b"".join(pending), closed=False)]
 
-    def _decoded(self, stream: sources.Readable) -> Iterator[bytes]:
-        read = getattr(stream, "read1", stream.read)  # what is there, of a packed file, too
+    def _decode(self, stream: sources.Readable) -> Iterator[bytes]:
+        """Yield the bytes of the file in UTF-8."""
+        read = getattr(stream, "read1", stream.read)  # read1 of a decompressor does not wait for a full block
         data, encoding = read(READ_SIZE), self._encoding
         if encoding == "utf-8" and not self._raw:
             encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
@@ -145,15 +153,15 @@ class Lines:
                 data = read(READ_SIZE)
             yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
         except UnicodeError as error:
-            raise CorpusError(self.name, f"is not {encoding} ({error})", "give its own --encoding") from None
+            raise CorpusError(self.name, f"is not {encoding} ({error})", "give the right --encoding") from None
 
 
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Bytes that an encoding does not have as Python escapes them, or where it cannot as U+FFFD."""
+def _escape_invalid(error: UnicodeError) -> tuple[str, int]:
+    """Return invalid bytes escaped as by surrogateescape; ASCII bytes, which it cannot escape, become U+FFFD."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    wrong = error.object[error.start : error.end]
-    return "".join(chr(0xDC00 + byte) if byte >= 128 else "\ufffd" for byte in wrong), error.end
+    invalid = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) if byte >= 128 else "\ufffd" for byte in invalid), error.end
 
 
-codecs.register_error(_ESCAPE, _escaped)
+codecs.register_error(_ESCAPE, _escape_invalid)

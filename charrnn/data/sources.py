@@ -1,7 +1,4 @@
-"""Where bytes come from: files, folders and stdin, compressed or not.
-
-Knows nothing about what they mean; ``decoding.py`` makes text of them.
-"""
+"""Reads bytes from files, directories and stdin, compressed or not."""
 
 import bz2
 import gzip
@@ -22,14 +19,14 @@ from charrnn.config import GLOB as GLOB
 from charrnn.errors import CorpusError, SettingError
 
 STDIN = "-"
-READ_SIZE = 1 << 20  # bytes that are read at once
-_MAGIC = (  # how a file of a kind begins, and by what it is known for sure
+READ_SIZE = 1 << 20  # bytes per block
+_SIGNATURES = (  # first bytes, pattern that confirms the format, format
     (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),
     (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
-_LONGEST_MARK = 10  # bytes
-_MIN_READ = 1 << 12  # bytes asked for at once; some files of the system do not tell their size
-_ZSTD_PIECE = 4096  # packed bytes taken at once, of which some thousand times as many may come
+_MAX_SIGNATURE_BYTES = 10
+_MIN_READ = 1 << 12  # smallest size of a read in bytes; some system files report no size
+_ZSTD_READ = 4096  # compressed bytes per read; they may decompress to thousands of times as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +34,11 @@ class File:
     """A file to read."""
 
     name: str  # its path, or ``-``
-    in_directory: bool = False  # in a folder, and not named by the user
+    in_directory: bool = False  # whether it was found in a directory; False if the user named it
 
     @property
     def identity(self) -> tuple[str, int, int] | None:
-        """Path, size and time of the last change; None for what is not kept as a file, such as a pipe."""
+        """Path, size and modification time; None for anything but a regular file, such as a pipe."""
         try:
             status = os.stat(self.name)
         except OSError:
@@ -52,39 +49,41 @@ class File:
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many; none at the end."""
+        """Return at most ``size`` bytes, and none at the end."""
 
 
 def find_files(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
-    """The files behind paths, in the order given; those of a folder sorted. Links to folders are not followed.
+    """Yield the files at these paths, in the order given.
+
+    The files of a directory are sorted. Links to directories within it are not followed.
 
     Args:
-        paths: files, folders, and ``-`` for stdin.
-        glob: which files of a folder.
+        paths: Paths of files and directories; ``-`` is stdin.
+        glob: Pattern of the files in a directory.
 
     Raises:
-        CorpusError: a folder without such a file.
-        SettingError: there is no such pattern.
+        CorpusError: If a directory contains no such file.
+        SettingError: If the glob is not a valid pattern.
     """
     for path in paths:
         if path == STDIN or not os.path.isdir(path):  # Path("") would be the current directory
             yield File(path)
             continue
         try:
-            found = sorted(str(file) for file in Path(path).glob(glob) if file.is_file())
+            names = sorted(str(file) for file in Path(path).glob(glob) if file.is_file())
         except (ValueError, NotImplementedError) as error:
-            raise SettingError("glob", f"cannot be {glob} ({error})", "give a pattern such as '**/*.py'") from None
-        if not found:
-            what = ".txt file" if glob == GLOB else f"file like {glob}"
-            raise CorpusError(path, f"is a directory with no {what} in it", "name the files to read, or give --glob")
-        yield from (File(name, in_directory=True) for name in found)
+            raise SettingError("glob", f"{glob} is not a pattern ({error})", "give one such as '**/*.py'") from None
+        if not names:
+            noun = ".txt file" if glob == GLOB else f"file that matches {glob}"
+            raise CorpusError(path, f"is a directory with no {noun} in it", "name the files to read, or give --glob")
+        yield from (File(name, in_directory=True) for name in names)
 
 
 def default_name(paths: Sequence[str]) -> str:
-    """What a model trained on these is called, unless told otherwise."""
+    """Return the default name of a model that is trained on these files."""
     path = Path(paths[0]).resolve()
     if paths[0] == STDIN:
         return "stdin"
@@ -93,43 +92,43 @@ def default_name(paths: Sequence[str]) -> str:
     return Path(path.stem).stem if path.suffix in (".gz", ".xz", ".bz2", ".zst") else path.stem
 
 
-def read_blocks(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
-    """The bytes of a file, unpacked if they are compressed, whatever its name says.
+def read_blocks(file: File, on_bytes: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks, decompressed if needed. The name of the file does not matter.
 
-    All pieces but the last are of `READ_SIZE` bytes; the last one is shorter, and may be empty.
+    All blocks but the last have `READ_SIZE` bytes. The last block is shorter and may be empty.
 
     Args:
-        file: which.
-        advance: is told how many bytes were read of what is on disk.
+        file: The file.
+        on_bytes: Function that is called with the number of bytes of each read from disk.
 
     Raises:
-        CorpusError: missing, unreadable, or damaged where it is compressed.
+        CorpusError: If the file is missing, unreadable, or damaged compressed data.
     """
-    with open_file(file, advance) as stream:
-        yield from _in_pieces(stream)
+    with open_file(file, on_bytes) as stream:
+        yield from _fixed_blocks(stream)
 
 
 @contextmanager
-def open_file(file: File, advance: Callable[[int], object] = lambda size: None) -> Iterator[Readable]:
-    """A file to read bytes from as they come, unpacked if they are compressed, whatever its name says.
+def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None) -> Iterator[Readable]:
+    """Open a file to read its bytes as they arrive, decompressed if needed. The name of the file does not matter.
 
     Args:
-        file: which.
-        advance: is told how many bytes were read of what is on disk.
+        file: The file.
+        on_bytes: Function that is called with the number of bytes of each read from disk.
 
     Raises:
-        CorpusError: missing, unreadable, or damaged where it is compressed; while it is read, too.
+        CorpusError: If the file is missing, unreadable, or damaged compressed data. Also raised within the context.
     """
     try:
-        with _raw(file.name) as raw:
-            packed = _PeekedFile(raw, advance)
-            kind = next((kind for _, mark, kind in _MAGIC if re.match(mark, packed.head)), "")
+        with _open_raw(file.name) as raw:
+            source = _PeekedFile(raw, on_bytes)
+            kind = next((kind for _, pattern, kind in _SIGNATURES if re.match(pattern, source.head)), "")
             try:
-                yield _unpacked(kind, packed)
+                yield _decompressed(kind, source)
             except (EOFError, lzma.LZMAError, zlib.error, _CorruptError, gzip.BadGzipFile) as error:
                 raise _damaged(file, kind, error) from None
             except OSError as error:
-                if error.errno is None:  # as bz2 says it
+                if error.errno is None:  # bz2 reports damaged data like this
                     raise _damaged(file, kind, error) from None
                 raise
     except OSError as error:
@@ -137,61 +136,70 @@ def open_file(file: File, advance: Callable[[int], object] = lambda size: None) 
 
 
 def read_bytes(path: str) -> bytes:
-    """All bytes of a file, or of stdin (``-``), unpacked if they are compressed.
+    """Return all bytes of a file, or of stdin (``-``), decompressed if needed.
 
     Raises:
-        CorpusError: as `read_blocks`.
+        CorpusError: If the file is missing, unreadable, or damaged compressed data.
     """
     return b"".join(read_blocks(File(path)))
 
 
 class _PeekedFile:
-    """A file whose first bytes were looked at."""
+    """A file with its first bytes as an attribute.
 
-    def __init__(self, raw: BinaryIO, advance: Callable[[int], object]) -> None:
-        self._raw, self._advance = raw, advance
-        with suppress(OSError, AttributeError):  # room for a whole piece is dear where files are small and many
+    Args:
+        raw: The open file.
+        on_bytes: Function that is called with the number of bytes of each read.
+
+    Attributes:
+        head: The first bytes, enough to recognize a compressed file.
+    """
+
+    def __init__(self, raw: BinaryIO, on_bytes: Callable[[int], object]) -> None:
+        self._raw, self._on_bytes = raw, on_bytes
+        with suppress(OSError, AttributeError):  # a buffer of READ_SIZE is slow for many small files
             status = os.fstat(raw.fileno())
-            self._most = max(_MIN_READ, status.st_size + 1) if stat.S_ISREG(status.st_mode) else READ_SIZE
+            self._max_read = max(_MIN_READ, status.st_size + 1) if stat.S_ISREG(status.st_mode) else READ_SIZE
         self.head = b""
-        while len(self.head) < _LONGEST_MARK and _may_be_packed(self.head):  # a short line should not wait for a long
-            if not (more := self._next(_LONGEST_MARK - len(self.head))):
+        # Do not wait for more bytes of a pipe if those that arrived are no signature.
+        while len(self.head) < _MAX_SIGNATURE_BYTES and _may_be_compressed(self.head):
+            if not (data := self._read_raw(_MAX_SIGNATURE_BYTES - len(self.head))):
                 break
-            self.head += more
-        self._left = self.head
+            self.head += data
+        self._unread = self.head
 
     def read(self, size: int, /) -> bytes:
-        if self._left:
-            begun, self._left = self._left[:size], self._left[size:]
-            return begun
-        return self._next(size)
+        if self._unread:
+            data, self._unread = self._unread[:size], self._unread[size:]
+            return data
+        return self._read_raw(size)
 
-    _most = READ_SIZE
+    _max_read = READ_SIZE
 
-    def _next(self, size: int) -> bytes:
-        size = min(size, self._most)
-        while (data := self._raw.read(size)) is None:  # a pipe that another program made non-blocking is empty
+    def _read_raw(self, size: int) -> bytes:
+        size = min(size, self._max_read)
+        while (data := self._raw.read(size)) is None:  # no data yet in a pipe that another program made non-blocking
             select.select([self._raw], [], [])
-        self._advance(len(data))
+        self._on_bytes(len(data))
         return data
 
 
-def _in_pieces(stream: Readable) -> Iterator[bytes]:
-    """What is read, in whole pieces and the rest."""
-    piece = b""
-    while more := stream.read(READ_SIZE - len(piece)):
-        piece = piece + more if piece else more
-        if len(piece) == READ_SIZE:
-            yield piece
-            piece = b""
-    yield piece
+def _fixed_blocks(stream: Readable) -> Iterator[bytes]:
+    """Yield blocks of exactly `READ_SIZE` bytes, and a shorter one."""
+    block = b""
+    while data := stream.read(READ_SIZE - len(block)):
+        block = block + data if block else data
+        if len(block) == READ_SIZE:
+            yield block
+            block = b""
+    yield block
 
 
-def _may_be_packed(head: bytes) -> bool:
-    return any(head.startswith(begin) or begin.startswith(head) for begin, _, _ in _MAGIC)
+def _may_be_compressed(head: bytes) -> bool:
+    return any(head.startswith(start) or start.startswith(head) for start, _, _ in _SIGNATURES)
 
 
-def _raw(path: str) -> AbstractContextManager[BinaryIO]:
+def _open_raw(path: str) -> AbstractContextManager[BinaryIO]:
     if path != STDIN:
         return open(path, "rb", buffering=0)
     if sys.stdin is None:
@@ -199,50 +207,53 @@ def _raw(path: str) -> AbstractContextManager[BinaryIO]:
     return nullcontext(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
 
-def _unpacked(kind: str, packed: Any) -> Readable:
-    unpackers: dict[str, Callable[[], Readable]] = {
-        "gzip": lambda: gzip.GzipFile(fileobj=packed, mode="rb"),
-        "xz": lambda: lzma.LZMAFile(packed),  # noqa: SIM115  # as far as its file is
-        "bzip2": lambda: bz2.BZ2File(packed),
-        "zstd": lambda: _Zstd(packed),
+def _decompressed(kind: str, source: Any) -> Readable:
+    readers: dict[str, Callable[[], Readable]] = {
+        "gzip": lambda: gzip.GzipFile(fileobj=source, mode="rb"),
+        "xz": lambda: lzma.LZMAFile(source),  # noqa: SIM115  # `open_file` closes the file
+        "bzip2": lambda: bz2.BZ2File(source),
+        "zstd": lambda: _ZstdReader(source),
     }
-    reader: Readable = unpackers[kind]() if kind else packed
+    reader: Readable = readers[kind]() if kind else source
     return reader
 
 
 class _CorruptError(Exception):
-    """What is compressed cannot be unpacked."""
+    """Compressed data that cannot be decompressed."""
 
 
-class _Zstd:
-    """A zstd stream unpacked. Python's own comes with 3.14, and the reader of its elder takes a cut for the end."""
+class _ZstdReader:
+    """Decompresses zstd.
 
-    def __init__(self, packed: _PeekedFile) -> None:
+    Python's standard library has zstd only since 3.14, and the stream reader of `zstandard` accepts truncated data.
+    """
+
+    def __init__(self, source: _PeekedFile) -> None:
         import zstandard
 
-        self._packed, self._error = packed, zstandard.ZstdError
-        self._begin = zstandard.ZstdDecompressor().decompressobj
-        self._frame = self._begin()
-        self._left = b""
+        self._source, self._error = source, zstandard.ZstdError
+        self._new_frame = zstandard.ZstdDecompressor().decompressobj
+        self._frame = self._new_frame()
+        self._unread = b""
 
     def read(self, size: int, /) -> bytes:
-        while not self._left:
+        while not self._unread:
             data = self._frame.unused_data if self._frame.eof else b""
-            data = data or self._packed.read(_ZSTD_PIECE)
+            data = data or self._source.read(_ZSTD_READ)
             if not data:
                 if not self._frame.eof:
                     raise EOFError("it ends too early")
                 return b""
             if self._frame.eof:
-                self._frame = self._begin()
+                self._frame = self._new_frame()
             try:
-                self._left = self._frame.decompress(data)
+                self._unread = self._frame.decompress(data)
             except self._error as error:
                 raise _CorruptError(str(error)) from None
-        taken, self._left = self._left[:size], self._left[size:]
-        return taken
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
 
 
 def _damaged(file: File, kind: str, error: Exception) -> CorpusError:
-    reason = f"is damaged {kind} ({str(error).rstrip('.').lower()})"
-    return CorpusError(file.name, reason, "get it again, or unpack what can be had")
+    reason = f"is damaged {kind} data ({str(error).rstrip('.').lower()})"
+    return CorpusError(file.name, reason, "get an intact copy of the file")

@@ -1,10 +1,12 @@
-"""The ids of large texts on disk, so that they are read again without the text: a file for each text.
+"""Caches the ids of large texts on disk, one file per text.
 
-    ids | starts of documents, 8 bytes each | facts as JSON | 8 bytes: how long the JSON is | 8 bytes: `_MAGIC`
+The format of a file is
 
-It is written from its beginning on, while nobody knows yet what will be in it, which is why the facts come last. What
-is in it is told by a signature: the names, sizes and times of change of the files that were read, and how. Whether it
-still is that is told by its own time of change, which the facts say, too.
+    ids | document starts, 8 bytes each | metadata as JSON | size of the JSON, 8 bytes | `_MAGIC`
+
+The metadata comes last because it is known last. Its signature identifies the text: the names, sizes and modification
+times of the files, and the settings they were read with. Its ``mtime`` is that of the cache file, so a file that was
+modified is not used.
 """
 
 import hashlib
@@ -28,41 +30,41 @@ from charrnn.io.lock import Lock
 
 FORMAT = 2
 _MAGIC = b"charrnn\n"
-_IGNORED_SETTINGS = ("min_count",)  # settings that matter only later
+_IGNORED_SETTINGS = ("min_count",)  # settings that do not change the stored ids
 
-CachedTokens = tuple[Mapping[str, Any], TokenStore, NDArray[np.int64]]  # facts, ids, starts
+CachedTokens = tuple[Mapping[str, Any], TokenStore, NDArray[np.int64]]  # metadata, ids, document starts
 
 
 class CacheWriter(TokenWriter):
-    """TokenStore on their way into the cache, where they get a file once they are too many for memory.
+    """Writes ids to a file in the cache if they exceed the memory limit.
 
     Args:
-        path: of the file; None where what is in it could not be found again.
-        folder: for the file, with a name or without.
-        expected: how many bytes the text has, as far as is known.
-        in_memory: bytes of ids up to which there is no file.
+        path: Path of the file; None uses a temporary file.
+        directory: Directory of the file.
+        expected: Expected size of the text in bytes, or 0.
+        in_memory: Maximum size of ids in memory, in bytes.
     """
 
-    def __init__(self, path: Path | None, folder: Path, expected: int, in_memory: int) -> None:
-        super().__init__(folder, expected, in_memory)
+    def __init__(self, path: Path | None, directory: Path, expected: int, in_memory: int) -> None:
+        super().__init__(directory, expected, in_memory)
         self._path = path
         self._lock: Lock | None = None
         self._writer: AtomicWriter | None = None
 
-    def commit(self, facts: Mapping[str, Any], starts: NDArray[np.int64]) -> TokenStore:
-        """All of them, with a file kept where there is one, and what is known of them in it."""
+    def commit(self, metadata: Mapping[str, Any], starts: NDArray[np.int64]) -> TokenStore:
+        """Complete the cache file, if there is one, and return all ids."""
         if self._writer is None:
             return self.finish()
-        written = int(time.time() - 2) // 2 * 2  # before any later change, on any file system
+        mtime = int(time.time() - 2) // 2 * 2  # in the past and exact on any file system, so every later write shows
         contents = {
-            **facts, "format": FORMAT, "dtype": self.dtype.name, "num_ids": self.length, "num_starts": len(starts),
-            "mtime": written,
+            **metadata, "format": FORMAT, "dtype": self.dtype.name, "num_ids": self.length, "num_starts": len(starts),
+            "mtime": mtime,
         }  # fmt: skip
         data = json.dumps(contents).encode("ascii")
         try:
             self._writer.write(starts.astype("<i8").tobytes() + data + len(data).to_bytes(8, "little") + _MAGIC)
             self._file = self._writer.commit()
-            os.utime(self._writer.path, (written, written))
+            os.utime(self._writer.path, (mtime, mtime))
         except OSError as error:
             raise self._no_room(error) from None
         self._name, self._writer = str(self._writer.path), None
@@ -70,7 +72,7 @@ class CacheWriter(TokenWriter):
         return self.finish()
 
     def discard(self) -> None:
-        """Deletes what is unfinished."""
+        """Delete the unfinished file."""
         super().discard()
         if self._writer is not None:
             self._writer.discard()
@@ -82,7 +84,7 @@ class CacheWriter(TokenWriter):
             return super()._open()
         try:
             self._lock = Lock(self._path)
-        except CharrnnError:  # somebody else is writing it, so this one is for ourselves
+        except CharrnnError:  # another process is writing this file, so use a temporary one
             return super()._open()
         remove_leftovers(self._path)
         self._writer = AtomicWriter(self._path)
@@ -95,73 +97,75 @@ class CacheWriter(TokenWriter):
 
 
 class TokenCache:
-    """Where the ids of texts are kept.
+    """A directory with the ids of texts.
 
     Args:
-        folder: made when there is something to keep.
-        always: whether somebody always for it, so that small texts are kept, too.
+        directory: The directory. It is created when the first file is written.
+        always: Whether to cache small texts, too.
     """
 
-    def __init__(self, folder: Path, *, always: bool = False) -> None:
-        self._folder, self._in_memory = folder, 0 if always else MAX_MEMORY_BYTES
-        self._writing: CacheWriter | None = None
+    def __init__(self, directory: Path, *, always: bool = False) -> None:
+        self._directory, self._in_memory = directory, 0 if always else MAX_MEMORY_BYTES
+        self._writer: CacheWriter | None = None
 
     def find(self, path: Path, signature: str) -> CachedTokens | None:
-        """What is kept in a file, if it is sound and what the signature says."""
+        """Return the contents of a cache file, or None if it is missing, damaged or of another text."""
         try:
             with open(path, "rb", buffering=0) as file:
-                size, written = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime
+                size, mtime = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime
                 file.seek(-16, os.SEEK_END)
                 tail = file.read(16)
                 length = int.from_bytes(tail[:8], "little")
                 if tail[8:] != _MAGIC or length > size:
                     return None
-                begin = file.seek(-16 - length, os.SEEK_END)
-                facts = json.loads(file.read(length))
-                dtype, count, starts = np.dtype(facts["dtype"]), int(facts["num_ids"]), int(facts["num_starts"])
-                sound = (facts["format"], facts["signature"], facts["mtime"]) == (FORMAT, signature, written)
-                if not sound or count * dtype.itemsize + 8 * starts != begin:
+                json_offset = file.seek(-16 - length, os.SEEK_END)
+                metadata = json.loads(file.read(length))
+                dtype = np.dtype(metadata["dtype"])
+                num_ids, num_starts = int(metadata["num_ids"]), int(metadata["num_starts"])
+                valid = (metadata["format"], metadata["signature"], metadata["mtime"]) == (FORMAT, signature, mtime)
+                if not valid or num_ids * dtype.itemsize + 8 * num_starts != json_offset:
                     return None
-                file.seek(count * dtype.itemsize)
-                places = np.fromfile(file, "<i8", starts).astype(np.int64)
+                file.seek(num_ids * dtype.itemsize)
+                starts = np.fromfile(file, "<i8", num_starts).astype(np.int64)
                 file.seek(0)
-                if begin <= MAX_MEMORY_BYTES:
-                    return facts, np.fromfile(file, dtype, count), places
-                return facts, FileTokens(os.fdopen(os.dup(file.fileno()), "rb", 0), dtype, count, str(path)), places
+                if json_offset <= MAX_MEMORY_BYTES:
+                    return metadata, np.fromfile(file, dtype, num_ids), starts
+                duplicate = os.fdopen(os.dup(file.fileno()), "rb", 0)
+                return metadata, FileTokens(duplicate, dtype, num_ids, str(path)), starts
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def path(self, name: str, files: Iterable[File], config: ReadConfig) -> Path:
-        """Where the ids of a text are kept: a newer text in the same files takes the place of the older."""
+        """Return the path of the cache file of a text. A changed text in the same files has the same path."""
         names = (os.path.abspath(file.name) for file in files)
-        return self._folder / f"{name}-{_digest(_settings(config), names)[:12]}.ids"
+        return self._directory / f"{name}-{_digest(_settings(config), names)[:12]}.ids"
 
     def open_writer(self, path: Path | None, expected: int) -> CacheWriter:
-        """TokenStore to be kept in a file; in one without a name, if it has no path."""
-        self._writing = CacheWriter(path, self._folder, expected, self._in_memory)
-        return self._writing
+        """Return a writer for a cache file, or for a temporary file if there is no path."""
+        self._writer = CacheWriter(path, self._directory, expected, self._in_memory)
+        return self._writer
 
     def discard(self) -> None:
-        """Deletes what is unfinished."""
-        if self._writing is not None:
-            self._writing.discard()
+        """Delete the unfinished file, if there is one."""
+        if self._writer is not None:
+            self._writer.discard()
 
 
 def signature(files: Sequence[File], config: ReadConfig) -> str:
-    """What tells a text in these files from every other; nothing where a file is none, such as a pipe."""
+    """Return a digest that identifies a text, or "" if one of the files is not a regular file."""
     try:
-        return _digest(_settings(config), (_known(file.identity) for file in files))
-    except _Unknown:
+        return _digest(_settings(config), (_identity(file) for file in files))
+    except _NoIdentityError:
         return ""
 
 
-class _Unknown(Exception):
+class _NoIdentityError(Exception):
     """A file without an identity."""
 
 
-def _known(identity: tuple[str, int, int] | None) -> tuple[str, int, int]:
-    if identity is None:
-        raise _Unknown
+def _identity(file: File) -> tuple[str, int, int]:
+    if (identity := file.identity) is None:
+        raise _NoIdentityError
     return identity
 
 
@@ -169,8 +173,8 @@ def _settings(config: ReadConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in _IGNORED_SETTINGS}
 
 
-def _digest(settings: Mapping[str, Any], contents: Iterable[Any]) -> str:
+def _digest(settings: Mapping[str, Any], items: Iterable[Any]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
-    for one in contents:
-        digest.update(json.dumps(one).encode("ascii"))
+    for item in items:
+        digest.update(json.dumps(item).encode("ascii"))
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The ids of a text, as many as there may be: in memory, or where that is too much in a file.
+"""Stores the ids of a text in memory, or in a file if they take too much memory.
 
-A file is read at the places that are asked for, and not mapped into memory: what a mapping has touched counts as the
-process's own, and a mapped file that somebody cuts short ends the process. Knows nothing about what an id means.
+The file is read, not mapped into memory. The pages of a mapping would count as memory of the process, and the process
+would crash if another program truncated the file.
 """
 
 import errno
@@ -17,30 +17,30 @@ from numpy.typing import NDArray
 
 from charrnn.errors import FileError
 
-MAX_MEMORY_BYTES = 64 << 20  # bytes of ids; more go into a file
-_COPY_BYTES = 1 << 22  # bytes of a file that are held at once where it is written anew
-_MAX_MEMORY_SHARE = 0.5  # the share of the free memory that ids without a file may take
-_UNLIMITED = 2**62  # bytes: no file at all
+MAX_MEMORY_BYTES = 64 << 20  # ids that take more bytes are written to a file
+_COPY_BYTES = 1 << 22  # bytes that are copied at once when the ids in a file are widened
+_MAX_MEMORY_SHARE = 0.5  # largest share of the free memory for ids if the disk is full
+_UNLIMITED = 2**62  # bytes; ids are never written to a file
 
 
 class TokenStore(Protocol):
-    """Numbers that are looked up by their places."""
+    """Ids that are looked up by index. A NumPy array is one."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of ids."""
 
-    def take(self, places: NDArray[np.integer], /) -> NDArray[np.integer]:
-        """Those at these places, which must be there; of the same shape."""
+    def take(self, indices: NDArray[np.integer], /) -> NDArray[np.integer]:
+        """Return the ids at valid indices, in the same shape."""
 
 
 class FileTokens:
-    """TokenStore in a file.
+    """Ids in a file.
 
     Args:
-        file: open, without buffers.
-        dtype: of an id.
-        length: how many there are, from the beginning of the file.
-        name: what an error calls it.
+        file: An open, unbuffered file that begins with the ids.
+        dtype: Type of an id.
+        length: Number of ids.
+        name: Name of the file in error messages.
     """
 
     def __init__(self, file: IO[bytes], dtype: np.dtype[Any], length: int, name: str) -> None:
@@ -53,64 +53,64 @@ class FileTokens:
     def __len__(self) -> int:
         return self._length
 
-    def take(self, places: NDArray[np.integer], /) -> NDArray[np.integer]:
-        """The ids at these places (T, B) or (N,); places that follow each other along the first axis cost one look.
+    def take(self, indices: NDArray[np.integer], /) -> NDArray[np.integer]:
+        """Return the ids at these indices, (T, B) or (N,). Consecutive indices along the first axis take one read.
 
         Raises:
-            FileError: the file is not what it was.
+            FileError: If the file was truncated.
         """
-        flat = places.T.ravel()
-        runs = np.flatnonzero(np.diff(flat) != 1) + 1
-        taken = np.empty(flat.shape, dtype=self.dtype)
-        size, whole = self.dtype.itemsize, _bytes(taken)
-        begin = 0
-        for end in [*runs.tolist(), len(flat)]:
-            if end > begin:
-                self._file.seek(int(flat[begin]) * size)
-                if self._file.readinto(whole[begin * size : end * size]) != (end - begin) * size:  # type: ignore[attr-defined]
+        flat = indices.T.ravel()
+        breaks = np.flatnonzero(np.diff(flat) != 1) + 1
+        ids = np.empty(flat.shape, dtype=self.dtype)
+        size, buffer = self.dtype.itemsize, _bytes(ids)
+        start = 0
+        for end in [*breaks.tolist(), len(flat)]:
+            if end > start:
+                self._file.seek(int(flat[start]) * size)
+                if self._file.readinto(buffer[start * size : end * size]) != (end - start) * size:  # type: ignore[attr-defined]
                     raise self._changed()
-            begin = end
-        return taken.reshape(places.T.shape).T  # (T, B)
+            start = end
+        return ids.reshape(indices.T.shape).T  # (T, B)
 
     def check(self) -> None:
-        """Makes sure that nobody wrote to the file.
+        """Check that the file was not changed.
 
         Raises:
-            FileError: somebody did.
+            FileError: If the size or the modification time differs.
         """
         if _status(self._file) != self._status:
             raise self._changed()
 
     def _changed(self) -> FileError:
         reason = "was changed while it was in use"
-        return FileError(self.name, reason, "delete it and go on with --resume: it is made again from the text")
+        return FileError(self.name, reason, "delete it and continue with --resume, which creates it again")
 
 
 class TokenWriter:
-    """TokenStore on their way, in the order of the text, in the narrowest type that holds them.
+    """Collects the ids of a text, in the smallest integer type that fits.
 
     Args:
-        folder: for a nameless file, where they are too many for memory; None takes the system's own.
-        expected: how many bytes the text has, as far as is known.
-        in_memory: bytes of ids up to which there is no file.
+        directory: Directory of the temporary file for many ids; None is the system's temporary directory.
+        expected: Expected size of the text in bytes, or 0.
+        in_memory: Maximum size of ids in memory, in bytes.
 
     Attributes:
-        length: how many ids came so far.
-        dtype: of each.
+        length: Number of ids so far.
+        dtype: Type of an id.
     """
 
-    def __init__(self, folder: Path | None = None, expected: int = 0, in_memory: int = MAX_MEMORY_BYTES) -> None:
-        self._folder, self._expected, self._in_memory = folder, expected, in_memory
+    def __init__(self, directory: Path | None = None, expected: int = 0, in_memory: int = MAX_MEMORY_BYTES) -> None:
+        self._directory, self._expected, self._in_memory = directory, expected, in_memory
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self.length = 0
-        self._parts: list[NDArray[Any]] = []  # those that are not in the file
+        self._parts: list[NDArray[Any]] = []  # the ids that are not in the file
         self._file: IO[bytes] | None = None
 
     def append(self, ids: NDArray[np.integer], vocab_size: int) -> None:
-        """Takes more ids, all of them below ``vocab_size``.
+        """Add ids below ``vocab_size``.
 
         Raises:
-            FileError: there is no room for them, neither on disk nor in memory.
+            FileError: If neither the disk nor the memory has room for them.
         """
         dtype = np.min_scalar_type(max(0, vocab_size - 1))
         if dtype.itemsize > self.dtype.itemsize:
@@ -123,44 +123,44 @@ class TokenWriter:
             self._spill()
 
     def finish(self) -> TokenStore:
-        """All of them; those of a file that turned out small are in memory by now."""
+        """Return all ids, in memory if they fit into `MAX_MEMORY_BYTES`."""
         if self._file is None or self.length * self.dtype.itemsize <= MAX_MEMORY_BYTES:
-            return self._collected()
+            return self._collect()
         file, self._file = self._file, None
         return FileTokens(file, self.dtype, self.length, self._name)
 
     def discard(self) -> None:
-        """Deletes what is unfinished."""
+        """Delete the unfinished file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    _name = "the temporary file"  # of the file, in an error
+    _name = "the temporary file"  # name of the file in error messages
 
     def _open(self) -> IO[bytes]:
-        """Creates the file."""
-        return tempfile.TemporaryFile(buffering=0, dir=self._folder)
+        return tempfile.TemporaryFile(buffering=0, dir=self._directory)
 
-    def _collected(self) -> NDArray[Any]:
+    def _collect(self) -> NDArray[Any]:
+        """Return all ids as one array."""
         if self._file is not None:
             self._file.seek(0)
-            there = self.length - sum(map(len, self._parts))
-            self._parts.insert(0, np.fromfile(self._file, self.dtype, there))
+            num_in_file = self.length - sum(map(len, self._parts))
+            self._parts.insert(0, np.fromfile(self._file, self.dtype, num_in_file))
             self.discard()
-        whole = self._parts[0] if len(self._parts) == 1 else np.concatenate([np.empty(0, self.dtype), *self._parts])
+        ids = self._parts[0] if len(self._parts) == 1 else np.concatenate([np.empty(0, self.dtype), *self._parts])
         self._parts = []
-        return whole
+        return ids
 
     def _spill(self) -> None:
-        """Moves what is in memory to the file, if there can be one."""
+        """Move the ids from memory to the file. If the disk is full, keep them in memory if they fit."""
         if self._in_memory == _UNLIMITED:
             return
         try:
             if self._file is None:
-                if self._folder is not None:
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                if shutil.disk_usage(self._where).free < self._expected * self.dtype.itemsize:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # better known before it is full
+                if self._directory is not None:
+                    self._directory.mkdir(parents=True, exist_ok=True)
+                if shutil.disk_usage(self._target_directory).free < self._expected * self.dtype.itemsize:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # before the disk is full
                 self._file = self._open()
             for part in self._parts:
                 self._write(_bytes(part))
@@ -169,7 +169,7 @@ class TokenWriter:
             needed = max(self._expected, self.length) * self.dtype.itemsize
             if needed > _MAX_MEMORY_SHARE * available_memory():
                 raise self._no_room(error) from None
-            self._parts = [self._collected()]
+            self._parts = [self._collect()]
             self._in_memory = _UNLIMITED
 
     def _write(self, data: memoryview) -> None:
@@ -179,35 +179,37 @@ class TokenWriter:
             data = data[file.write(data) :]
 
     @property
-    def _where(self) -> Path:
-        return self._folder or Path(tempfile.gettempdir())
+    def _target_directory(self) -> Path:
+        return self._directory or Path(tempfile.gettempdir())
 
     def _no_room(self, error: OSError | MemoryError) -> FileError:
+        """Discard the file, and return the error for ids that fit neither on the disk nor in memory."""
         self.discard()
         needed = max(self._expected, self.length) * self.dtype.itemsize
-        free = 0
+        free_disk = 0
         with suppress(OSError):
-            free = shutil.disk_usage(self._where).free
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        sizes = f"{_gigabytes(free)} free here and {_gigabytes(available_memory())} of memory"
-        reason = f"cannot keep the text's ids ({why}): they take about {_gigabytes(needed)}, and there are {sizes}"
-        elsewhere = "TMPDIR" if self._folder is None else "--cache"
-        return FileError(str(self._where), reason, f"make room, or name a folder that has it with {elsewhere}")
+            free_disk = shutil.disk_usage(self._target_directory).free
+        cause = (getattr(error, "strerror", None) or str(error)).lower()
+        free = f"{_gigabytes(free_disk)} on disk and {_gigabytes(available_memory())} in memory are free"
+        reason = f"cannot store the ids of the text ({cause}): they take about {_gigabytes(needed)}, and only {free}"
+        option = "TMPDIR" if self._directory is None else "--cache"
+        advice = f"free some disk space, or name another directory with {option}"
+        return FileError(str(self._target_directory), reason, advice)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
-        """Goes on with a wider type, in which all that is there is written anew."""
+        """Convert all ids to a wider type."""
         narrow, self.dtype = self.dtype, dtype
         self._parts = [part.astype(dtype) for part in self._parts]
-        file, there = self._file, self.length - sum(map(len, self._parts))
+        file, num_in_file = self._file, self.length - sum(map(len, self._parts))
         if file is None:
             return
         step = _COPY_BYTES // dtype.itemsize
         try:
-            for begin in reversed(range(0, there, step)):  # from its end, so that nothing is overwritten unread
-                count = min(step, there - begin)
-                file.seek(begin * narrow.itemsize)
+            for start in reversed(range(0, num_in_file, step)):  # from the end, so no unread ids are overwritten
+                count = min(step, num_in_file - start)
+                file.seek(start * narrow.itemsize)
                 part = np.frombuffer(file.read(count * narrow.itemsize), dtype=narrow).astype(dtype)
-                file.seek(begin * dtype.itemsize)
+                file.seek(start * dtype.itemsize)
                 self._write(_bytes(part))
             file.seek(0, os.SEEK_END)
         except OSError as error:
@@ -215,19 +217,19 @@ class TokenWriter:
 
 
 class CountingWriter(TokenWriter):
-    """TokenStore that are only counted."""
+    """Counts ids and does not store them."""
 
     def append(self, ids: NDArray[np.integer], vocab_size: int) -> None:
-        """Counts them."""
+        """Count ids."""
         self.length += len(ids)
 
     def finish(self) -> TokenStore:
-        """None."""
+        """Return an empty array."""
         return np.empty(0, dtype=self.dtype)
 
 
 def available_memory() -> int:
-    """Bytes of memory that are free, or could be."""
+    """Return the available memory in bytes; an estimate where the system does not report it."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

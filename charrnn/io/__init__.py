@@ -1,1 +1,1 @@
-"""Files written whole, locks, and the container format."""
+"""Atomic writes, locks, and the container format."""

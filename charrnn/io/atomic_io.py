@@ -1,6 +1,6 @@
-"""Files written whole: a reader, a crash or a full disk never meets half of one.
+"""Writes files atomically: other processes see the old file or the new one, even after a crash or on a full disk.
 
-The only module that writes files; the mode follows the umask, and a symbolic link stays one.
+The mode of a new file follows the umask. Symbolic links are followed.
 """
 
 import errno
@@ -12,22 +12,23 @@ from typing import IO
 
 from charrnn.errors import FileError
 
-_BACKUP_SUFFIX = ".old"  # what is put behind the name of a file that a newer one replaced, where the old one is kept
+_BACKUP_SUFFIX = ".old"  # appended to the name of a replaced file that is kept
 
 
 def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
-    """Writes a file so that a reader, a crash or a full disk never meets half of it.
+    """Write a file atomically.
 
     Args:
-        path: where; a symbolic link is followed.
-        data: all of the file.
-        keep_backup: what is replaced stays, as `old` names it. A crash between the two renames leaves it alone there.
+        path: Path of the file. A symbolic link is followed.
+        data: Contents of the file.
+        keep_backup: Whether to keep a replaced file at `backup_path`. A crash between the two renames leaves only the
+            backup.
 
     Raises:
-        FileError: it cannot be written; what was there before is untouched.
+        FileError: If the file cannot be written. An existing file is unchanged.
     """
     target = resolve_target(path)
-    temporary = target.with_name(_temporary(target))
+    temporary = target.with_name(_temporary_name(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -38,56 +39,61 @@ def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
             _replace(temporary, target, keep_backup and target.exists())
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        _sync_directory(target.parent)
     except OSError as error:
         raise write_error(path, error) from None
 
 
 class AtomicWriter:
-    """A file that is written little by little and gets its name when it is whole; until then a hidden one.
+    """Writes a file in several parts, under a hidden temporary name until it is complete.
 
     Args:
-        path: its name.
+        path: Path of the complete file.
+
+    Attributes:
+        file: The open temporary file.
 
     Raises:
-        OSError: it cannot be written; so do all methods.
+        OSError: If the file cannot be written. All methods raise it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")  # the same for all processes: one writer at a time
+        self._temporary = path.with_name(
+            f".{path.name}.tmp"
+        )  # without process id: the caller's lock allows only one writer
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115  # read on under its new name
+        self.file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115  # closed by `commit` or `discard`
 
     def write(self, data: bytes | memoryview) -> None:
-        """Adds to its end."""
-        left = memoryview(data)
-        while left:
-            left = left[self.file.write(left) :]
+        """Append bytes."""
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[self.file.write(remaining) :]
 
     def commit(self) -> IO[bytes]:
-        """Gives it its name, and opens it for reading; whatever has that name is replaced."""
-        self.file.close()  # Windows renames no open file
+        """Rename the file to ``path``, replacing an existing file, and return it opened for reading."""
+        self.file.close()  # Windows does not rename open files
         os.replace(self._temporary, self.path)
         return open(self.path, "rb", buffering=0)
 
     def discard(self) -> None:
-        """Deletes it."""
+        """Delete the temporary file."""
         self.file.close()
         self._temporary.unlink(missing_ok=True)
 
 
 def backup_path(path: Path) -> Path:
-    """Where the file lies that was replaced by the one at ``path`` and kept."""
+    """Return the path of the backup of ``path``."""
     target = path.resolve()
     return target.with_name(target.name + _BACKUP_SUFFIX)
 
 
 def remove(path: Path) -> None:
-    """Deletes a file, if it is there.
+    """Delete a file if it exists.
 
     Raises:
-        FileError: it cannot be deleted.
+        FileError: If the file cannot be deleted.
     """
     try:
         path.unlink(missing_ok=True)
@@ -96,24 +102,24 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Deletes what writers of this file left behind when they were killed; for whoever holds its lock."""
+    """Delete the temporary files of killed processes. The caller must hold the lock of ``path``."""
     target = path.resolve()
-    with suppress(OSError):  # such as a folder that isn't there yet
+    with suppress(OSError):  # for example, the directory does not exist yet
         for leftover in target.parent.iterdir():
             if leftover.name.startswith(f".{target.name}.") and leftover.suffix == ".tmp":
                 leftover.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
-    """Makes sure, before hours are spent, that a file can be written at ``path``; leaves nothing behind.
+    """Check that a file can be written at ``path``, by creating and deleting a temporary file.
 
     Raises:
-        FileError: no regular file can be written there.
+        FileError: If no regular file can be written there.
     """
     target = resolve_target(path)
     try:
-        there = next(folder for folder in target.parents if folder.exists())  # the others are made when it is saved
-        probe = there / _temporary(target)  # by its own name, which may be too long
+        directory = next(parent for parent in target.parents if parent.exists())  # the others are created on saving
+        probe = directory / _temporary_name(target)  # as long as the real name, which may be too long
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -131,19 +137,23 @@ def _replace(temporary: Path, target: Path, keep_backup: bool) -> None:
         raise
 
 
-def _temporary(target: Path) -> str:
+def _temporary_name(target: Path) -> str:
     return f".{target.name}.{os.getpid()}.tmp"
 
 
 def resolve_target(path: Path) -> Path:
-    """Return the regular file behind ``path``, which may be a symbolic link and may not exist yet."""
+    """Return the path of the file with symbolic links resolved. The file need not exist.
+
+    Raises:
+        FileError: If the path is not that of a regular file.
+    """
     try:
         target = path.resolve()
-    except RuntimeError as error:  # how Python says that links lead in a circle
+    except RuntimeError as error:  # a loop of symbolic links
         raise write_error(path, OSError(errno.ELOOP, str(error))) from None
     try:
         if not stat.S_ISREG(target.stat().st_mode):
-            raise FileError(str(path), "is not a regular file", "name a file that can be replaced")
+            raise FileError(str(path), "is not a regular file", "choose another path")
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -151,10 +161,10 @@ def resolve_target(path: Path) -> Path:
     return target
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there, and a rename is durable without
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":  # Windows cannot open directories, and its renames are durable without this
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -162,7 +172,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> FileError:
-    """Return the error of a file that cannot be written."""
+    """Return the FileError for a file that cannot be written."""
     reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return FileError(str(path), reason, "make room and try again" if full else "choose another place")
+    disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FileError(str(path), reason, "free some disk space and try again" if disk_full else "choose another path")

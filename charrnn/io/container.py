@@ -1,9 +1,10 @@
-"""A sealed file: named arrays and a JSON header in the safetensors format, with a digest over all of it.
+"""The container format: named arrays and a JSON header in a safetensors file, with a digest of the whole file.
 
-One metadata key holds the sorted JSON, because safetensors writes several in random order; so the same contents
-always give the same bytes. Reading executes nothing and needs no torch. The meaning of the header is
-defined elsewhere: for models in ``checkpoint.py``, for runs in ``training/run_state.py``, for states in
-``generation/prompt_state.py``.
+The header is sorted JSON in a single metadata key, because safetensors writes several keys in random order. So equal
+contents give equal bytes. Reading a file executes no code from it and does not need torch.
+
+``checkpoint.py`` defines the header of models, ``training/run_state.py`` that of training states, and
+``generation/prompt_state.py`` that of prompt states.
 """
 
 import hashlib
@@ -28,12 +29,12 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a sealed file is."""
+    """A kind of container file."""
 
-    key: str  # its metadata key
-    noun: str
-    advice: str  # what to do about a file of another kind
-    format: int = 1
+    key: str  # metadata key of the header
+    noun: str  # name of the kind in error messages
+    advice: str  # advice in errors about files of another kind
+    format: int = 1  # version of the file format
 
 
 MODEL = FileKind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=3)
@@ -46,45 +47,53 @@ _RESTORE = "restore it from a copy or train again"
 
 
 def to_bytes(kind: FileKind, header: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """The file as bytes. The digest is SHA-256 of all of them, its own 64 digits taken as zeros."""
+    """Return the bytes of a container file.
+
+    The digest is SHA-256 of the file, computed with 64 zeros in place of the digest.
+
+    Args:
+        kind: Kind of the file.
+        header: Contents of the header, without format and digest.
+        arrays: Arrays by name.
+    """
     contents = {**header, "format": kind.format, "digest": BLANK_DIGEST}
     metadata = {kind.key: json.dumps(contents, sort_keys=True)}
     blank = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     digest = hashlib.sha256(blank).hexdigest().encode()
-    place = blank.index(_entry(BLANK_DIGEST)) + len(_entry(""))
-    whole = memoryview(blank)
-    return b"".join([whole[:place], digest, whole[place + len(digest) :]])
+    offset = blank.index(_entry(BLANK_DIGEST)) + len(_entry(""))
+    view = memoryview(blank)
+    return b"".join([view[:offset], digest, view[offset + len(digest) :]])
 
 
 def digest(data: bytes) -> str:
-    """The digest of a file that `to_bytes` made."""
-    place = data.index(_entry("")) + len(_entry(""))
-    return data[place : place + len(BLANK_DIGEST)].decode()
+    """Return the digest of a valid container file."""
+    offset = data.index(_entry("")) + len(_entry(""))
+    return data[offset : offset + len(BLANK_DIGEST)].decode()
 
 
 def from_bytes(kind: FileKind, data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of a file, every byte of it verified.
+    """Check the digest of a container file and return its header and arrays.
 
     Args:
-        kind: what it must be.
-        data: the file; may be anything.
-        path: what an error calls it.
+        kind: Expected kind of the file.
+        data: Bytes of the file, which need not be valid.
+        path: Path of the file in error messages.
 
     Raises:
-        DamagedFileError: empty, truncated, changed since it was written, or of another kind.
-        ModelFileError: of another format.
+        DamagedFileError: If the file is empty, truncated, changed since it was written, or of another kind.
+        ModelFileError: If the file has another version of the format.
     """
     header = _header(kind, data, path)
     digest = str(header["digest"]).encode()
-    place, whole = data.index(_entry(header["digest"])) + len(_entry("")), memoryview(data)
-    hashed = hashlib.sha256(whole[:place])
-    hashed.update(BLANK_DIGEST.encode())
-    hashed.update(whole[place + len(digest) :])
-    if hashed.hexdigest().encode() != digest:
-        _refuse(path, "is damaged: its contents do not match its own digest", _RESTORE)
-    if header.get("format") != kind.format:  # sound, since all formats have the same digest
-        reason = f"has file format {header.get('format')}, this charrnn reads {kind.format}"
-        raise ModelFileError(str(path), reason, "install the charrnn that wrote it")
+    offset, view = data.index(_entry(header["digest"])) + len(_entry("")), memoryview(data)
+    hasher = hashlib.sha256(view[:offset])
+    hasher.update(BLANK_DIGEST.encode())
+    hasher.update(view[offset + len(digest) :])
+    if hasher.hexdigest().encode() != digest:
+        _refuse(path, "is damaged: its contents do not match its digest", _RESTORE)
+    if header.get("format") != kind.format:  # not damaged: the digest is the same in all formats
+        reason = f"has file format {header.get('format')}, but this charrnn reads format {kind.format}"
+        raise ModelFileError(str(path), reason, "install the version of charrnn that wrote it")
     try:
         return header, safetensors.numpy.load(data)
     except (KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
@@ -92,10 +101,11 @@ def from_bytes(kind: FileKind, data: bytes, path: Path) -> tuple[dict[str, Any],
 
 
 def read(kind: FileKind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """`from_bytes` of a file.
+    """Read a container file, check its digest, and return its header and arrays.
 
     Raises:
-        ModelFileError: it cannot be read, or as `from_bytes` says.
+        DamagedFileError: If the file is empty, truncated, changed since it was written, or of another kind.
+        ModelFileError: If the file cannot be read or has another version of the format.
     """
     try:
         data = path.read_bytes()
@@ -110,42 +120,43 @@ def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
 
 
 def _entry(digest: str) -> bytes:
-    """How the header begins to say its digest: as no text in it could, whose quotes would be escaped twice."""
+    """Return the bytes of the digest entry in a file.
+
+    No string in the header can contain these bytes, because its quotes would be escaped twice.
+    """
     return f'\\"digest\\": \\"{digest}'.encode()
 
 
 def _header(kind: FileKind, data: bytes, path: Path) -> dict[str, Any]:
-    """The JSON under our key, from bytes that may be anything."""
+    """Return the header of a file that need not be valid. Does not check the digest."""
     if not data:
         _refuse(path, "is empty", _RESTORE)
     size = int.from_bytes(data[:8], "little")
     if data[8:9] != b"{":
         pickled = data.startswith((b"\x80", b"PK"))
-        what = "is a pickle, which may run code when opened" if pickled else "is not a safetensors file"
-        _refuse(path, what, kind.advice)
+        reason = "is a pickle, which may run code when opened" if pickled else "is not a safetensors file"
+        _refuse(path, reason, kind.advice)
     try:
-        header = json.loads(data[8 : 8 + size])
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        safetensors_header = json.loads(data[8 : 8 + size])
+        tensors = [entry for name, entry in safetensors_header.items() if name != "__metadata__"]
         end = 8 + size + max((entry["data_offsets"][1] for entry in tensors), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        cut = 8 + size > len(data)
-        reason = "is truncated in its header" if cut else "is damaged: its header makes no sense"
+        truncated = 8 + size > len(data)
+        reason = "is truncated in its header" if truncated else "is damaged: its header is invalid"
         _refuse(path, reason, _RESTORE)
     if len(data) < end:
         _refuse(path, f"is truncated: {len(data)} of {end} bytes", _RESTORE)
-    metadata = header.get("__metadata__")
+    metadata = safetensors_header.get("__metadata__")
     if not isinstance(metadata, dict) or kind.key not in metadata:
-        other = next(
-            (one for one in (MODEL, RUN_STATE, PROMPT_STATE) if isinstance(metadata, dict) and one.key in metadata),
-            None,
-        )
-        what = f"is {other.noun}" if other else "is a safetensors file"
-        _refuse(path, f"{what}, but not {kind.noun}", kind.advice)
+        kinds = (MODEL, RUN_STATE, PROMPT_STATE)
+        actual = next((other for other in kinds if isinstance(metadata, dict) and other.key in metadata), None)
+        noun = actual.noun if actual else "a safetensors file"
+        _refuse(path, f"is {noun}, but not {kind.noun}", kind.advice)
     try:
-        ours = json.loads(metadata[kind.key])
+        header = json.loads(metadata[kind.key])
     except (ValueError, TypeError, RecursionError):
-        ours = None
-    digest = str(ours.get("digest")) if isinstance(ours, dict) else ""
+        header = None
+    digest = str(header.get("digest")) if isinstance(header, dict) else ""
     if not re.fullmatch("[0-9a-f]{64}", digest) or _entry(digest) not in data:
-        _refuse(path, "is damaged: its header makes no sense", _RESTORE)
-    return dict(ours)
+        _refuse(path, "is damaged: its header is invalid", _RESTORE)
+    return dict(header)

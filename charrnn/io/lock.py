@@ -1,4 +1,4 @@
-"""One writer at a time for a file and those that belong to it."""
+"""A lock that allows one process at a time to write a file."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,37 +12,39 @@ if TYPE_CHECKING:
 
 
 class Lock:
-    """The right to write a file and those that belong to it; the system takes it from a process that dies.
+    """A lock on a file and the files that belong to it. The system releases it when the process dies.
 
     Args:
-        path: the file, which need not exist; its folder is made.
+        path: Path of the file, which need not exist. Missing directories are created.
 
     Raises:
-        BusyError: another process has it.
-        FileError: no lock can be made there.
+        BusyError: If another process holds the lock.
+        FileError: If the lock file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         import filelock
 
         target = resolve_target(path)
-        self._made = [folder for folder in target.parents if not folder.exists()]  # the innermost first
+        self._created = [parent for parent in target.parents if not parent.exists()]  # innermost directory first
         self._file = target.with_name(f".{target.name}.lock")
         self._lock: FileLock = filelock.FileLock(self._file, timeout=0, thread_local=False)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except filelock.Timeout:
-            raise BusyError(str(path), "another charrnn is training it", "let it end, or choose another -o") from None
+            raise BusyError(
+                str(path), "another charrnn is training it", "wait until it ends, or choose another -o"
+            ) from None
         except OSError as error:
             raise write_error(path, error) from None
 
     def release(self) -> None:
-        """Gives the right back; does nothing the second time."""
+        """Release the lock. A second call does nothing."""
         if self._lock.is_locked:
-            with suppress(OSError):  # Windows deletes no open file; it stays, and does no harm
+            with suppress(OSError):  # Windows does not delete open files; a leftover lock file is harmless
                 self._file.unlink(missing_ok=True)
             self._lock.release()
-            with suppress(OSError):  # only what is empty: nothing came of what was to be written
-                for folder in self._made:
-                    folder.rmdir()
+            with suppress(OSError):  # remove created directories if they are still empty
+                for directory in self._created:
+                    directory.rmdir()

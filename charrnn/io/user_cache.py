@@ -1,10 +1,10 @@
-"""The folder in which a program keeps what it can make again."""
+"""Finds the user's cache directory."""
 
 import os
 from pathlib import Path
 
 
 def user_cache() -> Path | None:
-    """Return the user's folder for charrnn, which need not exist; None if it would be relative to the current one."""
-    named = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(named) / "charrnn" if Path(named).is_absolute() else None
+    """Return charrnn's cache directory, which need not exist, or None if its path is not absolute."""
+    root = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(root) / "charrnn" if Path(root).is_absolute() else None

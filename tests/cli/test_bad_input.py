@@ -57,11 +57,11 @@ def folder(tmp_path: Path, model: bytes) -> Path:
         ("nothing.txt", None, "no such file or directory"),
         ("empty.txt", b"", "is empty"),
         ("mark.txt", b"\xef\xbb\xbf", "is empty"),
-        ("one.txt", b"a", "holds fewer than two characters, so there is nothing to predict"),
-        ("one.txt", b"\r\n", "holds fewer than two characters, so there is nothing to predict"),
-        ("bad.txt", b"fine so far\xff" * 9, "is not UTF-8: byte 0xff in line 1, column 12 (byte 11)"),
-        ("cut.txt", "é".encode()[:1], "is not UTF-8: byte 0xc3 in line 1, column 1 (byte 0)"),
-        ("surrogate.txt", b"ab\xed\xa0\x80", "is not UTF-8: byte 0xed in line 1, column 3 (byte 2)"),
+        ("one.txt", b"a", "contains fewer than two characters, so there is nothing to predict"),
+        ("one.txt", b"\r\n", "contains fewer than two characters, so there is nothing to predict"),
+        ("bad.txt", b"fine so far\xff" * 9, "is not UTF-8: byte 0xff at line 1, column 12 (byte 11)"),
+        ("cut.txt", "é".encode()[:1], "is not UTF-8: byte 0xc3 at line 1, column 1 (byte 0)"),
+        ("surrogate.txt", b"ab\xed\xa0\x80", "is not UTF-8: byte 0xed at line 1, column 3 (byte 2)"),
     ],
 )
 def test_a_text_that_cannot_be_used_is_named_with_the_reason(
@@ -104,20 +104,20 @@ def test_one_bad_file_among_good_ones_is_named(charrnn: Charrnn, folder: Path) -
     [
         (
             ("Ode\n: " + RUSSIAN).encode("cp1251"),
-            "is not UTF-8: byte 0xdf in line 2, column 3 (byte 6)",
+            "is not UTF-8: byte 0xdf at line 2, column 3 (byte 6)",
             "so add --encoding cp1251",
         ),
         (
             b"plain, then: " + RUSSIAN.encode("koi8-r"),
-            "is not UTF-8: byte 0xf1 in line 1, column 14 (byte 13)",
+            "is not UTF-8: byte 0xf1 at line 1, column 14 (byte 13)",
             "so add --encoding koi8-r",
         ),
         (
             "Ode".encode("utf-16-le") * 99,
-            "holds a NUL byte in line 1, column 2 (byte 1)",
+            "contains a NUL byte at line 1, column 2 (byte 1)",
             "so add --encoding utf-16-le",
         ),
-        (bytes(range(256)) * 8, "holds a NUL byte in line 1, column 1 (byte 0)", "or add --unit byte"),
+        (bytes(range(256)) * 8, "contains a NUL byte at line 1, column 1 (byte 0)", "or add --unit byte"),
     ],
     ids=["cp1251", "koi8-r", "utf-16 without a mark", "binary"],
 )
@@ -157,7 +157,7 @@ def test_the_command_that_is_advised_mends_a_damaged_text(charrnn: Charrnn, fold
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"o", "holds fewer than two characters, so there is nothing to predict"),
+        (b"o", "contains fewer than two characters, so there is nothing to predict"),
         ("fox é\n".encode(), "the model never saw 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)"),
     ],
 )
@@ -266,7 +266,7 @@ BAD_MODELS = {
     "deep": (lambda model: foreign({}, {"charrnn": "[" * 100_000}), "is damaged"),
     "the future's": (
         lambda model: container.to_bytes(replace(container.MODEL, format=9), {}, {}),
-        f"has file format 9, this charrnn reads {container.MODEL.format}",
+        f"has file format 9, but this charrnn reads format {container.MODEL.format}",
     ),
 }
 
@@ -327,7 +327,7 @@ def test_a_model_of_torch_save_is_not_executed_and_told_apart(charrnn: Charrnn, 
     [
         ("checkpoints", "is a directory, not a model"),
         (".", "is a directory, not a model"),
-        ("nobody", "no such file, nor checkpoints/nobody.safetensors"),
+        ("nobody", "no such file (also tried checkpoints/nobody.safetensors)"),
         ("nobody.safetensors", "no such file"),
         ("no/body", "no such file"),
         ("corpus.txt/tiny", "no such file"),
@@ -344,7 +344,7 @@ def test_what_is_no_model_is_named_with_the_reason(charrnn: Charrnn, folder: Pat
 def test_a_folder_without_models_says_how_to_make_one(charrnn: Charrnn, tmp_path: Path) -> None:
     error = error_of(charrnn("sample"))
 
-    assert (error["what"], error["reason"]) == ("checkpoints", "no model in it")
+    assert (error["what"], error["reason"]) == ("checkpoints", "contains no model")
     assert "charrnn train" in error["advice"]
 
 
@@ -364,7 +364,7 @@ def test_a_model_is_not_overwritten_without_force(charrnn: Charrnn, folder: Path
 def test_a_model_needs_the_name_of_a_file(charrnn: Charrnn, folder: Path, out: str) -> None:
     before = files(folder)
 
-    assert error_of(charrnn("train", "corpus.txt", "-o", out))["reason"] == "is no name for a file"
+    assert error_of(charrnn("train", "corpus.txt", "-o", out))["reason"] == "is not a file name"
     assert files(folder) == before
 
 

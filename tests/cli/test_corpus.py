@@ -139,7 +139,7 @@ def test_a_corpus_that_is_there_is_not_written_again(run: Run, tmp_path: Path) -
 
 def test_get_of_an_unknown_name_is_wrong_usage_and_lists_the_names(run: Run, tmp_path: Path) -> None:
     result = run("get", "nope")
-    assert_one_line(result, "there is no nope; give one of hello, ", "see charrnn corpus get --help", code=2)
+    assert_one_line(result, "nope is not a corpus; give one of hello, ", "see charrnn corpus get --help", code=2)
     assert "--corpus" not in result.err  # there is no such option
     assert list(tmp_path.iterdir()) == []
 
@@ -163,11 +163,11 @@ def test_get_downloads_a_corpus_and_prints_its_path(answer: Answer, run: Run, of
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (cut(DATA), "broke off after 4,300 of 8,600 bytes"),
-        (without_length(DATA[:1000]), "broke off after 1,000 of 8,600 bytes"),
+        (cut(DATA), "the download ended after 4,300 of 8,600 bytes"),
+        (without_length(DATA[:1000]), "the download ended after 1,000 of 8,600 bytes"),
         (whole(DATA.lower()), "SHA-256 differs"),
         (whole(DATA * 2), "SHA-256 differs"),
-        (missing, "the server answers 404 Not Found"),
+        (missing, "the server answered 404 Not Found"),
         (garbage, "the answer is not valid HTTP"),
     ],
     ids=["cut", "cut, no length", "wrong hash", "too much", "404", "garbage"],
@@ -369,14 +369,14 @@ def test_check_reads_several_files_and_folders_as_one_text(run: Run, tmp_path: P
     [
         (None, "text.txt: no such file or directory; check the path"),
         (b"", "text.txt: is empty; "),
-        (b"a", "text.txt: holds fewer than two characters"),
+        (b"a", "text.txt: contains fewer than two characters"),
         (
             b"\x7fELF\x02\x01\0\0\xff",
-            "text.txt: holds a NUL byte in line 1, column 7 (byte 6); it looks like a binary file",
+            "text.txt: contains a NUL byte at line 1, column 7 (byte 6); it looks like a binary file",
         ),
         (
             ("Мама мыла раму. " * 9).encode("cp1251"),
-            "byte 0xcc in line 1, column 1 (byte 0); it looks like cp1251, so add --encoding cp1251",
+            "byte 0xcc at line 1, column 1 (byte 0); it looks like cp1251, so add --encoding cp1251",
         ),
     ],
     ids=["missing", "empty", "a single character", "binary", "cp1251"],

@@ -210,7 +210,7 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
         ("--temp 1:2 -n 0", "--temp: cannot be a range of an endless sample; give a length"),
         (
             "--allow z-a",
-            "--allow: cannot be z-a (bad character range z-a); give characters and ranges, such as 'a-z \\n'",
+            "--allow: z-a is not a set of characters (bad character range z-a); give one such as 'a-z \\n'",
         ),
         ("--repeat-penalty 0", "--repeat-penalty: cannot be 0.0; give a number above 0, at most 100"),
         ("--lines -1", "--lines: cannot be -1; give a whole number, 0 or more"),

@@ -255,7 +255,7 @@ def test_what_was_left_out_of_a_folder_is_told(charrnn: Charrnn, tmp_path: Path)
     os.mkfifo(tmp_path / "all" / "pipe.txt")
     result = charrnn("train", "all", "--glob", "**/*", *QUICK)
     assert result.returncode == 0, result.stderr
-    assert b"note: left out what is binary: all/b.png\n" in result.stderr
+    assert b"note: skipped binary file all/b.png\n" in result.stderr
 
 
 def test_the_command_that_goes_on_finds_the_text_again(charrnn: Charrnn, tmp_path: Path, warm: list[str]) -> None:

@@ -136,7 +136,7 @@ def test_binary_files_in_a_directory_are_skipped_with_a_note() -> None:
     notes: list[str] = []
     corpus = corpus_reader.read_corpus(["all"], glob="**/*", hooks=corpus_reader.Hooks(on_note=notes.append))
     assert text_of(corpus) == "text more"
-    assert notes == [f"left out what is binary: {Path('all', 'b.png')} and 1 more"]
+    assert notes == [f"skipped binary files {Path('all', 'b.png')} and 1 more"]
 
 
 def test_no_file_is_skipped_if_the_unit_is_a_byte() -> None:
@@ -170,7 +170,7 @@ def test_documents_are_split_at_separators_and_between_files(
     files = [write(f"{number}.txt", text) for number, text in enumerate(texts)]
     config = ReadConfig(unit=unit, documents=kind, separator=separator if kind == "separated" else "")
     if not expected:
-        with pytest.raises(CorpusError, match="holds no document"):
+        with pytest.raises(CorpusError, match="contains no document"):
             corpus_reader.read_corpus(files, config)
         return
     corpus = corpus_reader.read_corpus(files, config)
@@ -457,7 +457,7 @@ def test_a_separator_that_does_not_occur_causes_a_note() -> None:
     notes: list[str] = []
     config = ReadConfig(documents="separated", separator="%%")
     corpus_reader.read_corpus([write("a.txt", TEXT)], config, hooks=corpus_reader.Hooks(on_note=notes.append))
-    assert notes == ["the separator '%%' never comes"]
+    assert notes == ["the separator '%%' does not occur in the text"]
 
 
 def test_the_digest_depends_on_the_document_boundaries() -> None:

@@ -106,7 +106,7 @@ def documents(lengths: list[int]) -> tuple[TokenView, list[list[int]]]:
     ids = np.arange(starts[-1] + 1)
     ids[starts] = 0
     expected = [ids[start + 1 : end].tolist() for start, end in pairwise(starts.tolist())]
-    text = TokenView(ids, np.arange(len(ids)), starts[:-1], np.diff(starts), closing=int(starts[-1]))
+    text = TokenView(ids, np.arange(len(ids)), starts[:-1], np.diff(starts), closing_index=int(starts[-1]))
     return text, expected
 
 

@@ -28,7 +28,7 @@ from tests.loopback import (
 CORPORA = Path(__file__).parents[2] / "corpora"
 DATA = b"To be, or not to be, that is the question:\n" * 5_000
 REMOTE = Remote("play", "one line", "none", "http://nowhere.invalid/", len(DATA), hashlib.sha256(DATA).hexdigest())
-HALF = f"broke off after {len(DATA) // 2:,} of {len(DATA):,} bytes"
+HALF = f"the download ended after {len(DATA) // 2:,} of {len(DATA):,} bytes"
 
 all_datasets = pytest.mark.parametrize("entry", DATASETS, ids=lambda entry: entry.name)
 
@@ -62,7 +62,7 @@ def test_every_corpus_is_found_by_name(entry: Made | Remote) -> None:
 def test_an_unknown_name_lists_the_available_ones() -> None:
     with pytest.raises(SettingError) as caught:
         datasets.find("nope")
-    assert caught.value.reason == "there is no nope"
+    assert caught.value.reason == "nope is not a corpus"
     assert all(entry.name in caught.value.advice for entry in DATASETS)
 
 
@@ -79,7 +79,7 @@ def test_the_readme_of_the_corpora_describes_each_one(entry: Made | Remote) -> N
         data = entry.make().encode()
         assert f"| {len(data):,} | `{hashlib.sha256(data).hexdigest()}` |" in row
     else:
-        assert "| differs from Python to Python |" in row
+        assert "| differs between Python versions |" in row
 
 
 def test_hello_equals_the_file_in_the_repository() -> None:
@@ -109,11 +109,11 @@ def test_a_download_returns_the_file_unchanged(answer: Answer) -> None:
     [
         (cut(DATA), HALF),
         (without_length(DATA[: len(DATA) // 2]), HALF),
-        (cut_chunks(DATA), "broke off after "),
-        (whole(b""), f"broke off after 0 of {len(DATA):,} bytes"),
-        (whole(DATA[:-1] + b"!"), "is not the text it used to be (its SHA-256 differs)"),
-        (whole(DATA + b"!"), "is not the text it used to be (its SHA-256 differs)"),
-        (missing, "the server answers 404 Not Found"),
+        (cut_chunks(DATA), "the download ended after "),
+        (whole(b""), f"the download ended after 0 of {len(DATA):,} bytes"),
+        (whole(DATA[:-1] + b"!"), "the file at this address has changed (its SHA-256 differs)"),
+        (whole(DATA + b"!"), "the file at this address has changed (its SHA-256 differs)"),
+        (missing, "the server answered 404 Not Found"),
         (garbage, "cannot be reached (the answer is not valid HTTP)"),
         (hanging_up, "cannot be reached (remote end closed connection without response)"),
     ],

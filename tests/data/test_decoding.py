@@ -114,14 +114,15 @@ def test_an_error_gives_line_column_and_offset_of_the_first_wrong_byte(
 ) -> None:
     error = refusal(before.encode() + wrong + b"and more" * 9, sizes)
     lines = before.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    where = f"in line {len(lines)}, column {len(lines[-1]) + 1} (byte {len(before.encode())})"
+    where = f"at line {len(lines)}, column {len(lines[-1]) + 1} (byte {len(before.encode())})"
     assert error.reason.endswith(where)
-    assert error.reason.startswith("holds a NUL byte" if wrong == b"\0" else f"is not UTF-8: byte 0x{wrong[0]:02x}")
+    reason = "contains a NUL byte" if wrong == b"\0" else f"is not UTF-8: byte 0x{wrong[0]:02x}"
+    assert error.reason.startswith(reason)
 
 
 def test_an_invalid_byte_in_a_given_encoding_is_an_error() -> None:
     error = refusal(b"a\nb\x98", encoding="cp1251")
-    assert error.reason == "is not CP1251: byte 0x98 in line 2, column 2 (byte 3)"
+    assert error.reason == "is not CP1251: byte 0x98 at line 2, column 2 (byte 3)"
 
 
 def test_a_nul_byte_is_accepted_in_a_given_encoding() -> None:
@@ -161,7 +162,7 @@ def test_another_encoding_is_guessed_from_lines_that_are_not_ascii() -> None:
 
 def test_a_binary_file_is_reported_as_binary() -> None:
     error = refusal(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
-    assert error.advice == "it looks like a binary file; give a text, or add --unit byte"
+    assert error.advice == "it looks like a binary file; give a text file, or add --unit byte"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from charrnn.data.encoder import BoundaryMarker, Encoder
 from charrnn.data.vocabulary import BOUNDARY
 
 SIZES = st.lists(st.integers(0, 3), max_size=20)
+LIMIT = encoder._MIN_PAIR_COUNT
 ALPHABET = st.sampled_from("aéÿ中𝄞\n")
 
 
@@ -41,7 +42,7 @@ def test_ids_encode_the_symbols_and_symbols_are_counted(text: str, sizes: list[i
     assert text_encoder.counts == dict(Counter(text))
 
 
-@pytest.mark.parametrize("length", [encoder._MANY - 1, encoder._MANY, encoder._MANY + 1, 3 * encoder._MANY + 1])
+@pytest.mark.parametrize("length", [LIMIT - 1, LIMIT, LIMIT + 1, 3 * LIMIT + 1])
 @pytest.mark.parametrize("alphabet", ["abc", "ab中", "".join(map(chr, range(300, 700)))])
 def test_long_blocks_are_encoded_and_counted_correctly(length: int, alphabet: str) -> None:
     text = "".join(alphabet[index] for index in np.random.default_rng(length).integers(len(alphabet), size=length))

@@ -85,7 +85,7 @@ def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkey
     checkpointer, _ = kept(tmp_path, saves=(17,))
     monkeypatch.setattr("charrnn.training.run_state.RUN_STATE", replace(RUN_STATE, format=RUN_STATE.format + 1))
     with pytest.raises(
-        ModelFileError, match=r"has file format (\d+), this charrnn reads \d+; install the charrnn that"
+        ModelFileError, match=r"has file format (\d+), but this charrnn reads format \d+; install the version"
     ):
         checkpointer.find()
 
