@@ -255,7 +255,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
         (
             ("score", "lines.safetensors", "--carry"),
             2,
-            "--carry: cannot be: to this model each line is a text of its",
+            "--carry: this model reads each line as a separate document",
         ),
         (("classify", "-m", "tiny.safetensors"), 2, "--model: given once"),
         (("classify", "-m", "tiny.safetensors", "-m", "./tiny.safetensors"), 2, "--model: given twice"),

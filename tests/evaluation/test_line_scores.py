@@ -163,9 +163,9 @@ def test_line_ends_of_windows_are_read_as_the_model_read_its_own() -> None:
 
 def test_lines_that_are_texts_of_their_own_cannot_run_on() -> None:
     for contents, reason in (
-        (MODELS["lines"], "text of its own"),
-        (model("separated", separator="\n"), "text of its own"),
-        (model("separated", separator="%\n"), "one of many documents"),
+        (MODELS["lines"], "reads each line as a separate document"),
+        (model("separated", separator="\n"), "reads each line as a separate document"),
+        (model("separated", separator="%\n"), "reads each line as part of one of many documents"),
     ):
         with pytest.raises(SettingError, match=reason):
             LineScorer(contents, choose_scorer(contents), carry=True)

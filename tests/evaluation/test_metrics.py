@@ -61,9 +61,9 @@ def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch:
     tensors["layers.1.bias_ih"][16] = 40  # one unit of the last layer never forgets, and no character depends on it
     tensors["layers.1.weight_hh"][:, 0] = tensors["output.weight"][:, 0] = 0
     network.load_tensors(tensors)
-    read, streams = surprisal.SurprisalMeter._read, []
+    read, streams = surprisal.SurprisalMeter._read_segments, []
     monkeypatch.setattr(
-        surprisal.SurprisalMeter, "_read", lambda *given: streams.append(len(given[2])) or read(*given)
+        surprisal.SurprisalMeter, "_read_segments", lambda *given: streams.append(len(given[2])) or read(*given)
     )
     assert mean_nats(TorchScorer(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
     assert sum(streams) < 4 * surprisal.SEGMENTS
