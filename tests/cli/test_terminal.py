@@ -163,7 +163,7 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path, warm: list[str]
     assert os.waitstatus_to_exitcode(status) in (1, 129)  # nobody can be told the model's path any more
     state = Checkpointer(tmp_path / "checkpoints" / "corpus.safetensors", 60).find()
     assert state is not None
-    assert state[0].now.progress.step >= 1
+    assert state[0].current.progress.step >= 1
 
 
 def test_ctrl_c_leaves_nothing_of_the_bar(broken_off: Session) -> None:

@@ -105,7 +105,7 @@ def refusal(path: Path, model: Checkpoint) -> str:
 def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
     network, other = NumPyRNN(tiny.model_config, tiny.tensors), make_checkpoint(text=TEXT + "?")
     save(tmp_path / "state", tiny, state_after(network, tiny, "fox"))
-    assert refusal(tmp_path / "state", other) == "is the state of another model; name the one that it was saved with"
+    assert refusal(tmp_path / "state", other) == "is the state of another model; use the model that saved it"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_model_is_no_state_and_is_never_replaced_by_one(tiny: Checkpoint, tmp_
     checkpoint.save(path, tiny)
     before = path.read_bytes()
     assert "is a charrnn model, but not a saved state" in refusal(path, tiny)
-    with pytest.raises(ModelFileError, match="exists already and is no saved state"):
+    with pytest.raises(ModelFileError, match="already exists and is not a prompt state"):
         check_can_save(path)
     assert path.read_bytes() == before
 

@@ -14,9 +14,11 @@ texts = st.text("ab\n", max_size=30)
 stop_strings = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-def fed(text: str, cuts: list[int], *, whole: bool = True, **settings: Any) -> tuple[str, str | None, list[str]]:
+def fed(
+    text: str, cuts: list[int], *, keep_line_end: bool = True, **settings: Any
+) -> tuple[str, str | None, list[str]]:
     """What was passed on in all, why it ended, and what had been passed on after each piece."""
-    ending = StopDetector(SampleConfig(**settings), keep_line_end=whole)
+    ending = StopDetector(SampleConfig(**settings), keep_line_end=keep_line_end)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     passed = [""]
     for start, end in itertools.pairwise(edges):
@@ -72,13 +74,13 @@ def test_length_counts_characters(text: str, length: int, cuts: list[int]) -> No
 
 
 @given(text=texts, lines=st.integers(1, 5), cuts=st.lists(st.integers(0, 30)), keep_line_end=st.booleans())
-def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], whole: bool) -> None:
-    passed, reason, _ = fed(text, cuts, lines=lines, length=100, whole=whole)
+def test_lines_count_line_ends(text: str, lines: int, cuts: list[int], keep_line_end: bool) -> None:
+    passed, reason, _ = fed(text, cuts, lines=lines, length=100, keep_line_end=keep_line_end)
     if text.count("\n") < lines:
         assert (passed, reason) == (text, None)
     else:
         kept = "\n".join(text.split("\n")[:lines])
-        assert (passed, reason) == (kept + "\n" * whole, "lines")
+        assert (passed, reason) == (kept + "\n" * keep_line_end, "lines")
 
 
 def test_what_was_held_is_written_when_the_length_is_reached() -> None:

@@ -105,21 +105,21 @@ def test_a_character_that_the_prompt_began_is_finished(noise: Checkpoint) -> Non
 
 
 def test_a_model_of_characters_has_no_bytes_to_keep_whole(tiny: Checkpoint) -> None:
-    with pytest.raises(SettingError, match="models of bytes"):
+    with pytest.raises(SettingError, match="models that predict bytes"):
         generate(NumPyRNN(tiny.model_config, tiny.tensors), tiny.vocabulary, SampleConfig(utf8=True))
 
 
 def test_bytes_that_are_forbidden_may_leave_no_way_on(noise: Checkpoint) -> None:
     network = NumPyRNN(noise.model_config, noise.tensors, "fp32")
     begun = "é".encode()[:1].decode("utf-8", "surrogateescape")
-    with pytest.raises(SettingError, match="could go on"):
+    with pytest.raises(SettingError, match="no allowed byte continues"):
         list(generate(network, VOCABULARY, SampleConfig(length=9, utf8=True, allow="a"), begun))
 
 
 @pytest.mark.parametrize("field", ["allow", "forbid"])
 def test_characters_of_several_bytes_cannot_be_allowed_or_forbidden(noise: Checkpoint, field: str) -> None:
     network = NumPyRNN(noise.model_config, noise.tensors, "fp32")
-    with pytest.raises(SettingError, match="ASCII characters alone"):
+    with pytest.raises(SettingError, match="only ASCII characters"):
         generate(network, VOCABULARY, SampleConfig(**{field: "é"}))
 
 

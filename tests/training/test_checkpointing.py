@@ -34,7 +34,7 @@ def kept(folder: Path, at: int = 20, saves: tuple[int, ...] = (), **settings: An
     trainer, checkpointer = Trainer(corpus(), made), Checkpointer(folder / "m.safetensors", save_every=1e9)
     for event in trainer.run():
         trainer.stop = isinstance(event, Step) and event.step == at
-        checkpointer.save_if_due(run_of(made), trainer, event, now=isinstance(event, Step) and event.step in saves)
+        checkpointer.save_if_due(run_of(made), trainer, event, force=isinstance(event, Step) and event.step in saves)
     return checkpointer, trainer
 
 
@@ -65,7 +65,7 @@ def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, dama
         checkpointer.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
     saved, note = checkpointer.find()
     assert saved.current.progress.step == 17
-    assert note.endswith("going on from the state before it, at step 17")
+    assert note.endswith("resuming from the state saved before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
 
 
@@ -76,9 +76,9 @@ def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path: Path) ->
     saved, _ = again.find()
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), force=True)
+    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
     checkpointer.state.write_bytes(b"")
-    assert again.find()[0].now.progress.step == 17
+    assert again.find()[0].current.progress.step == 17
 
 
 def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp
     kept(tmp_path / "store")
     (tmp_path / "ln.safetensors").symlink_to(tmp_path / "store" / "m.safetensors")
     checkpointer = Checkpointer(tmp_path / "ln.safetensors", 60)
-    assert checkpointer.find()[0].now.progress.step == 20
+    assert checkpointer.find()[0].current.progress.step == 20
     assert (checkpointer.state, checkpointer.log) == tuple(
         tmp_path / "store" / f"m.{end}" for end in ("training.safetensors", "jsonl")
     )
@@ -137,10 +137,10 @@ def test_a_run_that_goes_on_keeps_the_state_before(tmp_path: Path) -> None:
     again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), force=True)
-    assert [again.find()[0].now.progress.step, 20] == [21, 20]
+    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
+    assert [again.find()[0].current.progress.step, 20] == [21, 20]
     checkpointer.state.unlink()
-    assert again.find()[0].now.progress.step == 20
+    assert again.find()[0].current.progress.step == 20
 
 
 def test_a_model_that_is_older_than_the_state_is_written_again(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_model_that_is_older_than_the_state_is_written_again(tmp_path: Path) -
     again = Checkpointer(checkpointer.model, 60)
     again.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.keep(saved.run, trainer, next(trainer.run()), force=True)
+    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
     np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, dict(saved.best))
 
 
@@ -164,7 +164,7 @@ def test_the_log_has_a_complete_line_per_evaluation_and_none_twice(tmp_path: Pat
     again.adopt_existing()
     trainer = saved.trainer(corpus())
     for event in trainer.run():
-        again.keep(saved.run, trainer, event)
+        again.save_if_due(saved.run, trainer, event)
     steps = [json.loads(line)["step"] for line in checkpointer.log.read_text().splitlines()]
     assert steps == [8, 15, 22, 29, 36, 43, 50]
     assert checkpointer.log.read_text().endswith("}\n")

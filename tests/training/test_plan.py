@@ -98,7 +98,7 @@ def test_no_more_minutes_are_spent_than_a_text_is_worth_to_a_network_that_was_ch
     assert short.steps <= long.steps
     small = plan(230_000, minutes=60)
     assert (small.steps, small.steps / small.steps_per_epoch) == (800, pytest.approx(MAX_SMALL_STEPS / 102, abs=0.1))
-    assert any("ends once the text is read 5 times" in note for note in long.notes)
+    assert any("ends when the text was read 5 times" in note for note in long.notes)
 
 
 def test_whoever_chooses_the_network_gets_all_the_minutes() -> None:
@@ -175,7 +175,7 @@ def test_a_small_text_is_read_in_a_few_long_streams() -> None:
 def test_a_validation_part_too_small_to_mean_anything_is_dropped_with_a_note() -> None:
     made = plan(1000)
     assert made.validation_characters == 0
-    assert "too few to measure on" in made.notes[0]
+    assert "too few for a validation text" in made.notes[0]
 
 
 def test_no_validation_is_no_news_when_it_was_asked_for() -> None:
@@ -185,7 +185,7 @@ def test_no_validation_is_no_news_when_it_was_asked_for() -> None:
 def test_a_batch_that_the_text_cannot_fill_is_cut_with_a_note() -> None:
     made = plan(50, batch_size=64, seq_length=64, validation=0.0)
     assert (made.train_config.batch_size, made.train_config.seq_length) == (49, 1)
-    assert "cut to B 49, T 1:" in made.notes[0]
+    assert "reduced to batch size 49, sequence length 1:" in made.notes[0]
 
 
 def test_a_validation_text_large_enough_is_the_tenth_at_the_end() -> None:
