@@ -1,7 +1,7 @@
-"""The program: its list of commands, and the one function that turns whatever happens into an exit code.
+"""The Typer application: its commands and its exit codes.
 
-Exit codes: 0 done (also when the reader of stdout went away), 1 an expected failure, 2 wrong usage, 130 interrupted,
-143 terminated. An error is one line on stderr, ``charrnn: WHAT: reason; what to do``.
+Exit codes: 0 success (also if the reader of stdout goes away), 1 an expected failure, 2 wrong usage, 130 interrupted,
+143 terminated. An error is one line on stderr: ``charrnn: SUBJECT: reason; what to do``.
 """
 
 import signal
@@ -20,7 +20,7 @@ from charrnn.version import __version__
 
 
 class ExitCode(IntEnum):
-    """What the shell is told."""
+    """Exit codes of the process."""
 
     DONE = 0
     FAILED = 1
@@ -48,8 +48,8 @@ app.command("bench")(bench.bench)
 app.add_typer(corpus.app, name="corpus")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"charrnn {__version__}")
         raise typer.Exit
 
@@ -62,16 +62,19 @@ def _charrnn(
     ] = False,
 ) -> None:
     """Train a small recurrent network on a text, and write new text in its style."""
-    if context.invoked_subcommand is None:  # somebody's first try, who is better served by all of it than by one line
+    if context.invoked_subcommand is None:  # a first-time user needs the full help, not an error
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(ExitCode.USAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit code; nothing but a defect of ours leaves as an exception."""
+    """Run one command and return its exit code.
+
+    An exception that leaves this function is a bug in charrnn.
+    """
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
         signal.signal(signal.SIGTERM, _terminate)
-    if sys.stdout is None:  # how Python says that it was closed before we began
+    if sys.stdout is None:  # it was closed when Python started
         print_error("stdout: is closed; redirect it to a file or a pipe")
         return ExitCode.FAILED
     try:
@@ -99,16 +102,16 @@ def _run(argv: Sequence[str] | None) -> int:
         return ExitCode.DONE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except SystemExit as end:  # ours when terminated, or Typer's own
-        gone = isinstance(end.__context__, BrokenPipeError)  # the reader of a help text
-        return ExitCode.DONE if gone or not isinstance(end.code, int) else end.code
+    except SystemExit as error:  # from _terminate or from Typer
+        reader_closed = isinstance(error.__context__, BrokenPipeError)  # while Typer was printing help
+        return ExitCode.DONE if reader_closed or not isinstance(error.code, int) else error.code
     except OSError as error:
-        print_error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; nothing more was done")
+        print_error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; fix this and try again")
         return ExitCode.FAILED
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print_error("memory: there is not enough of it; give a smaller text, --batch-size or --hidden")
+        print_error("memory: there is not enough; reduce --batch-size, --hidden or the size of the text")
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE
 

@@ -1,4 +1,4 @@
-"""``charrnn bench``: what this machine gives, and what a text would take on it."""
+"""``charrnn bench``: the speed of this machine, and the training plan for a text."""
 
 import json
 import shlex
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from charrnn.training.bench import BenchResult, HostInfo
     from charrnn.training.plan import Plan
 
-SIZES = (64, 128, 256, 512)  # hidden units of two layers
-LAYOUT = "{percentage:3.0f}% {bar} {desc}"
-MINUTES = (None, 1.0)  # the budgets for which a text is planned
-COLUMNS = (  # two lines each
+SIZES = (64, 128, 256, 512)  # hidden units of the networks to measure
+BAR_FORMAT = "{percentage:3.0f}% {bar} {desc}"
+BUDGETS = (None, 1.0)  # minutes; None is the planned budget
+COLUMNS = (  # headings of two lines
     ("", "size"), ("", "parameters"), ("training", "char/s"), ("", "fastest with"), ("GFLOP", "/s"), ("of", "limit"),
     ("sampling", "char/s"),
 )  # fmt: skip
@@ -34,7 +34,7 @@ COLUMNS = (  # two lines each
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What ``charrnn bench`` is given."""
+    """Options of ``charrnn bench``."""
 
     corpus: Annotated[
         list[str] | None,
@@ -64,42 +64,43 @@ def bench(args: BenchOptions) -> None:
     model, config = overrides.apply(ModelConfig()), overrides.apply(TrainConfig())
     models = [replace(model, hidden=size) for size in (SIZES if args.hidden is None else (args.hidden,))]
 
-    console, text = Console(quiet=args.quiet), None
+    console, corpus = Console(quiet=args.quiet), None
     if args.corpus:
         source = corpus_options.find_files(args.corpus, args.text.glob)
-        text = corpus_options.read_corpus(source, overrides.apply(ReadConfig()), console)
+        corpus = corpus_options.read_corpus(source, overrides.apply(ReadConfig()), console)
 
     from charrnn.rnn.costs import save_costs
     from charrnn.training.autotune import measure_costs, plan_for_this_machine
-    from charrnn.training.bench import Bench  # torch: more than a second
+    from charrnn.training.bench import Bench  # imports torch, which takes more than a second
 
-    workbench = Bench(config)
-    speeds: list[BenchResult] = []
+    benchmark = Bench(config)
+    results: list[BenchResult] = []
     plans: dict[str, Plan] = {}
-    with console.bar(total=len(models) + (len(MINUTES) if text else 0), layout=LAYOUT) as bar:
-        console.line(f"measuring: {workbench.host.processor}, {workbench.host.cores} cores")
-        save_costs(measure_costs())  # by which the other commands choose between NumPy and what must be loaded
+    with console.bar(total=len(models) + (len(BUDGETS) if corpus else 0), bar_format=BAR_FORMAT) as bar:
+        console.line(f"measuring: {benchmark.host.processor}, {benchmark.host.cores} cores")
+        save_costs(measure_costs())  # other commands use them to choose a backend
         for model in models:
             bar.set_description_str(f"{model.layers} x {model.hidden} {model.cell.upper()}")
-            speeds.append(workbench.speed(model))
+            results.append(benchmark.speed(model))
             bar.update()
-        if text is not None:
-            for minutes in MINUTES:
-                budgeted = replace(overrides, minutes=minutes)
-                line = _command(args.corpus or (), overrides) + (f" --minutes {minutes:g}" if minutes else "")
-                bar.set_description_str(line)
-                plans[line] = plan_for_this_machine(text, budgeted)
+        if corpus is not None:
+            for minutes in BUDGETS:
+                command_line = _train_command(args.corpus or (), overrides)
+                command_line += f" --minutes {minutes:g}" if minutes else ""
+                bar.set_description_str(command_line)
+                plans[command_line] = plan_for_this_machine(corpus, replace(overrides, minutes=minutes))
                 bar.update()
-    notes = [speed.note for speed in speeds] + [note for plan in plans.values() for note in plan.notes]
+    notes = [result.note for result in results] + [note for plan in plans.values() for note in plan.notes]
     for note in dict.fromkeys(filter(None, notes)):
         console.line(f"note: {note}")
     if args.json_:
-        write_stdout(json.dumps(_facts(workbench.host, config, speeds, text, plans)) + "\n")
+        write_stdout(json.dumps(_record(benchmark.host, config, results, corpus, plans)) + "\n")
         return
-    write_stdout("\n".join([*_heading(workbench.host, speeds), "", *_table(speeds), *_outlook(plans)]) + "\n")
+    lines = [*_heading(benchmark.host, results), "", *_table(results), *_plan_lines(plans)]
+    write_stdout("\n".join(lines) + "\n")
 
 
-def _command(corpus: Sequence[str], overrides: Overrides) -> str:
+def _train_command(corpus: Sequence[str], overrides: Overrides) -> str:
     """Return the command that trains with these settings."""
     words = corpus_options.cli_args(overrides.apply(ReadConfig()))
     for name, value in overrides.chosen():
@@ -108,14 +109,14 @@ def _command(corpus: Sequence[str], overrides: Overrides) -> str:
     return "charrnn train " + shlex.join([*corpus, *words])
 
 
-def _facts(
+def _record(
     host: "HostInfo",
     config: TrainConfig,
-    speeds: "list[BenchResult]",
-    text: "Corpus | None",
+    results: "list[BenchResult]",
+    corpus: "Corpus | None",
     plans: "dict[str, Plan]",
 ) -> dict[str, Any]:
-    """Everything measured; the same keys with a text and without."""
+    """Return all measurements as JSON data. The keys are the same with and without a text."""
     from charrnn.training.bench import VOCABULARY
 
     return {
@@ -125,48 +126,47 @@ def _facts(
         "batch_size": config.batch_size,
         "seq_length": config.seq_length,
         "vocab_size": len(VOCABULARY),
-        "speeds": [asdict(speed) for speed in speeds],
-        "corpus": text and {"name": text.name, "characters": text.characters, "vocab_size": len(text.vocabulary)},
+        "speeds": [asdict(result) for result in results],
+        "corpus": corpus
+        and {"name": corpus.name, "characters": corpus.characters, "vocab_size": len(corpus.vocabulary)},
         "plans": [
-            {"command": line, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
-            for line, plan in plans.items()
+            {"command": command_line, "epoch_seconds": plan.epoch_seconds, "summary": plan.summary, **asdict(plan)}
+            for command_line, plan in plans.items()
         ],
     }
 
 
-def _heading(host: "HostInfo", speeds: "list[BenchResult]") -> list[str]:
-    limits = {speed.precision: f"{speed.precision} {speed.limit_gflops:,.0f} GFLOP/s" for speed in speeds}
+def _heading(host: "HostInfo", results: "list[BenchResult]") -> list[str]:
+    limits = {result.precision: f"{result.precision} {result.limit_gflops:,.0f} GFLOP/s" for result in results}
     return [
         f"{escape_control(host.processor)}, {host.cores} cores, {host.device}",
         f"charrnn {__version__}, torch {host.torch}, {date.today().isoformat()}",
-        f"{speeds[0].cell.upper()}s; the limit is a matrix product's {', '.join(limits.values())}",
+        f"{results[0].cell.upper()} networks; limit (a large matrix product): {', '.join(limits.values())}",
     ]
 
 
-def _table(speeds: "list[BenchResult]") -> list[str]:
-    """Columns as wide as they need to be, numbers to the right."""
-    rows = [*zip(*COLUMNS, strict=True), *map(_row, speeds)]
+def _table(results: "list[BenchResult]") -> list[str]:
+    """Return the lines of a table with right-aligned columns."""
+    rows = [*zip(*COLUMNS, strict=True), *map(_row, results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
-def _row(speed: "BenchResult") -> tuple[str, ...]:
+def _row(result: "BenchResult") -> tuple[str, ...]:
     return (
-        f"{speed.layers} x {speed.hidden}",
-        f"{speed.parameters:,}",
-        f"{speed.training_chars_per_second:,.0f}",
-        f"{speed.precision} {speed.engine}, {speed.threads} thread" + ("s" if speed.threads > 1 else ""),
-        f"{speed.gflops:,.0f}",
-        f"{speed.share_of_limit:.0%}",
-        f"{speed.sampling_chars_per_second:,.0f}",
+        f"{result.layers} x {result.hidden}",
+        f"{result.parameters:,}",
+        f"{result.training_chars_per_second:,.0f}",
+        f"{result.precision} {result.engine}, {result.threads} thread" + ("s" if result.threads > 1 else ""),
+        f"{result.gflops:,.0f}",
+        f"{result.share_of_limit:.0%}",
+        f"{result.sampling_chars_per_second:,.0f}",
     )
 
 
-def _outlook(plans: "dict[str, Plan]") -> list[str]:
+def _plan_lines(plans: "dict[str, Plan]") -> list[str]:
     lines = []
-    for line, plan in plans.items():
-        lines += ["", escape_control(line)]
-        lines += [
-            f"  {part}" for part in [*plan.summary.split("; "), f"{format_duration(plan.epoch_seconds)} an epoch"]
-        ]
+    for command_line, plan in plans.items():
+        parts = [*plan.summary.split("; "), f"{format_duration(plan.epoch_seconds)} per epoch"]
+        lines += ["", escape_control(command_line), *(f"  {part}" for part in parts)]
     return lines

@@ -1,4 +1,4 @@
-"""``charrnn classify``: which of some models finds a line least surprising."""
+"""``charrnn classify``: label each line with the model that predicts it best."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
-    """What ``charrnn classify`` is given."""
+    """Options of ``charrnn classify``."""
 
     models: Annotated[
         list[str],
@@ -41,20 +41,21 @@ def classify(args: ClassifyOptions) -> None:
     the second best is worse.
     """
     if len(args.models) < 2:
-        raise SettingError("model", "given once, so that every line would get the same label", "give two or more")
+        reason = "given only once, so every line would get the same label"
+        raise SettingError("model", reason, "give one for each class")
     from charrnn.cli import line_scoring
 
-    console, classes = Console(quiet=args.quiet), line_scoring.load(args.models)
-    lines = line_scoring.open_lines(args.file, args.overrides.encoding, classes.values())
-    scorers = line_scoring.scorers(classes, lines.size, args.overrides.apply(TrainConfig()))
-    for batch in line_scoring.scored(lines, scorers, console):
+    console, models = Console(quiet=args.quiet), line_scoring.load_models(args.models)
+    lines = line_scoring.open_lines(args.file, args.overrides.encoding, models.values())
+    scorers = line_scoring.make_scorers(models, lines.size, args.overrides.apply(TrainConfig()))
+    for batch in line_scoring.score_lines(lines, scorers, console):
         write_stdout(
-            b"".join(_labelled(dict(zip(classes, scores, strict=True)), as_json=args.json_) for scores in batch)
+            b"".join(_format_line(dict(zip(models, scores, strict=True)), as_json=args.json_) for scores in batch)
         )
 
 
-def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
-    """What is printed of a line."""
+def _format_line(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
+    """Return a line with its label as it is printed, given its scores by model name."""
     from charrnn.cli.json_output import text_fields
 
     best, second, *_ = sorted(scores, key=lambda name: scores[name].nats)
@@ -62,9 +63,9 @@ def _labelled(scores: "dict[str, LineScore]", *, as_json: bool) -> bytes:
     if not as_json:
         return b"%b\t%b\n" % (best.encode("utf-8", "surrogateescape"), line.data)
     costs = {name: round(nats_to_bits(score.nats), 6) for name, score in scores.items()}
-    facts = {
+    record = {
         "line": line.number, **text_fields(line.data), "label": best,
         "margin_bits": round(costs[second] - costs[best], 6), "bits": costs,
         "unknown": {name: score.unknown for name, score in scores.items()},
     } | ({"error": line.error} if line.error else {})  # fmt: skip
-    return json.dumps(facts, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"

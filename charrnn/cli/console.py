@@ -1,8 +1,8 @@
-"""The two ways out of the program: data to stdout, everything for people to stderr.
+"""Output: data to stdout, messages to stderr.
 
-The only module that knows about terminals, colour, quiet and progress bars. stdout gets bytes as they are made,
-UTF-8 under any locale, and no escape sequence unless a person at a terminal asks for colours. What goes to stderr is
-best effort and can fail without harm.
+Only this module deals with terminals, colours, ``--quiet`` and progress bars. Data is written to stdout at once, in
+UTF-8 under any locale. It contains escape sequences only if the user asks for colours and stdout is a terminal.
+Errors while writing to stderr are ignored.
 """
 
 import os
@@ -19,78 +19,81 @@ if TYPE_CHECKING:
 
 
 class StdoutClosed(Exception):
-    """Whoever read our stdout has had enough, as ``head`` does; the program ends in silence and success."""
+    """The reader of stdout has closed the pipe, as ``head`` does. The program ends silently, with exit code 0."""
 
 
 def write_stdout(text: str | bytes) -> None:
-    """Writes data to stdout at once.
+    """Write data to stdout, without buffering.
 
     Raises:
-        StdoutClosed: nobody reads any more.
-        FileError: its disk is full, or it cannot be written for another reason.
+        StdoutClosed: If the reader has closed the pipe.
+        FileError: If stdout cannot be written, for example because the disk is full.
     """
-    whole = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")  # a path may hold any bytes
-    data = memoryview(whole)
+    encoded = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")  # paths may be any bytes
+    data = memoryview(encoded)
     try:
         sys.stdout.flush()
-        while data:  # past Python's buffers: nothing is left for exit to lose
+        while data:  # past Python's buffers, so that no data is lost at exit
             try:
                 data = data[os.write(sys.stdout.fileno(), data) :]
-            except BlockingIOError:  # a pipe that another program made non-blocking is full
+            except BlockingIOError:  # a full pipe that another program made non-blocking
                 select.select([], [sys.stdout.fileno()], [])
     except BrokenPipeError:
         raise StdoutClosed from None
     except OSError as error:
         reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
-        raise FileError("stdout", reason, "make room or redirect it elsewhere") from None
+        raise FileError("stdout", reason, "free some space or redirect stdout elsewhere") from None
 
 
 def escape_control(text: str) -> str:
-    """One line without control characters, whatever a path or a model put in it."""
+    """Return a text on one line, with its control characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def print_error(message: str) -> None:
-    """One line on stderr that even ``--quiet`` lets through: an error."""
+    """Print an error as one line on stderr, even with ``--quiet``."""
     _write_stderr(f"charrnn: {escape_control(message)}")
 
 
 def discard_unflushed() -> None:
-    """Sends nowhere what a stream cannot get rid of, or Python would try again at exit and make the exit code 120."""
+    """Discard the output that a stream cannot write.
+
+    Otherwise Python tries to write it again at exit, fails, and changes the exit code to 120.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
         try:
             stream.flush()
         except OSError:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), stream.fileno())
 
 
 def supports_color(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that shows colours."""
+    """Return whether a stream is a terminal that shows colours."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 def colorize(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
-    """Texts with the codes by which a terminal shows each in its Rich style."""
-    from rich.console import COLOR_SYSTEMS  # half of the start-up time of a silent command
+    """Return texts, each with the escape codes that show it in its Rich style."""
+    from rich.console import COLOR_SYSTEMS  # imported only here: half of the start-up time of a command
     from rich.console import Console as RichConsole
     from rich.style import Style
 
     system = COLOR_SYSTEMS.get(RichConsole(file=terminal, force_terminal=True).color_system or "")
-    # not by Rich's Text, which leaves out control characters and makes spaces of tabs
+    # not Rich's Text, which drops control characters and replaces tabs with spaces
     return "".join(Style.parse(style).render(text, color_system=system) for text, style in parts)
 
 
 class Console:
-    """What a person sees.
+    """Messages and progress bars on stderr.
 
     Args:
-        quiet: show nothing but errors.
+        quiet: Whether only errors are printed.
 
     Attributes:
-        interactive: whether stderr is a terminal that can animate a bar.
+        interactive: Whether stderr is a terminal that can show a progress bar.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -100,38 +103,41 @@ class Console:
         self._color = self.interactive and not os.environ.get("NO_COLOR")
 
     def line(self, text: str, style: str = "") -> None:
-        """One line for people, clear of control characters, in a Rich style where colours are wanted."""
+        """Print one line with control characters escaped, in a Rich style if the terminal shows colours."""
         self.parts([(escape_control(text), style)])
 
     def parts(self, parts: Sequence[tuple[str, str]]) -> None:
-        """One line made of texts with a Rich style each."""
+        """Print one line of texts, each with its Rich style."""
         if self.quiet:
             return
-        colour = self._color and any(style for _, style in parts)
-        _write_stderr(colorize(parts, sys.stderr) if colour else "".join(text for text, _ in parts))
+        styled = self._color and any(style for _, style in parts)
+        _write_stderr(colorize(parts, sys.stderr) if styled else "".join(text for text, _ in parts))
 
     def quote(self, text: str) -> None:
-        """A sample of text in a margin."""
+        """Print a sample of text with a margin on the left."""
         for line in text.split("\n"):
             self.line("  | " + line, style="dim")
 
     def end_line(self, data: str) -> None:
-        """Brings a terminal that shows our stdout to a fresh line, by way of stderr: the data stays as it is."""
+        """Start a new line if a terminal shows stdout and the data does not end with a newline.
+
+        The newline is written to stderr, so that the data on stdout does not change.
+        """
         if self.interactive and sys.stdout.isatty() and not data.endswith("\n"):
             _write_stderr("")
 
     @contextmanager
     def bar(
-        self, *, total: float | None, unit: str = "", layout: str = "{l_bar}{bar}{r_bar}"
+        self, *, total: float | None, unit: str = "", bar_format: str = "{l_bar}{bar}{r_bar}"
     ) -> "Iterator[tqdm[Never]]":
-        """A progress bar that is gone when done, and that is only there on a interactive terminal.
+        """Show a progress bar until the block ends, if the terminal is interactive.
 
-        The cursor waits at its left: at the right edge, the ``^C`` that a terminal writes would break the line.
+        The cursor stays at the left. At the right edge, the ``^C`` that a terminal echoes would break the line.
         """
         from tqdm import tqdm
 
         with tqdm(
-            total=total, unit=unit, unit_scale=True, bar_format=layout + "\r", leave=False, dynamic_ncols=True,
+            total=total, unit=unit, unit_scale=True, bar_format=bar_format + "\r", leave=False, dynamic_ncols=True,
             file=sys.stderr, disable=not self.interactive,
         ) as bar:  # fmt: skip
             yield bar
@@ -144,13 +150,13 @@ def _write_stderr(text: str) -> None:
         with _bar_cleared():
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
-    except OSError:  # nobody to tell
+    except OSError:  # there is no other place to report it
         pass
 
 
 @contextmanager
 def _bar_cleared() -> Iterator[None]:
-    """Keeps a line and the bar, if there is one, from running into each other."""
+    """Hide the progress bar, if there is one, while a line is printed."""
     if "tqdm" not in sys.modules:
         yield
         return

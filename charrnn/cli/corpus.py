@@ -1,4 +1,4 @@
-"""``charrnn corpus``: named texts to train on, and whether a text of one's own is fit for it."""
+"""``charrnn corpus``: list, fetch and check texts to train on."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from charrnn.data.sources import File
     from charrnn.data.text_stats import TextStats
 
-RARE_COUNT = 10  # characters seen fewer times than this are rare
-MAX_LISTED = 12  # of them by name
-MARKOV_ORDER = 3  # of the Markov model
-MIN_TRAINING_CHARACTERS = 100  # characters that it is learned from
+RARE_COUNT = 10  # a character that occurs fewer times is rare
+MAX_LISTED = 12  # rare characters listed by name
+MARKOV_ORDER = 3  # order of the Markov model
+MIN_TRAINING_CHARACTERS = 100  # minimum training text of the Markov model
 
 app = typer.Typer(help="Named texts to train on; is this text fit to train on.", rich_markup_mode=None)
 
@@ -49,12 +49,12 @@ def list_(json_: options.Json = False) -> None:
         write_stdout(json.dumps(entries) + "\n")
         return
     for entry in entries:
-        where = f"{entry['bytes']:>11,} bytes" if entry["bytes"] else "made on the spot "
-        write_stdout(f"{entry['name']:<17} {where}  {entry['about']} ({entry['licence']})\n")
+        size = f"{entry['bytes']:>11,} bytes" if entry["bytes"] else "generated locally"
+        write_stdout(f"{entry['name']:<17} {size}  {entry['about']} ({entry['licence']})\n")
 
 
 def _known(name: str) -> str:
-    """A name that is in the catalogue; another one is wrong usage."""
+    """Return a name if it is the name of a corpus; otherwise, report wrong usage."""
     from charrnn.data import datasets
 
     try:
@@ -81,13 +81,14 @@ def get(
     path = datasets.CORPUS_DIR / f"{entry.name}.txt"
     if isinstance(entry, datasets.Made):
         data = entry.make().encode("utf-8")
-        there = path.is_file() and path.read_bytes() == data
+        is_current = path.is_file() and path.read_bytes() == data
     else:
-        there = path.is_file() and datasets.matches(entry, path.read_bytes())
-    if path.exists() and not there and not force:
-        raise FileError(str(path), f"is not {entry.name} as we know it", "move it away or add --force to replace it")
-    if not there:
-        atomic_io.check_writable(path)  # before anything is fetched
+        is_current = path.is_file() and datasets.matches(entry, path.read_bytes())
+    if path.exists() and not is_current and not force:
+        reason = f"exists already, with another text than {entry.name}"
+        raise FileError(str(path), reason, "add --force to replace it, or move it away")
+    if not is_current:
+        atomic_io.check_writable(path)  # before the download
         if isinstance(entry, datasets.Remote):
             data = _download(entry, Console(quiet=quiet))
         atomic_io.write_atomic(path, data)
@@ -95,19 +96,20 @@ def get(
 
 
 def _download(entry: "Remote", console: Console) -> bytes:
+    """Return the bytes of a remote corpus; show a progress bar meanwhile."""
     from charrnn.data import datasets
 
-    pieces = []
+    blocks = []
     with console.bar(total=entry.size, unit="B") as bar:
-        for piece in datasets.download(entry):
-            pieces.append(piece)
-            bar.update(len(piece))
-    return b"".join(pieces)
+        for block in datasets.download(entry):
+            blocks.append(block)
+            bar.update(len(block))
+    return b"".join(blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """What ``charrnn corpus check`` is given."""
+    """Options of ``charrnn corpus check``."""
 
     corpus: Annotated[
         list[str],
@@ -151,7 +153,7 @@ def check(args: CheckOptions) -> None:
 
 
 def _facts(corpus: "Corpus", stats: "TextStats", files: Sequence["File"]) -> dict[str, Any]:
-    """What a text is made of."""
+    """Return the properties of a text as JSON data."""
     from charrnn.cli.json_output import symbol_name
 
     rare = _rare(corpus)
@@ -173,7 +175,7 @@ def _facts(corpus: "Corpus", stats: "TextStats", files: Sequence["File"]) -> dic
 
 
 def _rare(corpus: "Corpus") -> list[str]:
-    """The symbols that come less often than `RARE_COUNT`, the rarest first."""
+    """Return the symbols that occur fewer than `RARE_COUNT` times, the rarest first."""
     from charrnn.data.vocabulary import BOUNDARY
 
     counts = corpus.counts
@@ -182,62 +184,62 @@ def _rare(corpus: "Corpus") -> list[str]:
 
 
 def _encoding(corpus: "Corpus") -> str:
-    """What the bytes are, and how sure that is."""
+    """Return the encoding of a text, and how it is known."""
     if corpus.read_config.unit == "byte":
-        return "bytes, whatever they are"
+        return "none, read as bytes"
     names = " and ".join(corpus.decoding_stats.encodings)
     if corpus.read_config.encoding is not None:
-        return f"{names}, as you say, and every byte fits"
+        return f"{names} as given, all bytes valid"
     plain = names == "UTF-8" and all(symbol.isascii() for symbol in corpus.counts if symbol.isprintable())
-    return "ASCII, which is UTF-8" if plain else f"{names}, every byte fits"
+    return "ASCII, a subset of UTF-8" if plain else f"{names}, all bytes valid"
 
 
 def _baselines(sample: str, unit: Unit) -> dict[str, Any]:
-    """Bits per character of the beginning of the text, by what is no neural network."""
+    """Return bits per character under a Markov model and xz, for a sample from the beginning of a text."""
     import numpy as np
 
     from charrnn.data.vocabulary import code_points
     from charrnn.evaluation.baselines import markov_nats, xz_bits
 
-    kinds, ids = np.unique(code_points(sample), return_inverse=True)
-    border = len(ids) * 9 // 10
+    symbols, ids = np.unique(code_points(sample), return_inverse=True)
+    split = len(ids) * 9 // 10
     baselines: dict[str, Any] = {"measured_characters": len(sample), "markov_bits": None}
-    if border >= MIN_TRAINING_CHARACTERS:
-        nats = markov_nats(ids[:border], ids[border:], MARKOV_ORDER, len(kinds))
+    if split >= MIN_TRAINING_CHARACTERS:
+        nats = markov_nats(ids[:split], ids[split:], MARKOV_ORDER, len(symbols))
         baselines["markov_bits"] = round(nats_to_bits(float(nats[MARKOV_ORDER].mean())), 4)
     data = sample.encode("utf-8" if unit == "char" else "latin-1")
     return baselines | {"xz_bits": round(xz_bits(data, len(sample)), 4)}
 
 
 def _summary(facts: dict[str, Any], corpus: "Corpus") -> Iterator[tuple[str, str]]:
-    """The facts, line by line."""
+    """Yield the properties of a text as pairs of a label and a value."""
     from charrnn.data.vocabulary import describe
 
-    noun = "bytes" if corpus.read_config.unit == "byte" else "characters"
+    noun, unit = ("bytes", "byte") if corpus.read_config.unit == "byte" else ("characters", "char")
     yield "encoding", facts["encoding"]
     if corpus.read_config.unit == "char":
         endings = (
             ", ".join(f"{number:,} {name}" for name, number in facts["line_endings"].items() if number) or "none"
         )
         changed = "CR" in endings and corpus.read_config.newlines == "unix"
-        yield "line endings", endings + (" (all become LF)" if changed else "")
+        yield "line endings", endings + (" (converted to LF)" if changed else "")
     yield noun, f"{facts['characters']:,}, {facts['distinct_characters']:,} distinct"
     rare = _rare(corpus)
-    yield "rare", f"{len(rare):,} seen fewer than {RARE_COUNT} times"
+    yield "rare", f"{len(rare):,} occur fewer than {RARE_COUNT} times"
     for symbol in rare[:MAX_LISTED]:
         yield "", f"{corpus.counts[symbol]} x {describe(symbol)}"
     if len(rare) > MAX_LISTED:
         yield "", f"and {len(rare) - MAX_LISTED:,} more"
     about = "" if facts["repeated_lines_are_exact"] else "about "
-    repeats = f"{about}{facts['repeated_lines']:,} repeat an earlier one"
-    yield "lines", f"{facts['lines']:,}, the longest of {facts['longest_line']:,} {noun}; {repeats}"
+    repeats = f"{about}{facts['repeated_lines']:,} repeat an earlier line"
+    yield "lines", f"{facts['lines']:,}, the longest with {facts['longest_line']:,} {noun}; {repeats}"
     if facts["documents"]:
-        yield "documents", f"{facts['documents']:,}, the longest of {facts['longest_document']:,} {noun}"
+        yield "documents", f"{facts['documents']:,}, the longest with {facts['longest_document']:,} {noun}"
     markov = (
         ""
         if facts["markov_bits"] is None
         else f"{facts['markov_bits']:.2f} under an order-{MARKOV_ORDER} Markov model, "
     )
-    part = facts["measured_characters"]
-    whole = f" (its first {part:,} {noun})" if part < facts["characters"] else ""
-    yield "bits each", f"{markov}{facts['xz_bits']:.2f} in xz{whole}"
+    measured = facts["measured_characters"]
+    extent = f" (first {measured:,} {noun})" if measured < facts["characters"] else ""
+    yield f"bits per {unit}", f"{markov}{facts['xz_bits']:.2f} under xz{extent}"

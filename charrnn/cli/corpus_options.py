@@ -1,4 +1,4 @@
-"""The text that a command reads: its options, a bar while it is read, and what was decoding_stats on the way."""
+"""Options that describe the text of a command, and reading this text with a progress bar."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from charrnn.data.sources import File
     from charrnn.data.token_cache import TokenCache
 
-BAR_BYTES = 20_000_000  # bytes, which take long enough for a bar
+BAR_BYTES = 20_000_000  # smaller texts are read without a progress bar
 
 Glob = Annotated[
     str | None, typer.Option("--glob", metavar="PATTERN", help=f"Files of a directory.  [default: {GLOB}]")
@@ -27,7 +27,7 @@ Glob = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """Which files a text consists of, and what its documents are."""
+    """Options that select the files of a text and divide it into documents."""
 
     lines: Annotated[bool, typer.Option("--lines", help="Every line is a document.")] = False
     files: Annotated[bool, typer.Option("--files", help="Every file is a document.")] = False
@@ -37,13 +37,13 @@ class TextOptions:
     glob: Glob = None
 
     def apply_to(self, overrides: Overrides) -> Overrides:
-        """Return the overrides with the documents that were chosen.
+        """Return the overrides with these document options.
 
         Raises:
-            SettingError: two kinds of documents, or an empty separator.
+            SettingError: If two kinds of documents are chosen, or the separator is empty.
         """
-        kinds = {"lines": self.lines, "files": self.files, "documents": self.separated_by is not None}
-        chosen = [name for name, given in kinds.items() if given]
+        flags = {"lines": self.lines, "files": self.files, "documents": self.separated_by is not None}
+        chosen = [name for name, is_chosen in flags.items() if is_chosen]
         if len(chosen) > 1:
             raise SettingError(chosen[1], f"given together with --{chosen[0]}", "give one of them")
         if self.lines or self.files:
@@ -55,29 +55,29 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """The files that were found behind some paths."""
+    """The paths of a text, and the files found there."""
 
     paths: Sequence[str]
     files: "Sequence[File]"
 
 
 def cli_args(config: "ReadConfig") -> list[str]:
-    """The options by which a text is read so."""
-    cli_args = [] if config.documents == "none" else [f"--{config.documents}"]
+    """Return the command-line options that set a reading configuration."""
+    args = [] if config.documents == "none" else [f"--{config.documents}"]
     if config.separator:
-        cli_args = ["--documents", config.separator]
+        args = ["--documents", config.separator]
     for name in ("unit", "encoding", "newlines", "normalize", "min_count"):
         if (value := getattr(config, name)) != getattr(type(config), name):
-            cli_args += [options.flag(name), str(value)]
-    return cli_args
+            args += [options.flag(name), str(value)]
+    return args
 
 
 def find_files(paths: Sequence[str], glob: str | None) -> Source:
-    """Find the files behind some paths.
+    """Find the files of a text.
 
     Raises:
-        CorpusError: a folder without any.
-        SettingError: there is no such glob.
+        CorpusError: If a directory contains no file that matches.
+        SettingError: If the glob pattern is invalid.
     """
     from charrnn.data import sources
 
@@ -92,18 +92,18 @@ def read_corpus(
     on_text: Callable[[str], object] | None = None,
     filter_text: Callable[[str], str] = str,
 ) -> "Corpus":
-    """Read a text, with a bar if that takes a while; see `charrnn.data.corpus_reader.read`.
+    """Read a text; show a progress bar if it is large. See `charrnn.data.corpus_reader.read_corpus`.
 
     Args:
-        source: its files.
-        config: how it is read.
-        console: shows the bar.
-        cache: where the ids of a large text are kept.
-        on_text: called with each piece of the text; the ids are not kept then.
-        filter_text: leaves out what is not to be read.
+        source: Files of the text.
+        config: Reading configuration.
+        console: Console for notes and the progress bar.
+        cache: Cache for the ids of a large text.
+        on_text: Callback for each piece of the text. If given, the ids are not collected.
+        filter_text: Function that removes symbols before the text is encoded.
 
     Raises:
-        CharrnnError: it cannot be read.
+        CharrnnError: If the text cannot be read.
     """
     from charrnn.data import corpus_reader
 

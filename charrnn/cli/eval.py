@@ -1,4 +1,4 @@
-"""``charrnn eval``: bits per character of a text under models, and what simpler baselines say of it."""
+"""``charrnn eval``: bits per character of a text under models and simpler baselines."""
 
 import json
 import math
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from charrnn.evaluation.metrics import Estimate
     from charrnn.rnn.backend import Scorer
 
-MAX_MARKOV_ORDER = 8  # of the Markov models
-MAX_BASELINE_CHARACTERS = 4_000_000  # characters that simpler baselines learn from, and that they measure
+MAX_MARKOV_ORDER = 8  # highest order of the Markov models
+MAX_BASELINE_CHARACTERS = 4_000_000  # baselines train on this many characters, and are measured on this many
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What ``charrnn eval`` is given."""
+    """Options of ``charrnn eval``."""
 
     model: options.Model
     text: Annotated[
@@ -69,7 +69,7 @@ class EvalOptions:
 
     @property
     def models(self) -> list[str]:
-        """All models that are measured."""
+        """The names of all models to measure."""
         return [self.model, *(self.others or ())]
 
 
@@ -89,32 +89,30 @@ def evaluate(args: EvalOptions) -> None:
     unknown = args.unknown or SampleConfig.unknown
 
     def read(paths: Sequence[str], model: "Checkpoint") -> "Corpus":
-        return eval_setup.corpus(paths, model, console, args.glob, args.overrides.encoding, unknown)
+        return eval_setup.read_corpus(paths, model, console, args.glob, args.overrides.encoding, unknown)
 
     results: list[Facts] = []
     baselines: list[Facts] = []
-    loaded = [eval_setup.load(name) for name in args.models]
+    loaded = [eval_setup.load_model(name) for name in args.models]
     eval_setup.check_names([name for name, _ in loaded])
     for name, model in loaded:
         corpus = read(args.text, model)
-        parts = eval_setup.split(corpus, name, model) if args.split else {"": corpus.tokens()}
+        parts = eval_setup.split_corpus(corpus, name, model) if args.split else {"": corpus.tokens()}
         for part, ids in parts.items():
-            scorer = eval_setup.scorer(model, len(ids), config)
+            scorer = eval_setup.make_scorer(model, len(ids), config)
             unit = model.vocabulary.unit
             facts = {"model": name, "unit": unit} | ({"part": part} if part else {})
-            facts |= _figures(scorer, ids, args.reset, console)
+            facts |= _measure(scorer, ids, args.reset, console)
             if args.dynamic and part != "train":
-                facts |= _dynamic(model, ids, config, console)
+                facts |= _measure_dynamic(model, ids, config, console)
             results.append(facts)
         if model.vocabulary.unit == "byte":
-            console.line(f"note: {name} predicts bytes, so that its figures are of each byte")
+            console.line(f"note: {name} predicts bytes, so its figures are per byte")
         if args.reset is not None and args.reset >= len(ids) - 1:
-            console.line(
-                f"note: the text is shorter than {args.reset:,} characters, so that --reset makes no difference"
-            )
+            console.line(f"note: the text is shorter than {args.reset:,} characters, so --reset has no effect")
         if args.baselines and not baselines:
-            known = parts.get("train") or read([str(args.training)], model).tokens()
-            baselines = list(_baselines(model, known, ids, console))
+            training_ids = parts.get("train") or read([str(args.training)], model).tokens()
+            baselines = list(_measure_baselines(model, training_ids, ids, console))
     results += baselines
     if args.json_:
         write_stdout("".join(json.dumps(facts) + "\n" for facts in results))
@@ -126,43 +124,45 @@ def evaluate(args: EvalOptions) -> None:
 def _check_sources(args: EvalOptions) -> None:
     text, training = args.text, args.training
     if "-" in text and len(args.models) > 1:
-        raise SettingError("model", "given twice, but stdin can be read only once", "write it to a file")
+        raise SettingError("model", "given twice, but stdin can be read only once", "save the text to a file first")
     if training is not None and "-" in (*text, training) and training in text:
-        raise SettingError("training", "given as stdin, which is the text already", "write it to a file")
+        raise SettingError("training", "stdin is already the text to measure", "save one of the texts to a file")
     if args.baselines and not args.split and training is None:
-        raise SettingError("baselines", "have to know the training text", "add --split or --training FILE")
+        raise SettingError("baselines", "given without the training text", "add --split or --training FILE")
     if training is not None and (args.split or not args.baselines):
-        reason = "given together with --split, which says it" if args.split else "given without --baselines"
-        raise SettingError("training", reason, "leave it out")
+        if args.split:
+            raise SettingError("training", "given together with --split, which selects it already", "leave it out")
+        raise SettingError("training", "given without --baselines", "add --baselines or leave it out")
 
 
-def _figures(scorer: "Scorer", ids: "TokenView", reset: int | None, console: Console) -> Facts:
-    """What a model says of a text."""
+def _measure(scorer: "Scorer", ids: "TokenView", reset: int | None, console: Console) -> Facts:
+    """Return the figures of a text under a model."""
     from charrnn.evaluation.metrics import mean_nats_with_resets, measure
 
     with console.bar(total=(len(ids) - 1) * (1 if reset is None else 2), unit=" characters") as bar:
-        figure = measure(scorer, ids, bar.update)
-        facts = _facts(figure)
+        facts = _facts(measure(scorer, ids, bar.update))
         if reset is not None:
             nats = mean_nats_with_resets(scorer, ids, reset, bar.update)
             facts |= {"reset": reset, "reset_nats": nats, "reset_bits_per_char": nats_to_bits(nats)}
     return facts
 
 
-def _dynamic(model: "Checkpoint", ids: "TokenView", config: TrainConfig, console: Console) -> Facts:
-    """What it says if it goes on learning."""
+def _measure_dynamic(model: "Checkpoint", ids: "TokenView", config: TrainConfig, console: Console) -> Facts:
+    """Return the figures of a text under dynamic evaluation."""
     from charrnn.evaluation.dynamic import learning_surprisals
     from charrnn.evaluation.metrics import bootstrap
     from charrnn.rnn.backend import resolve_device
 
     device = resolve_device(config.device)
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
-        found = bootstrap(learning_surprisals(model, ids, device, bar.update), len(ids) - 1)
-    return {f"dynamic_{name}": value for name, value in _facts(found).items() if name != "characters"}
+        estimate = bootstrap(learning_surprisals(model, ids, device, bar.update), len(ids) - 1)
+    return {f"dynamic_{name}": value for name, value in _facts(estimate).items() if name != "characters"}
 
 
-def _baselines(model: "Checkpoint", known: "TokenView", ids: "TokenView", console: Console) -> Iterator[Facts]:
-    """What simpler baselines say of it, which know the training text."""
+def _measure_baselines(
+    model: "Checkpoint", training_ids: "TokenView", ids: "TokenView", console: Console
+) -> Iterator[Facts]:
+    """Yield the figures of a text under Markov models and compressors that have seen the training text."""
     import numpy as np
 
     from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
@@ -170,72 +170,74 @@ def _baselines(model: "Checkpoint", known: "TokenView", ids: "TokenView", consol
     from charrnn.evaluation.metrics import bootstrap
 
     vocabulary = model.vocabulary
-    learned = known.take(np.arange(max(0, len(known) - MAX_BASELINE_CHARACTERS), len(known)))
+    size = len(training_ids)
+    training = training_ids.take(np.arange(max(0, size - MAX_BASELINE_CHARACTERS), size))
     measured = ids.take(np.arange(min(len(ids), MAX_BASELINE_CHARACTERS)))
-    if max(len(known), len(ids)) > MAX_BASELINE_CHARACTERS:
+    if max(size, len(ids)) > MAX_BASELINE_CHARACTERS:
         console.line(
-            f"note: baselines learn from the last {MAX_BASELINE_CHARACTERS:,} characters, "
-            f"and measure the first {MAX_BASELINE_CHARACTERS:,}"
+            f"note: the baselines use only the last {MAX_BASELINE_CHARACTERS:,} characters of the training text "
+            f"and the first {MAX_BASELINE_CHARACTERS:,} of the text"
         )
-    orders = markov_nats(learned, measured, MAX_MARKOV_ORDER, len(vocabulary))
-    for order, nats in enumerate(orders[1:], 1):
+    nats_by_order = markov_nats(training, measured, MAX_MARKOV_ORDER, len(vocabulary))
+    for order, nats in enumerate(nats_by_order[1:], 1):
         yield {"baseline": f"order-{order} Markov", **_facts(bootstrap(iter([nats[1:]]), len(nats) - 1))}
-    between = model.read_config.separator or "\n"  # of documents
+    separator = model.read_config.separator or "\n"
 
-    def as_bytes(part: "NDArray[np.integer]") -> bytes:
-        symbols = vocabulary.symbols_at(part.tolist()).replace(BOUNDARY, between).replace(UNKNOWN, "\ufffd")
+    def to_bytes(ids: "NDArray[np.integer]") -> bytes:
+        symbols = vocabulary.symbols_at(ids.tolist()).replace(BOUNDARY, separator).replace(UNKNOWN, "\ufffd")
         return symbols.encode("utf-8", "surrogateescape")
 
-    before, after = as_bytes(learned), as_bytes(measured)
-    for name, size in compressed_bits(before, after):
-        facts = {"characters": len(measured), "nats": size / len(measured) * math.log(2)}
-        yield {"baseline": name, **facts, "bits_per_char": size / len(measured)}
+    for name, bits in compressed_bits(to_bytes(training), to_bytes(measured)):
+        facts = {"characters": len(measured), "nats": bits / len(measured) * math.log(2)}
+        yield {"baseline": name, **facts, "bits_per_char": bits / len(measured)}
 
 
-def _facts(figure: "Estimate") -> Facts:
-    facts: Facts = {"characters": figure.characters, "nats": figure.nats, "bits_per_char": nats_to_bits(figure.nats)}
-    if figure.interval is not None:
-        facts["bits_per_char_95"] = [nats_to_bits(nats) for nats in figure.interval]
+def _facts(estimate: "Estimate") -> Facts:
+    nats = estimate.nats
+    facts: Facts = {"characters": estimate.characters, "nats": nats, "bits_per_char": nats_to_bits(nats)}
+    if estimate.interval is not None:
+        facts["bits_per_char_95"] = [nats_to_bits(bound) for bound in estimate.interval]
     return facts
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, Facts]]:
-    """A name for each of the figures, and the figure."""
+    """Yield a name and the facts for each row of the output."""
     name = ", ".join(facts[key] for key in ("model", "baseline", "part") if key in facts)
     name += " (of bytes)" if facts.get("unit") == "byte" else ""
     yield name, facts
-    for kind, added in (("reset", f"fresh every {facts.get('reset', 0):,}"), ("dynamic", "learning as it reads")):
-        if f"{kind}_nats" in facts:
-            own = {key.removeprefix(f"{kind}_"): value for key, value in facts.items() if key.startswith(f"{kind}_")}
-            yield f"{name}, {added}", {"characters": facts["characters"], **own}
+    reset = f"state reset every {facts.get('reset', 0):,}"
+    for prefix, label in (("reset_", reset), ("dynamic_", "dynamic evaluation")):
+        if f"{prefix}nats" in facts:
+            values = {key.removeprefix(prefix): value for key, value in facts.items() if key.startswith(prefix)}
+            yield f"{name}, {label}", {"characters": facts["characters"], **values}
 
 
-def _within(facts: Facts) -> str:
+def _interval(facts: Facts) -> str:
     if "bits_per_char_95" not in facts:
         return ""
     return "{:.4f} to {:.4f}".format(*facts["bits_per_char_95"])
 
 
 def _sentences(rows: Sequence[tuple[str, Facts]]) -> str:
-    """The figures of one text under one model."""
+    """Return the figures of one text under one model as sentences."""
     lines = []
-    for place, (name, facts) in enumerate(rows):
-        how = name.rpartition(", ")[2] if place else "state carried"
-        within = f"; 95 % within {_within(facts)}" if _within(facts) else ""
+    for index, (name, facts) in enumerate(rows):
+        method = name.rpartition(", ")[2] if index else "state carried"
+        interval = f"; 95 % within {_interval(facts)}" if _interval(facts) else ""
         figure = f"{facts['bits_per_char']:.4f} bits per character ({facts['nats']:.4f} nats)"
-        lines.append(f"{figure}, {facts['characters']:,} characters, {how}{within}\n")
+        lines.append(f"{figure}, {facts['characters']:,} characters, {method}{interval}\n")
     return "".join(lines)
 
 
 def _table(rows: Sequence[tuple[str, Facts]]) -> str:
-    """Figures below each other."""
+    """Return the figures as a table."""
     cells = [("", "bits per character", "95 % within", "nats", "characters")]
     for name, facts in rows:
-        figure = f"{facts['bits_per_char']:.4f}", _within(facts), f"{facts['nats']:.4f}"
-        cells.append((name, *figure, f"{facts['characters']:,}"))
+        figures = f"{facts['bits_per_char']:.4f}", _interval(facts), f"{facts['nats']:.4f}"
+        cells.append((name, *figures, f"{facts['characters']:,}"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
-    for name, *figures in cells:
-        padded = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
+    for name, *numbers in cells:
+        padded = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
         lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip() + "\n")
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""Models that measure, by name; the network that is done soonest; and the texts that they are measured on."""
+"""Models, scorers and texts for ``eval``, ``score`` and ``classify``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,43 +16,42 @@ from charrnn.evaluation.surprisal import num_segments
 from charrnn.rnn.backend import Scorer, choose_scorer
 
 
-def load(model: str) -> tuple[str, Checkpoint]:
-    """The name of a model, and what it is.
+def load_model(model: str) -> tuple[str, Checkpoint]:
+    """Load a model by name or path, and return its name and contents.
 
     Raises:
-        ModelFileError: there is none, or it is damaged.
+        ModelFileError: If the model does not exist or is damaged.
     """
     path = checkpoint.find(model)
     return path.name.removesuffix(checkpoint.SUFFIX), checkpoint.load(path)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Makes sure that names tell models apart.
+    """Check that all models have different names.
 
     Raises:
-        SettingError: they don't.
+        SettingError: If two models have the same name.
     """
     if len(set(names)) < len(names):
-        raise SettingError("model", "given twice with the same name", "give one of the files another")
+        raise SettingError("model", "given twice with the same name", "leave one out or rename its file")
 
 
-def scorer(model: Checkpoint, expected: int, config: TrainConfig) -> Scorer:
-    """Return the network of a model.
+def make_scorer(model: Checkpoint, num_characters: int, config: TrainConfig) -> Scorer:
+    """Return a scorer with the backend that is fastest for a text.
 
     Args:
-        model: the model.
-        expected: characters that it will read, as far as known.
-        config: device and threads.
+        model: Model that reads the text.
+        num_characters: Expected length of the text; 0 if unknown.
+        config: Device and number of threads.
 
     Raises:
-        SettingError: there is no such device here.
+        SettingError: If the device is not available.
     """
-    return choose_scorer(
-        model, expected, streams=num_segments(expected), device=config.device, threads=config.threads
-    )
+    streams = num_segments(num_characters)
+    return choose_scorer(model, num_characters, streams=streams, device=config.device, threads=config.threads)
 
 
-def corpus(
+def read_corpus(
     paths: Sequence[str],
     model: Checkpoint,
     console: Console,
@@ -60,49 +59,49 @@ def corpus(
     encoding: str | None = None,
     unknown: Unknown = "error",
 ) -> Corpus:
-    """A text as a model reads texts; tells what of it the model does not know.
+    """Read a text with the settings and the vocabulary of a model; report characters that the model never saw.
 
     Raises:
-        CharrnnError: it cannot be read, or holds characters that the model never saw, unless they are to be skipped.
+        CharrnnError: If the text cannot be read, or contains unknown characters that may not be skipped.
     """
-    vocabulary, label = model.vocabulary, ", ".join(paths)
-    dropped: set[str] = set()
+    vocabulary, display_name = model.vocabulary, ", ".join(paths)
+    skipped: set[str] = set()
+    every_symbol_has_id = vocabulary.unit == "byte" or vocabulary.unknown_id is not None
 
     def filter_text(symbols: str) -> str:
-        if (
-            unknown == "error" or vocabulary.unit == "byte" or vocabulary.unknown_id is not None
-        ):  # then all have an id
+        if unknown == "error" or every_symbol_has_id:
             return symbols
-        kept, alien = vocabulary.split_unknown_symbols(symbols)
-        dropped.update(alien)
+        kept, unknown_symbols = vocabulary.split_unknown_symbols(symbols)
+        skipped.update(unknown_symbols)
         return kept
 
     config = replace(model.read_config, encoding=encoding)
-    found = corpus_options.read_corpus(
-        corpus_options.find_files(paths, glob), config, console, filter_text=filter_text
-    )
-    if dropped:
-        console.line(f"charrnn: {label}: left out what the model never saw: {describe_all(''.join(sorted(dropped)))}")
-    if folded := [symbol for symbol in found.counts if symbol not in vocabulary]:
-        share = sum(found.counts[symbol] for symbol in folded) / found.characters
-        if vocabulary.unknown_id is not None:
-            console.line(
-                f"charrnn: {label}: {share:.2%} are characters too rare for the model to know, counted as one"
-            )
-    return found.with_vocabulary(vocabulary)
+    source = corpus_options.find_files(paths, glob)
+    corpus = corpus_options.read_corpus(source, config, console, filter_text=filter_text)
+    if skipped:
+        names = describe_all("".join(sorted(skipped)))
+        console.line(f"charrnn: {display_name}: skipped characters that the model never saw: {names}")
+    replaced = [symbol for symbol in corpus.counts if symbol not in vocabulary]
+    if replaced and vocabulary.unknown_id is not None:
+        share = sum(corpus.counts[symbol] for symbol in replaced) / corpus.characters
+        console.line(
+            f"charrnn: {display_name}: {share:.2%} of the characters are not in the model's vocabulary; "
+            "they are read as one unknown character"
+        )
+    return corpus.with_vocabulary(vocabulary)
 
 
-def split(corpus: Corpus, name: str, model: Checkpoint) -> dict[str, TokenView]:
-    """The parts of a text that a model was trained on, and measured on, by its own record.
+def split_corpus(corpus: Corpus, name: str, model: Checkpoint) -> dict[str, TokenView]:
+    """Return the training and the validation part of the text that a model was trained on.
 
     Raises:
-        CorpusError: it is another text.
-        ModelFileError: nothing was held out.
+        CorpusError: If the model was trained on another text.
+        ModelFileError: If the model has no validation text.
     """
     record = model.training.get("corpus", {})
     if record.get("sha256") != corpus.sha256:
         reason = f"is not the text that {name} was trained on"
-        raise CorpusError(corpus.display_name, reason, "leave out --split, or give that text as it was then")
+        raise CorpusError(corpus.display_name, reason, "leave out --split, or give the unchanged training text")
     if not (held_out := record.get("split", record.get("validation_characters"))):
         raise ModelFileError(name, "was trained on all of its text", "leave out --split")
     training, validation = corpus.split(held_out)

@@ -1,4 +1,4 @@
-"""``charrnn info``: what is this model file."""
+"""``charrnn info``: describe a model file."""
 
 import json
 import shlex
@@ -37,14 +37,15 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
         write_stdout(json.dumps(facts) + "\n")
         return
     try:
-        lines = _facts(path, size, loaded)
+        rows = _rows(path, size, loaded)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ModelFileError(str(path), "holds a training record that is not ours", "train again") from None
-    for name, value in lines:
+        raise ModelFileError(str(path), "contains an invalid training record", "train the model again") from None
+    for name, value in rows:
         write_stdout(f"{name:<12}{escape_control(value)}\n")
 
 
-def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
+def _rows(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
+    """Return the description of a model as pairs of a label and a value."""
     model, record = loaded.model_config, loaded.training
     corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
     inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
@@ -59,7 +60,7 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
         ("vocabulary", f"{len(characters):,} {noun}" + ("" if noun == "bytes" else f": {characters}")),
         ("corpus", f"{corpus['name']}, {corpus['characters']:,} {noun}{documents}, sha256 {corpus['sha256']}"),
         ("validation", f"{quality}, {corpus['validation_characters']:,} {noun} held out"),
-        ("steps", f"{record['steps']:,}, the best {record['best_step']:,}; {record['outcome'] or 'not ended'}"),
+        ("steps", f"{record['steps']:,}, best model at {record['best_step']:,}; {record['outcome'] or 'unfinished'}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
         *([("from", record["from"]["model"])] if "from" in record else []),
         *(("changed", change) for change in record.get("changed", ())),
@@ -69,24 +70,24 @@ def _facts(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str
 
 
 def _characters(loaded: "Checkpoint") -> str:
-    """The symbols of a model that are characters, or bytes."""
+    """Return the characters or bytes in the vocabulary, without special symbols."""
     from charrnn.data.vocabulary import BOUNDARY, UNKNOWN
 
     return loaded.vocabulary.symbols.replace(BOUNDARY, "").replace(UNKNOWN, "")
 
 
 def _command_label(record: Mapping[str, Any]) -> str:
-    """What to call the command: not every run can be repeated to the bit.
+    """Return ``repeat`` if the command repeats the run bit for bit, and ``similar`` otherwise.
 
-    One by the clock can't, nor one that was stopped, came from another model or had its budget changed on the way.
+    A run cannot be repeated if it has a budget in minutes, was stopped, started from another model, or had settings
+    changed on the way.
     """
-    whole = record["outcome"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
-    exact = whole and record["settings"]["minutes"] is None
-    return "repeat" if exact else "similar"
+    is_plain = record["outcome"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
+    return "repeat" if is_plain and record["settings"]["minutes"] is None else "similar"
 
 
 def _command(loaded: "Checkpoint") -> str:
-    """The command with all the settings of this run."""
+    """Return the command that trains with all settings of this run."""
     settings = {**asdict(loaded.model_config), **loaded.training["settings"]}
     chosen = [name for name in settings if settings[name] is not None and options.has_option(name)]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
@@ -94,9 +95,9 @@ def _command(loaded: "Checkpoint") -> str:
     source = (
         f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
     )
-    return "charrnn train " + source + " ".join(map(_word, words))
+    return "charrnn train " + source + " ".join(map(_quote, words))
 
 
-def _word(word: str) -> str:
-    """As a word of a shell that can be shown on one line."""
+def _quote(word: str) -> str:
+    """Return a word quoted for a shell, without control characters."""
     return shlex.quote(word) if word.isprintable() else "$'" + escape_control(word).replace("'", "\\'") + "'"

@@ -1,4 +1,4 @@
-"""Samples, texts and symbols as JSON."""
+"""Conversion of samples, texts and symbols to JSON."""
 
 import base64
 import json
@@ -9,46 +9,55 @@ from charrnn.generation.generate import Sample
 from charrnn.units import nats_to_bits
 
 
-def sample_record(written: Sample, prompt: str, *, alternatives: bool) -> str:
-    """A sample, asked for by a prompt for all of them and one of its own, as a line of JSON."""
-    facts: dict[str, Any] = {"number": written.number, "prompt": _valid_utf8(prompt + written.prompt)}
-    if written.error is not None:
-        facts["error"] = str(written.error)
+def sample_record(sample: Sample, prompt: str, *, alternatives: bool) -> str:
+    """Return a sample as a line of JSON.
+
+    Args:
+        sample: The sample.
+        prompt: The prompt that all samples share. It precedes the prompt of the sample.
+        alternatives: Whether to add each character with the likeliest alternatives.
+    """
+    record: dict[str, Any] = {"number": sample.number, "prompt": _valid_utf8(prompt + sample.prompt)}
+    if sample.error is not None:
+        record["error"] = str(sample.error)
     else:
-        size = written.size
-        per_character = round(nats_to_bits(written.nats / size), 6) if size else None
-        facts |= text_fields(written.text.encode("utf-8", "surrogateescape"))
-        facts |= {
-            "stop_reason": written.stop_reason,
+        size = sample.size
+        record |= text_fields(sample.text.encode("utf-8", "surrogateescape"))
+        record |= {
+            "stop_reason": sample.stop_reason,
             "characters": size,
-            "bits_per_char": per_character,
-            "seed": written.seed,
+            "bits_per_char": round(nats_to_bits(sample.nats / size), 6) if size else None,
+            "seed": sample.seed,
         }
     if alternatives:
-        facts["logprobs"] = [
+        record["logprobs"] = [
             {
-                "character": symbol_name(choice.character), "logprob": _logarithm(choice.nats),
-                "best": {symbol_name(symbol): _logarithm(nats) for symbol, nats in choice.best},
+                "character": symbol_name(choice.character), "logprob": _logprob(choice.nats),
+                "best": {symbol_name(symbol): _logprob(nats) for symbol, nats in choice.best},
             }
-            for choice in written.choices
+            for choice in sample.choices
         ]  # fmt: skip
-    return json.dumps(facts, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def text_fields(data: bytes) -> dict[str, str]:
-    """Bytes as a text, and where they are none as what they are, too."""
+    """Return bytes as text; bytes that are not valid UTF-8 also as base64."""
     text = data.decode("utf-8", "replace")
     exact = text.encode() == data
     return {"text": text} if exact else {"text": text, "base64": base64.b64encode(data).decode("ascii")}
 
 
 def _valid_utf8(text: str) -> str:
-    """A text with U+FFFD for bytes that are none."""
+    """Return a text with U+FFFD in place of bytes that are not valid UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def symbol_name(symbol: str) -> str:
-    """What stands for a symbol in JSON: itself, ``<0xff>`` if it is half a character, nothing for an end."""
+    """Return the name of a symbol in JSON.
+
+    This is the character itself, ``<0xff>`` for a byte that is not ASCII, U+FFFD for the unknown character, and an
+    empty string for the document boundary.
+    """
     if symbol == BOUNDARY:
         return ""
     if symbol == UNKNOWN:
@@ -56,5 +65,5 @@ def symbol_name(symbol: str) -> str:
     return f"<0x{ord(symbol) - 0xDC00:02x}>" if "\udc80" <= symbol <= "\udcff" else symbol
 
 
-def _logarithm(nats: float) -> float:
-    return round(-nats, 6) + 0.0  # certainty is 0, not -0
+def _logprob(nats: float) -> float:
+    return round(-nats, 6) + 0.0  # 0 instead of -0

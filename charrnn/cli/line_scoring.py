@@ -1,4 +1,4 @@
-"""Lines that one or more models score as they come: what `score` and `classify` have in common."""
+"""Scoring of lines with one or more models, shared by ``score`` and ``classify``."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,17 +11,17 @@ from charrnn.config import TrainConfig, check_bytes
 from charrnn.data.lines import Lines
 from charrnn.evaluation.line_scores import LineScore, LineScorer
 
-MAX_PRINTED_BYTES = 1 << 20  # bytes of a line that are printed
-BATCH_BYTES = 1 << 18  # bytes of lines that are scored at once
-MAX_WARNINGS = 5  # lines with something wrong about them that are named
+MAX_PRINTED_BYTES = 1 << 20  # the rest of a longer line is scored but not printed
+BATCH_BYTES = 1 << 18  # lines scored in one batch
+MAX_WARNINGS = 5  # further lines with problems are only counted
 
 
 def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) -> Lines:
-    """The lines of a file, as some models read it; told at once if there is none.
+    """Open the lines of a file, decoded as the models require.
 
     Raises:
-        CorpusError: it cannot be read.
-        SettingError: there is no such encoding, or no need for one.
+        CorpusError: If the file cannot be read.
+        SettingError: If the encoding is unknown, or a model reads bytes.
     """
     units = {model.vocabulary.unit for model in models}
     for unit in units:
@@ -29,71 +29,72 @@ def open_lines(file: str, encoding: str | None, models: Iterable[Checkpoint]) ->
     return Lines(file, MAX_PRINTED_BYTES, encoding, raw=units == {"byte"})
 
 
-def load(models: Sequence[str]) -> dict[str, Checkpoint]:
-    """Some models by their names.
+def load_models(models: Sequence[str]) -> dict[str, Checkpoint]:
+    """Load models and return them by name.
 
     Raises:
-        ModelFileError: there is none of that name, or it is damaged.
-        SettingError: two of one name.
+        ModelFileError: If a model does not exist or is damaged.
+        SettingError: If two models have the same name.
     """
-    loaded = [eval_setup.load(model) for model in models]
+    loaded = [eval_setup.load_model(model) for model in models]
     eval_setup.check_names([name for name, _ in loaded])
     return dict(loaded)
 
 
-def scorers(
+def make_scorers(
     models: Mapping[str, Checkpoint],
-    expected: int | None,
+    num_characters: int | None,
     config: TrainConfig,
     *,
     carry: bool = False,
     per_symbol: bool = False,
 ) -> list[LineScorer]:
-    """Return what scores lines by each of some models.
+    """Return a scorer of lines for each model.
 
     Args:
-        models: by their names.
-        expected: characters that each will read, about, as far as that is known.
-        config: device and threads.
-        carry: as of `LineScorer`.
-        per_symbol: as of `LineScorer`.
+        models: Models by name.
+        num_characters: Approximate length of the text; None if unknown.
+        config: Device and number of threads.
+        carry: Whether the state is carried from line to line.
+        per_symbol: Whether to return the surprisal of every symbol.
 
     Raises:
-        SettingError: there is no such device, or the state cannot be carried.
+        SettingError: If the device is not available, or the state cannot be carried.
     """
+    size = num_characters or 0
     return [
-        LineScorer(model, eval_setup.scorer(model, expected or 0, config), carry=carry, per_symbol=per_symbol)
+        LineScorer(model, eval_setup.make_scorer(model, size, config), carry=carry, per_symbol=per_symbol)
         for model in models.values()
     ]
 
 
-def scored(lines: Lines, scorers: Sequence[LineScorer], console: Console) -> Iterator[list[tuple[LineScore, ...]]]:
-    """The lines, some at a time, each as every scorer has it; says which ones are wrong."""
-    wrong = 0
+def score_lines(
+    lines: Lines, scorers: Sequence[LineScorer], console: Console
+) -> Iterator[list[tuple[LineScore, ...]]]:
+    """Yield batches of lines as they arrive, each line with one score per scorer; warn about lines with problems."""
+    num_warnings = 0
     with ExitStack() as stack:
         bar = None
-        if not sys.stdout.isatty():  # where it would be in the way of the lines
+        if not sys.stdout.isatty():  # on a terminal, the bar would mix with the lines
             bar = stack.enter_context(console.bar(total=lines.size, unit="B"))
-        for pieces in lines.batches(BATCH_BYTES):
-            batch = list(zip(*(scorer.score(pieces) for scorer in scorers), strict=True))
+        for fragments in lines.batches(BATCH_BYTES):
+            batch = list(zip(*(scorer.score(fragments) for scorer in scorers), strict=True))
             if bar is not None:
-                bar.update(sum(len(piece.data) + piece.closed for piece in pieces))
+                bar.update(sum(len(fragment.data) + fragment.closed for fragment in fragments))
             for scores in batch:
-                told = next(filter(None, map(_warning, scores)), "")
-                if told and (wrong := wrong + 1) <= MAX_WARNINGS:
-                    more = "; more of them are only counted" if wrong == MAX_WARNINGS else ""
-                    console.line(f"charrnn: {lines.name}, line {scores[0].number:,}: {told}{more}")
+                warning = next(filter(None, map(_warning, scores)), "")
+                if warning and (num_warnings := num_warnings + 1) <= MAX_WARNINGS:
+                    more = "; further warnings are only counted" if num_warnings == MAX_WARNINGS else ""
+                    console.line(f"charrnn: {lines.name}, line {scores[0].number:,}: {warning}{more}")
             yield batch
-    if wrong > MAX_WARNINGS:
-        console.line(f"charrnn: {lines.name}: {wrong - MAX_WARNINGS:,} more lines like these")
+    if num_warnings > MAX_WARNINGS:
+        console.line(f"charrnn: {lines.name}: {num_warnings - MAX_WARNINGS:,} more lines with such problems")
 
 
 def _warning(line: LineScore) -> str:
-    """What is not as it should be about a line."""
+    """Return a warning about a line, or an empty string."""
     if line.error:
         return f"{line.error}; scored as an unknown character"
-    return (
-        ""
-        if line.complete
-        else f"is very long; scored whole, but only its first {MAX_PRINTED_BYTES >> 20} MiB are printed"
-    )
+    if line.complete:
+        return ""
+    return f"is very long; all of it is scored, but only the first {MAX_PRINTED_BYTES >> 20} MiB is printed"

@@ -1,4 +1,4 @@
-"""``charrnn log``: how a run went, as a table and a learning curve."""
+"""``charrnn log``: the log of a training run as a table and a learning curve."""
 
 import io
 import json
@@ -16,11 +16,11 @@ from charrnn.errors import FileError, SettingError
 from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
-MAX_WIDTH, HEIGHT = 100, 16  # of the curve, in characters
-AXES = 24  # characters that its axes and labels take
+MAX_WIDTH, HEIGHT = 100, 16  # size of the chart in characters
+AXES_WIDTH = 24  # characters for axes and labels
 
-Line = Mapping[str, Any]
-Curves = dict[str, tuple[list[int], list[float]]]  # steps and bits per character, by what they are of
+Entry = Mapping[str, Any]
+Curves = dict[str, tuple[list[int], list[float]]]  # "train" or "validation": steps, bits per character
 
 
 def log(
@@ -42,70 +42,75 @@ def log(
     from charrnn.training.checkpointing import log_path
 
     path = log_path(checkpoint.find(model))
-    lines = _read(path)
+    entries = _read(path)
     if out is not None:
-        atomic_io.write_atomic(Path(out), _image(_curves(lines), path.stem, Path(out).suffix))
+        atomic_io.write_atomic(Path(out), _image(_curves(entries), path.stem, Path(out).suffix))
         write_stdout(f"{out}\n")
     elif json_:
-        write_stdout("".join(json.dumps(line) + "\n" for line in lines))
+        write_stdout("".join(json.dumps(entry) + "\n" for entry in entries))
     else:
-        write_stdout(_table(lines) + (f"\n{_terminal_chart(_curves(lines))}" if len(lines) > 1 else ""))
+        write_stdout(_table(entries) + (f"\n{_terminal_chart(_curves(entries))}" if len(entries) > 1 else ""))
 
 
-def _read(path: Path) -> list[Line]:
+def _read(path: Path) -> list[Entry]:
+    """Return the entries of a log file.
+
+    Raises:
+        FileError: If the file is missing, not a log, or without entries.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "is not a log"
-        raise FileError(str(path), reason.lower(), "a log is written by charrnn train, beside its model") from None
-    lines = []
-    for number, row in enumerate(text.splitlines(), start=1):
+        raise FileError(str(path), reason.lower(), "charrnn train writes the log beside the model") from None
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
-            line = json.loads(row)
-            _row(line)
+            entry = json.loads(line)
+            _row(entry)
         except (ValueError, TypeError, KeyError, OverflowError):
-            raise FileError(f"{path}:{number}", "is not a line of a log", "train again") from None
-        lines.append(line)
-    if not lines:
-        raise FileError(str(path), "holds no evaluation yet", "wait for the first one")
-    return lines
+            raise FileError(f"{path}:{number}", "is not an entry of a log", "train the model again") from None
+        entries.append(entry)
+    if not entries:
+        raise FileError(str(path), "contains no evaluation yet", "wait for the first one")
+    return entries
 
 
-def _table(lines: Sequence[Line]) -> str:
-    rows = [("step", "epoch", "train", "validation", "lr", "time", ""), *map(_row, lines)]
+def _table(entries: Sequence[Entry]) -> str:
+    rows = [("step", "epoch", "train", "validation", "lr", "time", ""), *map(_row, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "".join(line + "\n" for line in aligned)
+    lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(line + "\n" for line in lines)
 
 
-def _row(line: Line) -> tuple[str, ...]:
-    nats = line["validation_nats"]
+def _row(entry: Entry) -> tuple[str, ...]:
+    nats = entry["validation_nats"]
     return (
-        f"{line['step']:,}",
-        f"{line['epoch']:.1f}",
-        f"{nats_to_bits(line['train_nats']):.3f}",
+        f"{entry['step']:,}",
+        f"{entry['epoch']:.1f}",
+        f"{nats_to_bits(entry['train_nats']):.3f}",
         "-" if nats is None else f"{nats_to_bits(nats):.3f}",
-        f"{line['learning_rate']:.2g}",
-        format_duration(line["seconds"]),
-        "best" if line["best"] and nats is not None else "",
+        f"{entry['learning_rate']:.2g}",
+        format_duration(entry["seconds"]),
+        "best" if entry["best"] and nats is not None else "",
     )
 
 
-def _curves(lines: Sequence[Line]) -> Curves:
+def _curves(entries: Sequence[Entry]) -> Curves:
     curves: Curves = {}
     for name in ("train", "validation"):
-        known = [line for line in lines if line[f"{name}_nats"] is not None]
-        if known:
-            curves[name] = [line["step"] for line in known], [nats_to_bits(line[f"{name}_nats"]) for line in known]
+        points = [(entry["step"], entry[f"{name}_nats"]) for entry in entries if entry[f"{name}_nats"] is not None]
+        if points:
+            curves[name] = [step for step, _ in points], [nats_to_bits(nats) for _, nats in points]
     return curves
 
 
 def _terminal_chart(curves: Curves) -> str:
-    """The curves in characters."""
+    """Return the curves as a chart of characters."""
     import plotille
 
     figure = plotille.Figure()
-    figure.width = max(20, min(MAX_WIDTH, shutil.get_terminal_size().columns) - AXES)
+    figure.width = max(20, min(MAX_WIDTH, shutil.get_terminal_size().columns) - AXES_WIDTH)
     figure.height = HEIGHT
     figure.with_colors = False
     figure.x_label, figure.y_label = "step", "bits/char"
@@ -118,9 +123,9 @@ def _terminal_chart(curves: Curves) -> str:
 
 
 def _image(curves: Curves, title: str, suffix: str) -> bytes:
-    """The curves as a PNG or an SVG."""
+    """Return the curves as a PNG or SVG file."""
     import matplotlib as mpl
-    from matplotlib.figure import Figure  # without pyplot no display is looked for
+    from matplotlib.figure import Figure  # pyplot would look for a display
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -131,7 +136,7 @@ def _image(curves: Curves, title: str, suffix: str) -> bytes:
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "charrnn"}), warnings.catch_warnings():  # the same curve, the same bytes
-        warnings.simplefilter("ignore")  # of a letter in the title that its font lacks
+    with mpl.rc_context({"svg.hashsalt": "charrnn"}), warnings.catch_warnings():  # reproducible files
+        warnings.simplefilter("ignore")  # about characters of the title that the font lacks
         figure.savefig(buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
     return buffer.getvalue()

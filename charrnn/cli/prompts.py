@@ -1,4 +1,8 @@
-"""Prompts: the one for all samples, and those from a file or from stdin, one in a line, taken as they come."""
+"""Prompts of ``charrnn sample``.
+
+``--prompt`` gives one prompt for all samples. ``--prompts`` reads one prompt per line from a file or a pipe, as the
+lines arrive.
+"""
 
 from charrnn.checkpoint import Checkpoint
 from charrnn.cli.console import Console
@@ -12,80 +16,83 @@ from charrnn.generation.prompt_state import PromptState
 from charrnn.generation.prompt_state import read_prompt as advance_prompt_state
 from charrnn.rnn.backend import Decoder
 
-BAR_CHARACTERS = 20_000  # characters of a prompt that are worth a bar
+BAR_CHARACTERS = 20_000  # shorter prompts are read without a progress bar
 
 
 class PromptLines:
-    """Requests for each line of a file; see `charrnn.generation.generate.Requests`.
+    """Requests for samples, with prompts from the lines of a file; see `charrnn.generation.generate.Requests`.
 
     Args:
-        path: of the file, or ``-``.
-        vocabulary: what the model knows.
-        skip: leave out characters that it doesn't know, instead of failing.
-        count: how many samples of each prompt.
-        console: who is told what was left out.
+        path: Path of the file, or ``-`` for stdin.
+        vocabulary: Vocabulary of the model.
+        skip: Whether unknown characters are skipped. Otherwise they are errors.
+        count: Number of samples per prompt.
+        console: Console for notes about skipped characters.
 
     Raises:
-        CorpusError: the file cannot be read.
+        CorpusError: If the file cannot be read.
     """
 
     def __init__(self, path: str, vocabulary: Vocabulary, *, skip: bool, count: int, console: Console) -> None:
         self._lines = Lines(path)
         self._vocabulary, self._skip, self._count, self._console = vocabulary, skip, count, console
-        self._line = self._number = 0  # of lines taken, and of samples asked for
+        self._num_lines = self._num_samples = 0
         self._prompt: tuple[str, str, CharrnnError | None] = "", "", None
 
     def get(self, *, block: bool) -> Request | None:
-        """The next one; None if there is none, or, unless it is to block, if there is none yet."""
-        if self._number % self._count == 0:
+        """Return the next request, or None at the end. Without ``block``, also return None if none is there yet."""
+        if self._num_samples % self._count == 0:
             if (line := self._lines.get(block=block)) is None:
                 return None
-            self._line += 1
-            self._prompt = self._parsed(line.data)
+            self._num_lines += 1
+            self._prompt = self._parse(line.data)
         prompt, name, error = self._prompt
-        self._number += 1
-        return Request(self._number - 1, prompt, name, error)
+        self._num_samples += 1
+        return Request(self._num_samples - 1, prompt, name, error)
 
-    def _parsed(self, line: bytes) -> tuple[str, str, CharrnnError | None]:
-        name = f"{self._lines.name}, line {self._line}"
+    def _parse(self, line: bytes) -> tuple[str, str, CharrnnError | None]:
+        """Return prompt, name and error of a line."""
+        name = f"{self._lines.name}, line {self._num_lines}"
         try:
-            text = _decoded(line.removesuffix(b"\r"), self._vocabulary, name, "it was left out")
+            text = _decode(line.removesuffix(b"\r"), self._vocabulary, name, "this line was skipped")
         except CorpusError as error:
             return "", name, error
         if self._skip:
-            text, dropped = self._vocabulary.split_unknown(text)
-            if dropped:
-                told = describe_all(dropped)
-                self._console.line(f"charrnn: {name}: left out what the model never saw: {told}")
+            text, unknown = self._vocabulary.split_unknown(text)
+            _report_skipped(name, unknown, self._console)
         return text, name, None
 
 
 def warn_unreachable_stops(config: SampleConfig, model: Checkpoint, console: Console) -> None:
-    """Names the characters of stop strings that can never come."""
+    """Warn about stop strings with characters that the model cannot generate."""
     for string in config.stop_strings:
-        if alien := model.vocabulary.split_unknown(string)[1]:
-            told = describe_all(alien)
-            console.line(f"charrnn: --stop: the model never writes {told}, so that it cannot end there")
+        if unknown := model.vocabulary.split_unknown(string)[1]:
+            names = describe_all(unknown)
+            console.line(f"charrnn: --stop: the model never generates {names}, so this string cannot end a sample")
 
 
 def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
-    """What the prompt is, from stdin if need be, without unknown characters where they are to be skipped."""
+    """Return the prompt, read from stdin if it is ``-``, without unknown characters if they are to be skipped."""
     if prompt == sources.STDIN:
-        prompt = _decoded(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "give it in UTF-8")
+        prompt = _decode(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "convert it to UTF-8")
     if config.unknown == "skip":
-        prompt, dropped = model.vocabulary.split_unknown(prompt)
-        if dropped:
-            console.line(f"charrnn: the prompt: left out what the model never saw: {describe_all(dropped)}")
+        prompt, unknown = model.vocabulary.split_unknown(prompt)
+        _report_skipped("the prompt", unknown, console)
     return prompt
+
+
+def _report_skipped(name: str, unknown: str, console: Console) -> None:
+    if unknown:
+        console.line(f"charrnn: {name}: skipped characters that the model never saw: {describe_all(unknown)}")
 
 
 def read_prompt(
     network: Decoder, prompt_state: PromptState, model: Checkpoint, prompt: str, console: Console
 ) -> PromptState:
-    """The network after the prompt.
+    """Return the state of the network after a prompt.
 
     Raises:
-        UnknownCharacterError: it holds characters that the model never saw.
+        UnknownCharacterError: If the prompt contains characters that the model never saw.
     """
     ids = model.vocabulary.encode(prompt, "the prompt")
     if len(ids) < BAR_CHARACTERS:
@@ -94,11 +101,11 @@ def read_prompt(
         return advance_prompt_state(network, prompt_state, ids, bar.update)
 
 
-def _decoded(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:
-    """A prompt as text; for a model of bytes whatever it is.
+def _decode(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:
+    """Return a prompt as text. For a model of bytes, any bytes are valid.
 
     Raises:
-        CorpusError: it is not UTF-8.
+        CorpusError: If the prompt is not UTF-8.
     """
     try:
         return data.decode("utf-8", "surrogateescape" if vocabulary.unit == "byte" else "strict")

@@ -1,4 +1,4 @@
-"""``charrnn sample``: new text on stdout, and nothing else there."""
+"""``charrnn sample``: generate text and write it to stdout."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """What ``charrnn sample`` is given."""
+    """Options of ``charrnn sample``."""
 
     model: options.ModelOrNewest = None
     config: SampleConfig
@@ -58,42 +58,41 @@ class SampleOptions:
 
     @property
     def many(self) -> bool:
-        """Whether several samples are written, each as a record."""
+        """Whether samples are written as records, each with a separator at its end."""
         return self.count is not None or self.prompts is not None
 
     def checked_config(self) -> SampleConfig:
-        """Return the settings of the samples, the length left aside.
+        """Return the settings of the samples, before the default length is known.
 
         Raises:
-            SettingError: options that exclude or need each other.
+            SettingError: If options exclude each other, or one lacks another that it needs.
         """
-        lined, separated, config = self.prompts is not None, self.separator is not None, self.config
+        has_prompts, has_separator, config = self.prompts is not None, self.separator is not None, self.config
         for field, other, both in (
-            ("prompts", "--prompt", lined and self.prompt),
-            ("save_state", "--prompts", lined and self.save_state is not None),
-            ("separator", "-0", self.null and separated),
-            ("separator", "--json", self.json_ and separated),
+            ("prompts", "--prompt", has_prompts and self.prompt),
+            ("save_state", "--prompts", has_prompts and self.save_state is not None),
+            ("separator", "-0", self.null and has_separator),
+            ("separator", "--json", self.json_ and has_separator),
             ("null", "--json", self.json_ and self.null),
             ("echo", "--json", self.json_ and self.echo),
             ("show", "--json", self.json_ and self.show is not None),
         ):
             if both:
                 raise SettingError(field, f"given together with {other}", "give one of them")
-        if (separated or self.null) and not self.many:
-            raise SettingError(
-                "separator" if separated else "null", "ends each of many samples", "add --count or --prompts"
-            )
+        if (has_separator or self.null) and not self.many:
+            field = "separator" if has_separator else "null"
+            raise SettingError(field, "given for a single sample", "add --count or --prompts, or leave it out")
         if config.logprobs is not None and not self.json_:
-            raise SettingError("logprobs", "go into JSON", "add --json")
+            raise SettingError("logprobs", "given without --json", "add --json")
         if config.keep_stop and not config.stop_strings:
-            raise SettingError("keep_stop", "has nothing to keep", "add --stop")
+            raise SettingError("keep_stop", "given without --stop", "add --stop")
         if self.show not in (None, "surprise"):
             raise SettingError("show", f"cannot be {self.show}", "give surprise")
         if config.length == 0 and (self.many or self.json_):
-            reason = "cannot be 0 where a sample is to be finished"
-            raise SettingError("length", reason, "give a whole number, 1 or more")
-        if lined and not config.lines and not (separated or self.null or self.json_):
-            config = replace(config, lines=1)  # a line for each line
+            reason = "cannot be 0 (endless) with --count, --prompts or --json"
+            raise SettingError("length", reason, "give 1 or more")
+        if has_prompts and not config.lines and not (has_separator or self.null or self.json_):
+            config = replace(config, lines=1)  # one line of output per line of input
         return replace(config, logprobs=0) if self.show is not None else config
 
 
@@ -105,7 +104,7 @@ def sample(args: SampleOptions) -> None:
     """
     config = args.checked_config()
 
-    from charrnn import checkpoint  # NumPy's 70 ms, once the options are known to be good
+    from charrnn import checkpoint  # imports NumPy, 70 ms; only after the options are checked
     from charrnn.cli import prompts as prompt_reading
     from charrnn.cli.colors import surprise_colors
     from charrnn.cli.json_output import sample_record
@@ -124,13 +123,13 @@ def sample(args: SampleOptions) -> None:
         config = replace(config, length=loaded.default_length)
     prompt_reading.warn_unreachable_stops(config, loaded, console)
     prompt = prompt_reading.resolve_prompt(args.prompt, config, loaded, console)
-    lengths = math.inf if args.prompts is not None else args.count or 1
-    characters = len(prompt) + (config.length or math.inf) * lengths
+    num_samples = math.inf if args.prompts is not None else args.count or 1
+    num_characters = len(prompt) + (config.length or math.inf) * num_samples
 
-    def compiling() -> None:
-        console.line("charrnn: compiling for this processor, which takes some seconds once", style="dim")
+    def on_compile() -> None:
+        console.line("charrnn: compiling for this processor; this takes a few seconds, only once", style="dim")
 
-    network = DecoderSelector(loaded, compiling).choose(config.precision, characters)
+    network = DecoderSelector(loaded, on_compile).choose(config.precision, num_characters)
     prompt_state = (
         prompt_states.empty_prompt_state(network, loaded.vocabulary)
         if args.load_state is None
@@ -141,7 +140,7 @@ def sample(args: SampleOptions) -> None:
         prompt_states.save(Path(args.save_state), loaded, prompt_state)
     use_color = args.show is not None and _can_color(console)
 
-    def shown(text: str, choices: Iterable["SampledCharacter"]) -> str:
+    def colored(text: str, choices: Iterable["SampledCharacter"]) -> str:
         return colorize(surprise_colors(choices), sys.stdout) if use_color else text
 
     end = "\0" if args.null else (loaded.read_config.separator or "\n") if args.separator is None else args.separator
@@ -150,9 +149,9 @@ def sample(args: SampleOptions) -> None:
         write_stdout(last)
         size = 0
         for last, choices in generate(network, loaded.vocabulary, config, prompt_state=prompt_state):
-            write_stdout(shown(last, choices))
+            write_stdout(colored(last, choices))
             size += len(last)
-        if loaded.vocabulary.boundary_id is not None and size != config.length:  # a document ended, and was not cut
+        if loaded.vocabulary.boundary_id is not None and size != config.length:  # a document ended before the limit
             write_stdout(last := end)
         console.end_line(last)
         return
@@ -164,25 +163,26 @@ def sample(args: SampleOptions) -> None:
         requests = prompt_reading.PromptLines(
             args.prompts, loaded.vocabulary, skip=skip, count=count, console=console
         )
-    failed = 0
-    for written in generate_batch(network, loaded.vocabulary, config, requests, prompt_state):
-        if written.error is not None and written.number % count == 0:  # each prompt but once
-            print_error(str(written.error))
-            failed += 1
+    num_failed = 0
+    for generated in generate_batch(network, loaded.vocabulary, config, requests, prompt_state):
+        if generated.error is not None and generated.number % count == 0:  # once per prompt
+            print_error(str(generated.error))
+            num_failed += 1
         if args.json_:
-            write_stdout(sample_record(written, prompt, alternatives=args.config.logprobs is not None))
+            write_stdout(sample_record(generated, prompt, alternatives=args.config.logprobs is not None))
         else:
-            before = prompt + written.prompt if args.echo else ""
-            write_stdout(before + shown(written.text, written.choices) + end)
-    if failed:
+            echo = prompt + generated.prompt if args.echo else ""
+            write_stdout(echo + colored(generated.text, generated.choices) + end)
+    if num_failed:
         name = "stdin" if args.prompts == "-" else str(args.prompts)
-        raise CorpusError(name, f"{failed:,} could not be continued", "the others were")
+        prompts = "1 prompt" if num_failed == 1 else f"{num_failed:,} prompts"
+        raise CorpusError(name, f"{prompts} could not be continued", "see the errors above")
 
 
 def _can_color(console: Console) -> bool:
-    """Whether stdout shows colours; tells what they mean, or else why there are none."""
+    """Return whether stdout shows colours; print a legend, or a note that it does not."""
     if not supports_color(sys.stdout):
-        console.line("charrnn: --show: stdout is no terminal that shows colours, so the text comes plain")
+        console.line("charrnn: --show: stdout is not a terminal with colours, so the text is plain")
         return False
     from charrnn.cli.colors import legend
 

@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,12 +24,12 @@ from charrnn.units import nats_to_bits
 if TYPE_CHECKING:
     from charrnn.evaluation.line_scores import LineScore
 
-_Printed = tuple[float, bytes]  # a score, and all that is printed of its line
+_ScoredLine = tuple[float, bytes]  # the score, and the output for the line
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """What ``charrnn score`` is given."""
+    """Options of ``charrnn score``."""
 
     model: options.Model
     file: options.LinesFile = "-"
@@ -58,72 +59,74 @@ def score(args: ScoreOptions) -> None:
     `charrnn eval` says of it.
     """
     if args.chars and not args.json_:
-        raise SettingError("chars", "is for JSON", "add --json")
+        raise SettingError("chars", "given without --json", "add --json")
     if args.top is not None and args.sort:
-        raise SettingError("sort", "given together with --top, which sorts", "leave it out")
+        raise SettingError("sort", "given together with --top, which sorts already", "leave it out")
 
-    def printed(line: "LineScore") -> _Printed:
-        value = line.nats if args.total else line.nats_per_char
-        value = value if args.nats else nats_to_bits(value)
+    def format_line(line: "LineScore") -> _ScoredLine:
+        nats = line.nats if args.total else line.nats_per_char
+        value = nats if args.nats else nats_to_bits(nats)
         return value, _record(line, nats=args.nats) if args.json_ else b"%.4f\t%b\n" % (value, line.data)
 
     from charrnn.cli import line_scoring
 
-    console, models = Console(quiet=args.quiet), line_scoring.load([args.model])
+    console, models = Console(quiet=args.quiet), line_scoring.load_models([args.model])
     lines = line_scoring.open_lines(args.file, args.overrides.encoding, models.values())
     config = args.overrides.apply(TrainConfig())
-    scorers = line_scoring.scorers(models, lines.size, config, carry=args.carry, per_symbol=args.chars)
+    scorers = line_scoring.make_scorers(models, lines.size, config, carry=args.carry, per_symbol=args.chars)
     batches = (
         [
-            one
-            for one in map(printed, (line for (line,) in batch))
-            if args.threshold is None or one[0] >= args.threshold
+            scored
+            for scored in map(format_line, (line for (line,) in batch))
+            if args.threshold is None or scored[0] >= args.threshold
         ]
-        for batch in line_scoring.scored(lines, scorers, console)
+        for batch in line_scoring.score_lines(lines, scorers, console)
     )
     if args.sort:
-        _emit_sorted(batches)
+        _write_sorted(batches)
     elif args.top is not None:
-        best = heapq.nlargest(args.top, (one for batch in batches for one in batch), key=lambda one: one[0])
-        write_stdout(b"".join(line for _, line in best))
+        top = heapq.nlargest(args.top, chain.from_iterable(batches), key=lambda scored: scored[0])
+        write_stdout(b"".join(line for _, line in top))
     else:
         for batch in batches:
             write_stdout(b"".join(line for _, line in batch))
 
 
 def _record(line: "LineScore", *, nats: bool) -> bytes:
-    """A line of JSON."""
+    """Return the score of a line as a line of JSON."""
     from charrnn.cli.json_output import symbol_name, text_fields
 
     unit, factor = ("nats", 1.0) if nats else ("bits", nats_to_bits(1))
-    facts: dict[str, Any] = {
+    record: dict[str, Any] = {
         "line": line.number, **text_fields(line.data), f"{unit}_per_char": round(line.nats_per_char * factor, 6),
         unit: round(line.nats * factor, 6), "characters": line.num_predictions, "unknown": line.unknown,
     }  # fmt: skip
     if line.error:
-        facts["error"] = line.error
+        record["error"] = line.error
     if line.surprisals:
-        facts["chars"] = [[symbol_name(symbol), round(surprise * factor, 6)] for symbol, surprise in line.surprisals]
-    return json.dumps(facts, ensure_ascii=False).encode() + b"\n"
+        record["chars"] = [
+            [symbol_name(symbol), round(surprisal * factor, 6)] for symbol, surprisal in line.surprisals
+        ]
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-def _emit_sorted(batches: Iterable[list[_Printed]]) -> None:
-    """Writes all lines, those with the largest scores first; they wait in a file and not in memory."""
+def _write_sorted(batches: Iterable[list[_ScoredLine]]) -> None:
+    """Write all lines, the highest scores first. The lines are stored in a temporary file, not in memory."""
     import numpy as np
 
-    scores, ends = array("d"), array("q", [0])
-    with tempfile.TemporaryFile() as waiting:
+    scores, offsets = array("d"), array("q", [0])  # line i occupies bytes offsets[i] to offsets[i + 1]
+    with tempfile.TemporaryFile() as file:
         for batch in batches:
             for value, line in batch:
                 scores.append(value)
-                ends.append(ends[-1] + len(line))
-            waiting.write(b"".join(line for _, line in batch))
+                offsets.append(offsets[-1] + len(line))
+            file.write(b"".join(line for _, line in batch))
 
-        def lines(order: Iterable[int]) -> Iterator[bytes]:
-            for place in order:
-                waiting.seek(ends[place])
-                yield waiting.read(ends[place + 1] - ends[place])
+        def read_lines(indices: Iterable[int]) -> Iterator[bytes]:
+            for index in indices:
+                file.seek(offsets[index])
+                yield file.read(offsets[index + 1] - offsets[index])
 
         order = np.argsort(-np.array(scores), kind="stable")
-        for begin in range(0, len(order), 1000):
-            write_stdout(b"".join(lines(order[begin : begin + 1000].tolist())))
+        for start in range(0, len(order), 1000):
+            write_stdout(b"".join(read_lines(order[start : start + 1000].tolist())))

@@ -1,7 +1,7 @@
-"""Signals while a run can be lost: they are noted, and looked at where it can be saved.
+"""Signals during training.
 
-Before there is anything to lose, and at a second Ctrl-C, the program leaves at once: every file is written whole, so
-that does no harm.
+The first signal stops the trainer after the current step, so that the run can be saved. A signal before training has
+started, or a second Ctrl-C, ends the program at once. This is safe because every file is written atomically.
 """
 
 import os
@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
-_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # as far as the system knows them
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that the system has
 _SAVE_SIGNAL = "SIGUSR1"
-DOUBLE_SIGNAL_SECONDS = 0.3  # seconds in which two signals are one wish
+DOUBLE_SIGNAL_SECONDS = 0.3  # two signals within this time count as one
 
 
 class Signals:
-    """Listens while it is entered.
+    """Signal handlers of a training run, installed as a context manager.
 
     Attributes:
-        on_exit: called before leaving at once, which no `finally` survives.
-        received: the signal that ends the run, once there was one.
-        save_requested: whether somebody asked for a save in between; set it back once it is done.
+        on_exit: Callback before the program ends at once; `finally` blocks are not executed then.
+        received: The number of the signal that stops the run, or None.
+        save_requested: Whether SIGUSR1 has asked for a save. The caller resets it after saving.
     """
 
     def __init__(self) -> None:
@@ -33,22 +33,22 @@ class Signals:
         self.received: int | None = None
         self.save_requested = False
         self._trainer: Trainer | None = None
-        self._since = 0.0
-        self._before: dict[int, Any] = {}
+        self._received_at = 0.0
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
         for name in (*_STOP_SIGNALS, _SAVE_SIGNAL):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as `&` and `nohup` may set
-                self._before[number] = signal.signal(number, self._handle)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as after `&` or `nohup`
+                self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def attach(self, trainer: "Trainer") -> None:
-        """From here on the first signal stop_strings this trainer, instead of leaving at once."""
+        """Let the first signal from now on stop this trainer instead of ending the program at once."""
         self._trainer = trainer
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -58,9 +58,12 @@ class Signals:
             self.on_exit()
             os._exit(128 + number)
         elif self.received is None:
-            self.received, self._since = number, time.monotonic()
+            self.received, self._received_at = number, time.monotonic()
             self._trainer.stop = True
 
     def _is_repeated(self) -> bool:
-        """Whether a person asked again: launchers and service managers send two signals at once."""
-        return self.received is not None and time.monotonic() - self._since > DOUBLE_SIGNAL_SECONDS
+        """Return whether a signal is a second request to stop.
+
+        Launchers and service managers send two signals at once; these count as one request.
+        """
+        return self.received is not None and time.monotonic() - self._received_at > DOUBLE_SIGNAL_SECONDS

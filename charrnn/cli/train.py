@@ -1,4 +1,7 @@
-"""``charrnn train``: from a text to a model file, watched from stderr; stdout gets the model's path at the end."""
+"""``charrnn train``: train a model on a text.
+
+Progress goes to stderr. At the end, the path of the model goes to stdout.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +20,7 @@ from charrnn.errors import SettingError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What ``charrnn train`` is given."""
+    """Options of ``charrnn train``."""
 
     corpus: Annotated[
         list[str],
@@ -53,9 +56,9 @@ def train(args: TrainOptions) -> None:
     """
     overrides = args.text.apply_to(args.overrides)
     if overrides.freeze_vocabulary and overrides.from_model is None and not args.resume:
-        raise SettingError("freeze_vocabulary", "needs a model", "name one with --from")
+        raise SettingError("freeze_vocabulary", "given without --from", "add --from MODEL")
     if args.resume and args.force:
-        raise SettingError("resume", "cannot be combined with --force", "leave one of them out")
+        raise SettingError("resume", "given together with --force", "give one of them")
 
     from charrnn import checkpoint
     from charrnn.cli import train_setup
@@ -69,11 +72,11 @@ def train(args: TrainOptions) -> None:
         lock = checkpointer.lock()
         corpus_spec = train_setup.CorpusSpec(args.corpus, checkpointer, glob=args.text.glob, cache=args.cache)
 
-        def leave() -> None:
+        def clean_up() -> None:
             corpus_spec.discard_unfinished()
             lock.release()
 
-        signals.on_exit = leave
+        signals.on_exit = clean_up
         try:
             train_setup.check_target(checkpointer, resume=args.resume, force=args.force)
             prepare = train_setup.resume_run if args.resume else train_setup.new_run

@@ -1,4 +1,4 @@
-"""From what the user typed to a trainer that is ready to run: a new run, or one that goes on."""
+"""Set up a training run: a new one, or one that resumes."""
 
 import os
 from collections.abc import Sequence
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
     PreparedRun = tuple[Run, Trainer]
 
-STRUCTURE = ("unit", "cell", "layers", "hidden", "embedding")  # what a trained model brings along
-CACHE = "cache"  # the folder beside a model where ids are kept
-AUTOTUNING = "trying what trains fastest here, for some seconds"  # meanwhile there is nothing else to see
+STRUCTURE = ("unit", "cell", "layers", "hidden", "embedding")  # settings that --from takes from the model
+CACHE_DIR = "cache"  # directory for the ids of large texts, beside the model
+AUTOTUNING = "measuring which settings train fastest here; this takes a few seconds"
 
 
 class CorpusSpec:
-    """The text to train on.
+    """The text to train on, before it is read.
 
     Args:
-        paths: its files and folders.
-        checkpointer: where the run will be saved.
-        glob: which files of a folder.
-        cache: the folder for its ids, if it was named.
+        paths: Files and directories of the text.
+        checkpointer: Checkpointer of the run.
+        glob: Pattern that selects files of a directory.
+        cache: Directory for the ids, or None for the default.
 
     Attributes:
-        corpus_args: names and values of the options that are needed to find the same text again.
+        corpus_args: Names and values of the options that select the same text again.
     """
 
     def __init__(
@@ -49,34 +49,34 @@ class CorpusSpec:
     ) -> None:
         self._paths, self._checkpointer, self._glob = paths, checkpointer, glob
         self.corpus_args = (("glob", glob), ("cache", cache))
-        folder = checkpointer.model.resolve().parent / CACHE if cache is None else Path(cache)
-        self._cache = TokenCache(folder, always=cache is not None)
+        directory = checkpointer.model.resolve().parent / CACHE_DIR if cache is None else Path(cache)
+        self._cache = TokenCache(directory, always=cache is not None)
 
     def read(self, config: ReadConfig, console: Console) -> Corpus:
-        """Reads it.
+        """Read the text.
 
         Raises:
-            CharrnnError: it cannot be read, or is the run's own.
+            CharrnnError: If the text cannot be read, or is a file that the run writes.
         """
         source = corpus_options.find_files(self._paths, self._glob)
         checkpointer = self._checkpointer
-        places = {
-            name: path
+        outputs = {
+            identity: path
             for path in (checkpointer.model, checkpointer.state, checkpointer.log)
-            if (name := _identity(str(path)))
+            if (identity := _identity(str(path)))
         }
-        for file in source.files if places else ():
-            if (name := _identity(file.name)) and (path := places.get(name)):
-                raise ModelFileError(str(path), "is the text to train on", "give the model another place with -o")
+        for file in source.files if outputs else ():
+            if (identity := _identity(file.name)) and (path := outputs.get(identity)):
+                raise ModelFileError(str(path), "is the text to train on", "give the model another name with -o")
         corpus = corpus_options.read_corpus(source, config, console, self._cache)
         if isinstance(corpus.stored_ids, FileTokens):
-            how = "found" if corpus.cached else "kept"
+            action = "read from" if corpus.cached else "saved in"
             size = len(corpus.stored_ids) * corpus.stored_ids.dtype.itemsize
-            console.line(f"note: the text in numbers is {how} in {corpus.stored_ids.name}, {size / 1e6:,.0f} MB")
+            console.line(f"note: ids of the text {action} {corpus.stored_ids.name}, {size / 1e6:,.0f} MB")
         return corpus
 
     def discard_unfinished(self) -> None:
-        """Leaves nothing half done behind."""
+        """Remove a cache file that is not complete."""
         self._cache.discard()
 
 
@@ -90,26 +90,26 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def check_target(checkpointer: Checkpointer, *, resume: bool, force: bool) -> None:
-    """Makes sure, before anything is read, that nothing is in the way of a run.
+    """Check that a run may start or resume, before anything is read.
 
     Raises:
-        ResumeError: there is no run to go on with.
-        ModelFileError: there is a model or a run, and no word of what shall become of it.
+        ResumeError: If there is no run to resume.
+        ModelFileError: If a model or run exists that neither ``resume`` nor ``force`` allows to change.
     """
     if force:
         return
     if resume:
         if not checkpointer.has_state():
-            raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
-    elif checkpointer.has_state() and (found := checkpointer.find()):
-        now = found[0].current.progress
+            raise ResumeError(str(checkpointer.model), "has no run to resume", "leave out --resume to start one")
+    elif checkpointer.has_state() and (newest := checkpointer.find()):
+        progress = newest[0].current.progress
         other = "--force to start again, or -o NAME to keep both"
-        if now.finished and not checkpointer.model.exists():
+        if progress.finished and not checkpointer.model.exists():
             reason, advice = "is missing, though its run is finished", f"add --resume to write it again, {other}"
-        elif now.finished:
-            reason, advice = "exists already", f"add --resume and a larger budget to train on, {other}"
+        elif progress.finished:
+            reason, advice = "exists already", f"add --resume and a larger budget to continue training, {other}"
         else:
-            reason, advice = f"a run is unfinished, at step {now.step:,}", f"add --resume to go on, {other}"
+            reason, advice = f"has an unfinished run at step {progress.step:,}", f"add --resume to continue, {other}"
         raise ModelFileError(str(checkpointer.model), reason, advice)
     else:
         for path in (checkpointer.model, checkpointer.log):
@@ -122,18 +122,18 @@ def check_target(checkpointer: Checkpointer, *, resume: bool, force: bool) -> No
 def new_run(
     corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console
 ) -> "PreparedRun":
-    """Plan a run, from nothing or from a trained model.
+    """Read the text, plan a new run, and return the run with its trainer.
 
     Args:
-        corpus_spec: the text.
-        checkpointer: where the run will be saved.
-        overrides: the settings that the user chose.
-        console: shows what is planned.
+        corpus_spec: Text to train on.
+        checkpointer: Checkpointer of the run.
+        overrides: Settings that the user chose.
+        console: Console for the plan and for notes.
 
     Raises:
-        SettingError: a setting that the model to start from does not allow.
-        UnknownCharacterError: characters that it never saw, where no new ones are wanted.
-        CharrnnError: a text, model or device that cannot be used.
+        SettingError: If a setting contradicts the model of ``--from``.
+        UnknownCharacterError: If the vocabulary is frozen and the text has new characters.
+        CharrnnError: If the text, the model or the device cannot be used.
     """
     base, history, chosen = None, dict[str, Any](), overrides
     if overrides.from_model is None:
@@ -144,7 +144,8 @@ def new_run(
         record = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
         history = {"from": {"model": path.stem, **record}}
         chosen = _with_structure_of(base, overrides)
-        corpus = corpus_spec.read(chosen.apply(replace(base.read_config, encoding=None)), console)  # that of a file
+        read_config = replace(base.read_config, encoding=None)  # the new text may have another encoding
+        corpus = corpus_spec.read(chosen.apply(read_config), console)
         symbols = set(base.vocabulary.symbols)
         added = "".join(sorted(set(corpus.vocabulary.symbols) - symbols))
         if not overrides.freeze_vocabulary:
@@ -156,12 +157,12 @@ def new_run(
             corpus, added = corpus.with_vocabulary(base.vocabulary), ""
     _print_corpus(corpus, checkpointer, console)
     if base is not None:
-        known = len(symbols & set(corpus.counts))
-        unused = len(symbols) - known
-        console.line(f"from {path}: {known} characters that it knows, {len(added)} new ones, {unused} unused")
+        shared = len(symbols & set(corpus.counts))
+        unused = len(symbols) - shared
+        console.line(f"from {path}: {shared} shared characters, {len(added)} new, {unused} unused")
 
-    with console.bar(total=None, layout=AUTOTUNING):
-        from charrnn.training.autotune import plan_for_this_machine  # torch: more than a second
+    with console.bar(total=None, bar_format=AUTOTUNING):
+        from charrnn.training.autotune import plan_for_this_machine  # imports torch, which takes over a second
         from charrnn.training.trainer import Trainer
 
         plan = plan_for_this_machine(corpus, chosen)
@@ -182,7 +183,7 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
     """Return the overrides with the structure of a trained model.
 
     Raises:
-        SettingError: another structure is chosen.
+        SettingError: If the overrides choose another structure.
     """
     model = base.model_config
     fixed = replace(
@@ -190,9 +191,9 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
         embedding=model.embedding,
     )  # fmt: skip
     for name in STRUCTURE:
-        value, needed = getattr(overrides, name), getattr(fixed, name)
-        if value not in (None, needed):
-            reason = f"cannot be {value} with --from {overrides.from_model}, which has {needed}"
+        value, required = getattr(overrides, name), getattr(fixed, name)
+        if value not in (None, required):
+            reason = f"cannot be {value} with --from {overrides.from_model}, which has {required}"
             raise SettingError(name, reason, "leave it out")
     return fixed
 
@@ -200,33 +201,33 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
 def resume_run(
     corpus_spec: CorpusSpec, checkpointer: Checkpointer, overrides: Overrides, console: Console
 ) -> "PreparedRun":
-    """Go on with a run; one that is finished has nothing left to do but to be saved once more.
+    """Load a run, and return it with its trainer. A finished run is only saved again.
 
     Raises:
-        ResumeError: there is no such run, the text is another one, or what trained it cannot run here.
-        SettingError: a setting is another one, or the budget is spent.
-        CharrnnError: a state or device that cannot be used.
+        ResumeError: If there is no run, the text differs, or the engine is not available.
+        SettingError: If a setting differs, or the budget is spent.
+        CharrnnError: If the training state or the device cannot be used.
     """
-    found = checkpointer.find()
-    if found is None:
-        raise ResumeError(str(checkpointer.model), "has no run to go on with", "leave out --resume to start one")
-    saved, note = found
+    newest = checkpointer.find()
+    if newest is None:
+        raise ResumeError(str(checkpointer.model), "has no run to resume", "leave out --resume to start one")
+    saved, note = newest
     corpus = corpus_spec.read(saved.run.read_config, console)
     check_same(saved.run, corpus.display_name, corpus.sha256, overrides)
     saved, notes = extend(saved, overrides)
-    run, now = saved.run, saved.current.progress
+    run, progress = saved.run, saved.current.progress
     corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)
     _print_corpus(corpus, checkpointer, console)
     console.line(f"plan: {run.plan.summary}")
     for line in [note, *notes]:
         if line:
             console.line(f"note: {line}")
-    if now.finished:
-        advice = "to train on, give a larger budget with --steps, --epochs or --minutes"
-        console.line(f"finished already, at step {now.step:,}; {advice}")
+    if progress.finished:
+        advice = "give a larger budget with --steps, --epochs or --minutes to continue"
+        console.line(f"already finished at step {progress.step:,}; {advice}")
     else:
-        spent = f"{now.fraction:.0%} of the budget, {format_duration(now.seconds)} spent"
-        console.line(f"resuming at step {now.step:,}, {spent}")
+        spent = f"{progress.fraction:.0%} of the budget spent, {format_duration(progress.seconds)} so far"
+        console.line(f"resuming at step {progress.step:,}: {spent}")
 
     from charrnn.training.autotune import set_up_torch
 
@@ -234,7 +235,7 @@ def resume_run(
     try:
         trainer = saved.trainer(corpus)
     except ImportError as error:
-        raise ResumeError("--engine", f"native cannot run here ({error})", "add --engine torch") from None
+        raise ResumeError("--engine", f"native is not available here ({error})", "add --engine torch") from None
     checkpointer.adopt_existing()
     return run, trainer
 

@@ -163,7 +163,7 @@ def interrupt_runs(mode: str, times: int, seed: int) -> dict[str, Any]:
                 time.sleep(rng.uniform(0, 0.7 * run_seconds))
                 os.kill(pid, number)
             code, messages = wait_for(pid), (directory / "stderr").read_text()
-            report["interruptions"] += not enough and (code != 0 or "saved, as asked" in messages)
+            report["interruptions"] += not enough and (code != 0 or "saved on request" in messages)
             if code == 0:
                 report["runs"] += 1
                 report["different models"] += model_digest(directory) != expected

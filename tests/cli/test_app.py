@@ -52,7 +52,7 @@ def test_a_network_too_large_for_memory_is_one_line(charrnn: Charrnn, tmp_path: 
     (tmp_path / "corpus.txt").write_text(CORPUS)
     result = charrnn("train", "corpus.txt", "--hidden", "4000000", "--layers", "1", "--steps", "1")
     assert result.returncode == 1
-    assert result.stderr.decode().splitlines()[-1].startswith("charrnn: memory: there is not enough of it; give")
+    assert result.stderr.decode().splitlines()[-1].startswith("charrnn: memory: there is not enough; reduce")
     assert b"Traceback" not in result.stderr
 
 

@@ -204,7 +204,7 @@ def test_unknown_skip_drops_the_characters_with_a_note(charrnn: Charrnn, folder:
 
     assert plain.stdout.startswith(b"the fox")
     assert (result.returncode, result.stdout) == (0, plain.stdout)
-    assert "left out what the model never saw: 'é' (U+00E9 " in one_line(result)
+    assert "skipped characters that the model never saw: 'é' (U+00E9 " in one_line(result)
     assert "'€' (U+20AC " in one_line(result)
 
 

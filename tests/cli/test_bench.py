@@ -51,7 +51,7 @@ def test_the_limit_is_shown_for_the_precision_that_won(shown: subprocess.Complet
     lines = shown.stdout.decode().splitlines()
     (precision,) = (line.split()[5] for line in lines if line.startswith("2 x 16 "))
 
-    assert re.fullmatch(rf"LSTMs; the limit is a matrix product's {precision} [\d,]+ GFLOP/s", lines[2])
+    assert re.fullmatch(rf"LSTM networks; limit \(a large matrix product\): {precision} [\d,]+ GFLOP/s", lines[2])
 
 
 def test_a_text_is_planned_for_with_the_options_given_and_with_a_minute(
@@ -63,7 +63,7 @@ def test_a_text_is_planned_for_with_the_options_given_and_with_a_minute(
     assert [plan[0] for plan in plans] == [train, f"{train} --minutes 1"]
     for plan in plans:
         assert plan[1].startswith("  2 x 16 LSTM, ")
-        assert plan[-1].endswith(" an epoch")
+        assert plan[-1].endswith(" per epoch")
 
 
 def test_what_is_for_people_goes_to_stderr(shown: subprocess.CompletedProcess[bytes]) -> None:

@@ -279,7 +279,7 @@ def test_a_signal_ends_a_training_with_a_verdict_and_no_traceback(interrupted: R
 
     assert verdict.startswith("stopped at step ")
     assert " bits per character " in verdict
-    assert again == "go on: charrnn train --resume -o corpus corpus.txt"
+    assert again == "resume: charrnn train --resume -o corpus corpus.txt"
     assert following == "next: charrnn sample corpus --temp 0.8"
     assert b"Traceback" not in interrupted.stderr
 

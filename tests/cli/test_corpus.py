@@ -100,7 +100,7 @@ def test_list_names_every_corpus_on_a_line_of_its_own(run: Run) -> None:
 def test_list_says_which_corpora_are_downloaded_and_how_large_they_are(run: Run) -> None:
     lines = {line.split()[0]: line for line in run("list").out.splitlines()}
     assert "1,115,394 bytes" in lines["tiny-shakespeare"]
-    assert "made on the spot" in lines["python-docs"]
+    assert "generated locally" in lines["python-docs"]
 
 
 def test_list_as_json_has_all_of_it(run: Run) -> None:
@@ -215,7 +215,7 @@ def test_a_file_that_is_something_else_is_not_replaced(run: Run, offer: Offer, t
         offer(server.url)
         result = run("get", "play")
         assert server.paths == []
-    assert_one_line(result, f"{Path('corpora/play.txt')}: is not play as we know it", "--force")
+    assert_one_line(result, f"{Path('corpora/play.txt')}: exists already, with another text than play", "--force")
     assert files_in(tmp_path) == {os.path.join("corpora", "play.txt"): b"my own notes"}
 
 
@@ -292,11 +292,14 @@ def test_a_proxy_whose_address_makes_no_sense_is_one_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("data", "lines"),
     [
-        ("ab\n" * 20, ["encoding      ASCII, which is UTF-8", "line endings  20 LF", "characters    60, 3 distinct"]),
-        ("ab\r\n" * 20, ["line endings  20 CRLF (all become LF)", "characters    60, 3 distinct"]),
-        ("ab\r" * 5 + "ab\n" * 6, ["line endings  6 LF, 5 CR (all become LF)"]),
+        (
+            "ab\n" * 20,
+            ["encoding      ASCII, a subset of UTF-8", "line endings  20 LF", "characters    60, 3 distinct"],
+        ),
+        ("ab\r\n" * 20, ["line endings  20 CRLF (converted to LF)", "characters    60, 3 distinct"]),
+        ("ab\r" * 5 + "ab\n" * 6, ["line endings  6 LF, 5 CR (converted to LF)"]),
         ("ab" * 1000, ["line endings  none", "characters    2,000, 2 distinct"]),
-        ("\ufeffab", ["encoding      UTF-8 with a byte order mark, every byte fits", "characters    2, 2 distinct"]),
+        ("\ufeffab", ["encoding      UTF-8 with a byte order mark, all bytes valid", "characters    2, 2 distinct"]),
     ],
     ids=["LF", "CRLF", "CR and LF", "none", "byte order mark"],
 )
@@ -310,7 +313,7 @@ def test_check_says_what_a_text_is_made_of(data: str, lines: list[str], run: Run
 def test_check_describes_the_rare_characters_the_rarest_first(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a" * 10 + "bb" + "é" + "\x1b" * 9, encoding="utf-8")
     lines = run("check", "text.txt").out.splitlines()
-    start = lines.index("rare          3 seen fewer than 10 times")
+    start = lines.index("rare          3 occur fewer than 10 times")
     assert [line.strip() for line in lines[start + 1 : start + 4]] == [
         "1 x 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)",
         "2 x 'b' (U+0062 LATIN SMALL LETTER B)",
@@ -321,7 +324,7 @@ def test_check_describes_the_rare_characters_the_rarest_first(run: Run, tmp_path
 def test_check_describes_a_dozen_rare_characters_and_counts_the_others(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcdefghijklmnop")
     out = run("check", "text.txt").out
-    assert "16 seen fewer than 10 times" in out
+    assert "16 occur fewer than 10 times" in out
     assert out.count("LATIN SMALL LETTER") == 12
     assert "and 4 more" in out
 
@@ -346,7 +349,7 @@ def test_check_as_json_is_one_object(run: Run, tmp_path: Path) -> None:
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     facts = json.loads(result.out)
     assert facts["files"] == ["text.txt"]
-    assert facts["encoding"] == "UTF-8, every byte fits"
+    assert facts["encoding"] == "UTF-8, all bytes valid"
     assert facts["line_endings"] == {"LF": 0, "CRLF": 20, "CR": 0}
     assert (facts["characters"], facts["distinct_characters"]) == (63, 6)
     assert facts["rare"] == {"\1": 1, '"': 1, "é": 1}

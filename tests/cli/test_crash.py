@@ -78,7 +78,7 @@ def test_a_hangup_saves_and_says_how_to_go_on(folder: Path, warm: list[str]) -> 
         assert time.monotonic() - started < 5
     lines = told.decode().splitlines()
     assert process.returncode == 128 + number
-    assert lines[-2] == "go on: charrnn train --resume -o corpus corpus.txt"
+    assert lines[-2] == "resume: charrnn train --resume -o corpus corpus.txt"
 
 
 @pytest.mark.parametrize("pair", [("SIGTERM", "SIGHUP"), ("SIGINT", "SIGINT")])
@@ -90,10 +90,10 @@ def test_two_signals_at_once_are_one(folder: Path, pair: tuple[str, str]) -> Non
             process.send_signal(getattr(signal, name))
             time.sleep(0.002)  # or two of a kind would be one to the system already
         _, told = process.communicate()
-    assert b"and everything saved" in told
+    assert b"everything is saved" in told
     found = Checkpointer(folder / "checkpoints" / "corpus.safetensors", 60).find()
     assert found is not None
-    assert re.search(rf"stopped at step {found[0].current.progress.step:,},", told.decode())
+    assert re.search(rf"stopped at step {found[0].current.progress.step:,};", told.decode())
 
 
 def test_a_second_signal_leaves_at_once_without_harm(folder: Path, warm: list[str]) -> None:
@@ -112,7 +112,7 @@ def test_sigusr1_saves_and_goes_on(folder: Path, warm: list[str]) -> None:
         state = folder / "checkpoints" / "corpus.training.safetensors"
         state.unlink(missing_ok=True)
         process.send_signal(signal.SIGUSR1)
-        while b"saved, as asked" not in (line := process.stderr.readline()):
+        while b"saved on request" not in (line := process.stderr.readline()):
             assert line
         assert process.poll() is None
         assert state.exists()
@@ -169,16 +169,16 @@ def test_an_unfinished_run_is_not_overwritten_but_offered(folder: Path, charrnn:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     told = one_line(charrnn("train", "corpus.txt", *ENDLESS))
-    assert "a run is unfinished, at step " in told
-    assert told.endswith("add --resume to go on, --force to start again, or -o NAME to keep both\n")
+    assert "has an unfinished run at step " in told
+    assert told.endswith("add --resume to continue, --force to start again, or -o NAME to keep both\n")
 
 
 def test_a_finished_run_may_be_resumed_for_nothing_or_for_more(done: Path, charrnn: Charrnn) -> None:
     told = one_line(charrnn("train", "corpus.txt", *QUICK))
-    assert "exists already; add --resume and a larger budget to train on" in told
+    assert "exists already; add --resume and a larger budget to continue training" in told
     again = charrnn("train", "corpus.txt", *QUICK, "--resume")
     assert (again.returncode, again.stdout) == (0, b"checkpoints/corpus.safetensors\n")
-    assert b"finished already, at step 20; to train on, give a larger budget" in again.stderr
+    assert b"already finished at step 20; give a larger budget" in again.stderr
     more = charrnn("train", "corpus.txt", "--resume", "--steps", "30")
     assert more.returncode == 0
     record = checkpoint.load(done / "checkpoints" / "corpus.safetensors").training
@@ -199,7 +199,7 @@ def test_a_finished_run_may_be_resumed_for_nothing_or_for_more(done: Path, charr
         (("--lr", "0.5"), 2, "--lr: cannot be 0.5"),
         (("--steps", "20"), 0, ""),
         (("--steps", "19"), 2, "--steps: cannot be 19, because the run has already taken 20 steps"),
-        (("--force",), 2, "--resume: cannot be combined with --force"),
+        (("--force",), 2, "--resume: given together with --force"),
     ],
 )
 def test_a_resumed_run_is_the_same_run(
@@ -237,7 +237,7 @@ def test_a_model_that_is_lost_is_written_again(done: Path, charrnn: Charrnn) -> 
 
 def test_there_must_be_a_run_to_resume(folder: Path, charrnn: Charrnn) -> None:
     told = one_line(charrnn("train", "corpus.txt", "--resume"))
-    assert told.endswith("has no run to go on with; leave out --resume to start one\n")
+    assert told.endswith("has no run to resume; leave out --resume to start one\n")
     assert {path.name for path in folder.iterdir()} == {"corpus.txt"}
 
 
@@ -255,7 +255,7 @@ def test_from_maps_the_vocabulary_by_character_and_reports_it(done: Path, charrn
     (done / "new.txt").write_text("äöü and the lazy dog\n" * 60)
     result = charrnn("train", "new.txt", "--from", "corpus", "--steps", "5", *EXACT)
     assert result.returncode == 0
-    assert b"characters that it knows, 3 new ones, " in result.stderr
+    assert b"shared characters, 3 new, " in result.stderr
     old, new = (checkpoint.load(done / "checkpoints" / f"{name}.safetensors") for name in ("corpus", "new"))
     assert new.vocabulary.symbols == old.vocabulary.symbols + "äöü"
     assert (new.model_config.hidden, new.model_config.layers) == (old.model_config.hidden, old.model_config.layers)
@@ -297,6 +297,7 @@ def test_a_run_whose_engine_cannot_run_here_says_which_one_can(
         patch.setitem(sys.modules, "charrnn.rnn.recurrence", None)  # as where llvmlite is missing
         refused = charrnn("train", "corpus.txt", "--resume", "--steps", "6")
         assert refused.returncode == 1
-        assert refused.stderr.decode().splitlines()[-1].startswith("charrnn: --engine: native cannot run here (")
+        last_line = refused.stderr.decode().splitlines()[-1]
+        assert last_line.startswith("charrnn: --engine: native is not available here (")
         assert refused.stderr.endswith(b"; add --engine torch\n")
         assert charrnn("train", "corpus.txt", "--resume", "--steps", "6", "--engine", "torch").returncode == 0

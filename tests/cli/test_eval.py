@@ -100,7 +100,7 @@ def test_what_goes_on_learning_is_told_apart(trained: Run, charrnn: Charrnn) -> 
     lines = charrnn("eval", trained.model, text, "--dynamic").stdout.decode().splitlines()
     assert ", state carried" in lines[0]
     assert lines[1].startswith(f"{both['dynamic_bits_per_char']:.4f} bits")
-    assert ", learning as it reads" in lines[1]
+    assert ", dynamic evaluation" in lines[1]
 
 
 def test_the_part_that_was_trained_on_is_not_learned_again(trained: Run, charrnn: Charrnn) -> None:
@@ -112,7 +112,7 @@ def test_the_part_that_was_trained_on_is_not_learned_again(trained: Run, charrnn
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--baselines", "--baselines: have to know the training text; add --split or --training FILE"),
+        ("--baselines", "--baselines: given without the training text; add --split or --training FILE"),
         ("--training corpus.txt", "--training: given without --baselines"),
         ("--split --baselines --training corpus.txt", "--training: given together with --split"),
         ("--reset 0", "--reset: cannot be 0"),

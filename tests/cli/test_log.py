@@ -82,10 +82,10 @@ def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:
     ("contents", "told"),
     [
         (None, "m.jsonl: no such file or directory"),
-        (b"", "m.jsonl: holds no evaluation yet"),
-        (b"{}\n", "m.jsonl:1: is not a line of a log"),
-        (b'{"step": 1', "m.jsonl:1: is not a line of a log"),
-        (b"[1]\n", "m.jsonl:1: is not a line of a log"),
+        (b"", "m.jsonl: contains no evaluation yet"),
+        (b"{}\n", "m.jsonl:1: is not an entry of a log"),
+        (b'{"step": 1', "m.jsonl:1: is not an entry of a log"),
+        (b"[1]\n", "m.jsonl:1: is not an entry of a log"),
         (b"\xff\xfe", "m.jsonl: is not a log"),
     ],
 )

@@ -75,15 +75,15 @@ def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
     assert result.stderr.decode().splitlines() == [
         "charrnn: prompts.txt, line 2: the model never saw 'ü' (U+00FC LATIN SMALL LETTER U WITH DIAERESIS); "
         "add --unknown skip to leave them out",
-        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; it was left out",
-        "charrnn: prompts.txt: 2 could not be continued; the others were",
+        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; this line was skipped",
+        "charrnn: prompts.txt: 2 prompts could not be continued; see the errors above",
     ]
     found = result.stdout.split(b"\n")
     assert len(found) == 5  # as many lines as before, so that they can be pasted side by side
     assert found[1] == found[2] == b""
     skipped = charrnn("sample", tiny_path, "--prompts", "-", "--unknown", "skip", input="für\n".encode())
     assert skipped.returncode == 0
-    assert "line 1: left out what the model never saw: 'ü'" in skipped.stderr.decode()
+    assert "line 1: skipped characters that the model never saw: 'ü'" in skipped.stderr.decode()
 
 
 def test_a_prompt_that_cannot_be_read_is_named_once_however_many_samples_it_should_have(
@@ -93,8 +93,9 @@ def test_a_prompt_that_cannot_be_read_is_named_once_however_many_samples_it_shou
     result = charrnn("sample", tiny_path, "--prompts", "-", "--count", 3, input=prompts)
 
     assert result.returncode == 1
-    assert [line.split(":")[1] for line in result.stderr.decode().splitlines()] == [" stdin, line 2", " stdin"]
-    assert result.stderr.decode().splitlines()[-1] == "charrnn: stdin: 1 could not be continued; the others were"
+    errors = result.stderr.decode().splitlines()
+    assert [line.split(":")[1] for line in errors] == [" stdin, line 2", " stdin"]
+    assert errors[-1] == "charrnn: stdin: 1 prompt could not be continued; see the errors above"
     assert len(result.stdout.split(b"\n")) == 7
 
 
@@ -127,7 +128,7 @@ def test_a_compilation_is_announced_and_happens_once(
         )
 
     first, second = written(), written()
-    assert one_line(first) == "charrnn: compiling for this processor, which takes some seconds once\n"
+    assert one_line(first) == "charrnn: compiling for this processor; this takes a few seconds, only once\n"
     assert second.stderr == b""
     assert second.stdout == first.stdout
 
@@ -202,9 +203,9 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
         ("--count 0", "--count: cannot be 0; give a whole number, 1 or more"),
         ("--prompts - --prompt x", "--prompts: given together with --prompt; give one of them"),
         ("--count 2 -0 --separator x", "--separator: given together with -0; give one of them"),
-        ("--separator x", "--separator: ends each of many samples; add --count or --prompts"),
-        ("-0", "--null: ends each of many samples; add --count or --prompts"),
-        ("--count 2 -n 0", "--length: cannot be 0 where a sample is to be finished; give a whole number, 1 or more"),
+        ("--separator x", "--separator: given for a single sample; add --count or --prompts, or leave it out"),
+        ("-0", "--null: given for a single sample; add --count or --prompts, or leave it out"),
+        ("--count 2 -n 0", "--length: cannot be 0 (endless) with --count, --prompts or --json; give 1 or more"),
         ("--temp 1:2:3", "--temp: cannot be 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
         ("--temp 1:nan", "--temp: cannot be nan; give a finite number, 0 (greedy) or more"),
         ("--temp 1:2 -n 0", "--temp: cannot be a range of an endless sample; give a length"),
@@ -236,7 +237,7 @@ def test_a_stop_string_that_cannot_come_is_noted(charrnn: Charrnn, tiny_path: Pa
     result = charrnn("sample", tiny_path, "--stop", "é", "-n", 5)
 
     assert (result.returncode, len(result.stdout)) == (0, 5)
-    assert "--stop: the model never writes 'é' (U+00E9" in one_line(result)
+    assert "--stop: the model never generates 'é' (U+00E9" in one_line(result)
 
 
 def test_prompts_that_are_not_there_are_one_line(charrnn: Charrnn, tiny_path: Path) -> None:

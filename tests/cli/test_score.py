@@ -12,7 +12,7 @@ import pytest
 import charrnn as library
 from charrnn import checkpoint
 from charrnn.cli import line_scoring
-from charrnn.cli.classify import _labelled
+from charrnn.cli.classify import _format_line
 from charrnn.evaluation.line_scores import LineScore
 from tests.cli.conftest import WIDE, running
 from tests.conftest import TEXT, Charrnn, make_checkpoint, one_line
@@ -141,8 +141,8 @@ def test_bytes_that_are_no_text_are_told_and_the_rest_is_scored(charrnn: Charrnn
     many = charrnn("score", tiny_path, "--json", "--encoding", "utf-8", input=b"\xff\n" * 100)
     told = many.stderr.decode().splitlines()
     assert len(told) == line_scoring.MAX_WARNINGS + 1
-    assert told[-2].endswith("; more of them are only counted")
-    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.MAX_WARNINGS} more lines like these"
+    assert told[-2].endswith("; further warnings are only counted")
+    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.MAX_WARNINGS} more lines with such problems"
     record = json.loads(many.stdout.splitlines()[7])
     assert (record["base64"], record["characters"], record["unknown"]) == ("/w==", 2, 1)
     assert "0xff" in record["error"]
@@ -221,7 +221,7 @@ def test_lines_are_told_apart_by_what_they_cost_as_a_whole() -> None:
         "characters": LineScore(1, b"x", num_predictions=2, nats=10),
         "bytes": LineScore(1, b"x", num_predictions=10, nats=12),
     }
-    assert _labelled(costs, as_json=False) == b"characters\tx\n"
+    assert _format_line(costs, as_json=False) == b"characters\tx\n"
 
 
 def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: Path, wide_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
     [
         (("score", "tiny.safetensors", "none.txt"), 1, "none.txt: no such file"),
         (("score", "none"), 1, "none: no such file"),
-        (("score", "tiny.safetensors", "--chars"), 2, "--chars: is for JSON; add --json"),
+        (("score", "tiny.safetensors", "--chars"), 2, "--chars: given without --json; add --json"),
         (("score", "tiny.safetensors", "--top", "0"), 2, "--top: cannot be 0"),
         (("score", "tiny.safetensors", "--top", "2", "--sort"), 2, "--sort: given together with --top"),
         (("score", "tiny.safetensors", "--encoding", "klingon"), 2, "--encoding: cannot be klingon"),
@@ -257,7 +257,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
             2,
             "--carry: this model reads each line as a separate document",
         ),
-        (("classify", "-m", "tiny.safetensors"), 2, "--model: given once"),
+        (("classify", "-m", "tiny.safetensors"), 2, "--model: given only once"),
         (("classify", "-m", "tiny.safetensors", "-m", "./tiny.safetensors"), 2, "--model: given twice"),
         (("classify", "-m", "tiny.safetensors", "-m", "none"), 1, "none: no such file"),
     ],

@@ -85,7 +85,7 @@ def test_surprise_is_shown_in_colours_at_a_terminal(
     shown = re.sub("\x1b\\[[0-9;]*m", "", raw).replace("\r\n", "\n")
     plain = charrnn(*options).stdout.decode()
     legend, _, text = shown.partition("\n")
-    assert legend == "bits of surprise:  below 0.5  to 2  to 4  to 6  more"
+    assert legend == "surprisal in bits:  below 0.5  0.5 to 2  2 to 4  4 to 6  6 or more"
     assert text.rstrip("\n") == plain.rstrip("\n")
     assert "\x1b[" in raw.partition("\n")[2]
     assert raw.partition("\n")[2].startswith("fox")
@@ -131,7 +131,7 @@ def test_where_no_colours_can_be_shown_the_text_comes_plain(
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1")
     piped = charrnn(*options, "--show", "surprise")
     assert piped.stdout == charrnn(*options).stdout
-    assert "stdout is no terminal that shows colours" in one_line(piped)
+    assert "stdout is not a terminal with colours" in one_line(piped)
     child = terminal(tmp_path, *options, "--show", "surprise", program=warm, NO_COLOR="1")
     assert "\x1b" not in child.read()
     child.wait()
@@ -151,13 +151,13 @@ def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--logprobs 3", "--logprobs: go into JSON; add --json"),
+        ("--logprobs 3", "--logprobs: given without --json; add --json"),
         ("--json --logprobs -1", "--logprobs: cannot be -1; give a whole number, 0 or more"),
         ("--json --show surprise", "--show: given together with --json; give one of them"),
         ("--show colours", "--show: cannot be colours; give surprise"),
         ("--json --echo", "--echo: given together with --json; give one of them"),
         ("--json -0", "--null: given together with --json; give one of them"),
-        ("--keep-stop", "--keep-stop: has nothing to keep; add --stop"),
+        ("--keep-stop", "--keep-stop: given without --stop; add --stop"),
         ("--prompts - --save-state x", "--save-state: given together with --prompts; give one of them"),
     ],
 )

@@ -21,8 +21,8 @@ WIDTH = 100
 LINES = re.compile(
     r"corpus: [\d,]+ characters, \d+ distinct -> checkpoints/corpus\.safetensors|plan: .*|"
     r"step +\d+  epoch +\d+\.\d  train \d\.\d{3}  validation \d\.\d{3} bits/char(  best)?|"
-    r"done.* bits per character .*|stopped at step \d+, and everything saved; .*|"
-    r"go on: charrnn train --resume -o corpus corpus\.txt|next: charrnn sample corpus --temp 0\.8|"
+    r"done.* bits per character .*|stopped at step \d+; everything is saved; .*|"
+    r"resume: charrnn train --resume -o corpus corpus\.txt|next: charrnn sample corpus --temp 0\.8|"
     r"checkpoints/corpus\.safetensors|"
 )
 
@@ -105,8 +105,8 @@ def test_a_training_shows_a_bar_with_its_loss_and_its_pace(session: Session) -> 
 
 def test_the_seconds_before_the_plan_are_not_silent(session: Session) -> None:
     before = session.raw[: session.raw.index("plan: ")]
-    assert "trying what trains fastest here" in before
-    assert not any("trying" in line for line in session.screen)  # and nothing of it stays
+    assert "measuring which settings train fastest here" in before
+    assert not any("measuring" in line for line in session.screen)  # and nothing of it stays
 
 
 def test_a_training_shows_what_it_reads_and_what_it_plans(session: Session) -> None:
@@ -147,9 +147,9 @@ def test_ctrl_c_ends_a_training_with_the_model_saved(broken_off: Session) -> Non
 
 
 def test_ctrl_c_ends_a_training_with_a_verdict_and_the_next_command(broken_off: Session) -> None:
-    assert re.match(r"stopped at step \d+, and everything saved; not measured so far, after ", broken_off.screen[-5])
+    assert re.match(r"stopped at step \d+; everything is saved; not evaluated yet, after ", broken_off.screen[-5])
     assert broken_off.screen[-4:] == [
-        "go on: charrnn train --resume -o corpus corpus.txt", "next: charrnn sample corpus --temp 0.8",
+        "resume: charrnn train --resume -o corpus corpus.txt", "next: charrnn sample corpus --temp 0.8",
         "checkpoints/corpus.safetensors", "",
     ]  # fmt: skip
 

@@ -267,8 +267,8 @@ def test_the_command_that_goes_on_finds_the_text_again(charrnn: Charrnn, tmp_pat
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
-    command = next(line for line in stderr.decode().splitlines() if line.startswith("go on: ")).removeprefix(
-        "go on: "
+    command = next(line for line in stderr.decode().splitlines() if line.startswith("resume: ")).removeprefix(
+        "resume: "
     )
     words = shlex.split(command)
     assert words[0] == "charrnn"
@@ -325,13 +325,13 @@ def test_thousands_of_small_files_are_documents(charrnn: Charrnn, tmp_path: Path
 def test_check_tells_of_lines_documents_and_other_rulers(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(NAMES + "a longer line\n")
     told = charrnn("corpus", "check", "names.txt", "--lines").stdout.decode()
-    assert "lines         321, the longest of 13 characters; 304 repeat an earlier one\n" in told
-    assert "documents     321, the longest of 13 characters\n" in told
+    assert "lines         321, the longest with 13 characters; 304 repeat an earlier line\n" in told
+    assert "documents     321, the longest with 13 characters\n" in told
     facts = json.loads(charrnn("corpus", "check", "names.txt", "--lines", "--json").stdout)
     assert (facts["lines"], facts["documents"], facts["longest_document"]) == (321, 321, 13)
     assert 0 < facts["markov_bits"] < 2
     assert 0 < facts["xz_bits"] < 2
-    assert f"{facts['markov_bits']:.2f} under an order-3 Markov model, {facts['xz_bits']:.2f} in xz" in told
+    assert f"{facts['markov_bits']:.2f} under an order-3 Markov model, {facts['xz_bits']:.2f} under xz" in told
 
 
 def test_check_names_bytes_that_are_no_characters(charrnn: Charrnn, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_the_smallest_texts_train_and_sample(
     result = charrnn("train", "a.txt", "--steps", "3", "--hidden", "16", *NETWORK[-6:], *option)
     assert result.returncode == 0, result.stderr
     assert b"too few for a validation text" in result.stderr
-    assert b"nobody knows how it does on other text" in result.stderr
+    assert b"no validation text, so its quality on other text is unknown" in result.stderr
     sampled = charrnn("sample", "a", "-n", 20, "--seed", 1)
     assert sampled.returncode == 0
     if "--unit" not in option:
@@ -382,7 +382,7 @@ def test_a_large_text_takes_hardly_more_memory_than_a_small_one(charrnn: Charrnn
     assert large < small + 60
     (kept,) = (tmp_path / "checkpoints" / "cache").glob("large-*.ids")
     result = charrnn("train", "large.txt", "-f", *settings)
-    assert f"note: the text in numbers is found in {kept.resolve()}, ".encode() in result.stderr
+    assert f"note: ids of the text read from {kept.resolve()}, ".encode() in result.stderr
 
 
 def test_what_is_kept_is_read_instead_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(
         process.send_signal(signal.SIGINT)
         stderr += process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert stderr.decode().count("note: a.txt is not what it was when it was read") == 1
+    assert stderr.decode().count("note: a.txt has changed since it was read") == 1
 
 
 def test_a_cache_without_room_is_no_end(charrnn: Charrnn, tmp_path: Path) -> None:
@@ -450,4 +450,4 @@ def test_rare_characters_are_never_written(charrnn: Charrnn, tmp_path: Path) -> 
     assert set(text) <= set(CORPUS)
     assert charrnn("sample", "a", "-p", "né", "--echo", "-n", 3).stdout.decode().startswith("né")
     told = charrnn("eval", "a", "a.txt")
-    assert b"too rare for the model to know" in told.stderr
+    assert b"are not in the model's vocabulary" in told.stderr
