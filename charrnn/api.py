@@ -46,7 +46,7 @@ _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text. Lower is better."""
+    """Mean surprisal of a text under a model. A lower surprisal is a better prediction."""
 
     characters: int  # number of predicted characters; a text of n characters has n-1 predictions
     nats: float  # mean surprisal in nats per character
@@ -85,11 +85,14 @@ class Model:
         """Generate text that continues a prompt. The result does not include the prompt.
 
         Args:
-            prompt: Text to continue.
+            prompt: Text to continue. An empty prompt means the start of a line, or of a document if the model was
+                trained on documents.
             length: Maximum number of new characters, or of bytes if the model predicts bytes; at least 1. None means
                 1,000. If the model was trained on documents, it means twice the longest document if that is more.
             prompt_state: State after the text before the prompt, from `read_prompt`.
-            **settings: Fields of `SampleConfig`, such as ``temperature``, ``top_p``, ``seed`` and ``stop``.
+            **settings: Fields of `SampleConfig`. ``temperature`` sets the randomness: 0 always chooses the most
+                probable character, 1 follows the model's probabilities. The same ``seed`` gives the same text.
+                ``stop`` is one or more strings before which the text ends.
 
         Returns:
             The new text. It ends after ``length`` characters, at a stop string, after ``lines`` lines, or where the
@@ -112,7 +115,7 @@ class Model:
         prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> Iterator[str]:
-        """Generate text like `sample`, and yield it character by character.
+        """Generate text that continues a prompt, and yield it character by character.
 
         Args:
             prompt: Text to continue.
@@ -254,7 +257,7 @@ class Model:
             text: Text of two characters or more. All its characters must be in the vocabulary.
 
         Returns:
-            The mean surprisal per character, equal to the result of ``charrnn eval``.
+            The mean surprisal per character, as ``charrnn eval`` measures it.
 
         Raises:
             UnknownCharacterError: If the text contains a character that is not in the vocabulary.
@@ -403,12 +406,12 @@ def train(
 
     Args:
         text: Training text of two characters or more. Its last tenth, at most 500,000 characters, is held out for
-            validation; see ``validation``.
+            validation. The setting ``validation`` is another share.
         name: Name of the text in the training record.
         listen: Function that is called with each event of the run: `Step`, `Evaluation`, `RolledBack` and `Finished`.
-        **settings: Fields of `ReadConfig`, `ModelConfig` and `TrainConfig`. Those of `ModelConfig` and `TrainConfig`
-            that are None are planned, or keep their default. With ``unit="byte"``, the model is trained on the UTF-8
-            bytes of the text. Line endings are kept unless ``newlines="unix"``.
+        **settings: Fields of `ReadConfig`, `ModelConfig` and `TrainConfig`, such as ``minutes``, ``hidden`` and
+            ``seed``. Those that are None are planned, or keep their default. With ``unit="byte"``, the model is
+            trained on the UTF-8 bytes of the text. Line endings are kept unless ``newlines="unix"``.
 
     Raises:
         SettingError: If a setting is out of range, or two settings exclude each other.

@@ -26,7 +26,7 @@ class SampledCharacter(NamedTuple):
 
     character: str  # symbol of the vocabulary
     nats: float  # surprisal: -log of the probability, in nats
-    best: tuple[tuple[str, float], ...] = ()  # most probable characters with their surprisals, in descending order
+    best: tuple[tuple[str, float], ...] = ()  # K most probable characters with surprisals, from ``logprobs=K``
 
 
 class SampleStream:
@@ -174,7 +174,7 @@ class Batch:
             choices: list[SampledCharacter] = []
             if self._collects_choices:
                 # ``best`` is empty if no alternatives are needed
-                alternatives = [row[b] for row, is_new in zip(best, sampled, strict=False) if is_new]
+                alternatives = [row[b] for row, is_sampled in zip(best, sampled, strict=False) if is_sampled]
                 choices = list(map(SampledCharacter, text, text_nats, alternatives or [()] * len(text)))
             stream.append(text, text_nats, choices)
         self._drop_ended()

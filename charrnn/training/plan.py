@@ -1,7 +1,7 @@
 """Choose every setting of a run from the size of the text, the speed of the machine and the budget.
 
 The settings are decided in this order: validation text, batch size and sequence length, network size, learning rate,
-steps, evaluations and dropout. Each decision uses the ones before it. A setting that the user chose replaces its
+steps, dropout and evaluations. Each decision uses the ones before it. A setting that the user chose replaces its
 decision. The plan is made once, before the first step, and saved with the run.
 
 This module does not import torch. The caller passes a function that times a training step: ``autotune.py`` measures
@@ -20,11 +20,9 @@ DEFAULT_SECONDS = 280.0  # training time without a budget; with the evaluations 
 MAX_EPOCHS = 60  # limit of a run without a budget; enough to learn a small text
 MIN_STEPS = 400  # steps that a run without a budget may always take; enough to memorize a tiny text
 MIN_VALIDATION = 200  # characters; a shorter validation text says little about the model
-MAX_VALIDATION = 500_000  # characters, unless the user chose a share
+MAX_VALIDATION = 500_000  # characters, unless the user chose a share; more would take too long to measure
 MAX_VALIDATION_SHARE = 0.1  # of the characters that a budget in time reads; more would take longer than the training
-CHARACTERS_PER_PARAMETER = (
-    7  # the network is as large as the budget can train with this many characters per parameter
-)
+CHARACTERS_PER_PARAMETER = 7  # the network is so large that the budget reads this many characters per parameter
 MAX_USEFUL_EPOCHS = 5  # if the text would be read more often, a larger network that reads it less often learns more
 MAX_SMALL_STEPS = 800  # a small text may be read more often, up to this many steps
 MAX_SMALL_EPOCHS = 8  # and up to this many epochs

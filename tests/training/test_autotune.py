@@ -116,7 +116,7 @@ def test_kernels_that_cannot_be_compiled_are_replaced_by_torch_with_one_note(
          bf16_native=ImportError("No module named 'llvmlite'"))  # fmt: skip
     timing = Autotuner(TrainConfig(device="cpu", engine=engine)).measure_step(MODEL, TRAIN, 5)
     assert timing.engine == "torch"
-    assert timing.note.count("our kernels cannot run here (No module named 'llvmlite')") == 1
+    assert timing.note.count("the compiled kernels cannot run (No module named 'llvmlite')") == 1
 
 
 def test_running_out_of_memory_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_the_limit_is_measured_once_per_precision(monkeypatch: pytest.MonkeyPatc
 def test_the_limit_counts_two_operations_per_term(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_SIZE", 10)
     monkeypatch.setattr(module, "LIMIT_SECONDS", 0)
-    monkeypatch.setattr(module, "LIMIT_LAP_SECONDS", 0)
+    monkeypatch.setattr(module, "LIMIT_TRIAL_SECONDS", 0)
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 

@@ -276,7 +276,7 @@ def test_a_failed_save_leaves_the_previous_files(
             pass
         with monkeypatch.context() as patch:
             break_call(patch, call, number, error)
-            message = save_error(partial(checkpointer.keep, saved.run, trainer, event, force=True))
+            message = save_error(partial(checkpointer.save_if_due, saved.run, trainer, event, force=True))
         if message is None:
             break
         failed += 1

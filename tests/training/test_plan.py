@@ -45,7 +45,7 @@ def test_every_text_gets_a_valid_plan(characters: int, vocab_size: int) -> None:
             "dropout": st.floats(0, 0.9),
             "learning_rate": st.floats(1e-5, 1),
             "cell": st.sampled_from(["lstm", "gru", "rnn"]),
-            "clip": st.floats(0, 10),
+            "grad_clip": st.floats(0, 10),
             "seed": st.integers(0, 99),
             "patience": st.integers(0, 9),
         },

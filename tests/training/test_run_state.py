@@ -70,9 +70,9 @@ class InterruptedTrainer(Trainer):
         self.stop = self._progress.step == self.at and not self.inside
         return event
 
-    def _look(self, _: int = 0) -> None:
+    def _check_stop(self, _: int = 0) -> None:
         self.stop = self.inside and self._progress.step >= self.at
-        super()._look()
+        super()._check_stop()
 
 
 def interrupted(run_plan: Plan, text: str, at: int, *, inside: bool = False) -> SavedRun:
@@ -255,7 +255,7 @@ def test_a_resumed_run_can_roll_back() -> None:
     resumed._network.output.bias.data.fill_(float("nan"))
     following = list(events)
     assert following[0].back_to == STEPS
-    assert (following[-1].reason, following[-1].step) == ("done", 2 * STEPS)
+    assert (following[-1].outcome, following[-1].step) == ("done", 2 * STEPS)
 
 
 def test_repeating_the_budget_changes_nothing() -> None:

@@ -283,7 +283,7 @@ def test_a_nan_loss_rolls_back_and_halves_the_learning_rate(monkeypatch: pytest.
     following = list(events)
     assert following[0].step == 31
     assert rates[0] == pytest.approx(0.005 * schedule(0.3, 0.02))
-    assert (following[-1].step, following[-1].reason) == (100, "done")
+    assert (following[-1].step, following[-1].outcome) == (100, "done")
     logged = [line["step"] for line in trainer.snapshot().progress.evaluations]
     assert logged == sorted(set(logged))
 
@@ -325,7 +325,7 @@ def test_tiny_texts_train(text: str) -> None:
 
 
 def test_the_gradient_is_clipped() -> None:
-    one, other = (run(steps=1, clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
+    one, other = (run(steps=1, grad_clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
     # The first step of AdamW is learning_rate * g / (|g| + 1e-8), almost zero if g is clipped far below 1e-8.
     start = CharRNN(plan().model_config, len(set(TEXT)))
     start.initialize(0)
