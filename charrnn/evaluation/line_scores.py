@@ -80,7 +80,7 @@ class LineScorer:
             self._meter.begin(int(self._vocabulary.ids_of(first)[0]))
         self._has_context = bool(first)  # whether the next symbol has a predecessor that predicts it
         self._num_lines = 0
-        self._open_line: LineScore | None = None  # a long line whose end has not been read
+        self._open_line: LineScore | None = None  # a long line that is not complete yet
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
     def score(self, fragments: Sequence[LineFragment]) -> list[LineScore]:

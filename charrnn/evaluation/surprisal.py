@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from charrnn.rnn.backend import Scorer
 from charrnn.rnn.quantize import Array
 
-SEGMENTS = 64  # maximal number of segments that are read in parallel
+SEGMENTS = 64  # maximum number of segments that are read in parallel
 MIN_SEGMENT_LENGTH = 1024  # symbols; the burn-in of a shorter segment costs more than it saves
 BURN_IN = 512  # symbols before a segment that are read to guess its initial state
 GROUPS = 8  # approximate number of different segment lengths, see `_align_lengths`
-CHUNK = 256  # maximal time steps of one forward pass
+CHUNK = 256  # maximum number of time steps of one forward pass
 MAX_LOGITS = 1 << 23  # logits of one forward pass; a large vocabulary gets shorter passes
 TOLERANCE = 1e-5  # largest accepted error of a component of a segment's initial state
 RESOLUTION = 1e-6  # nats per symbol; sweeps end when no segment's mean changes by more

@@ -33,7 +33,7 @@ def random_vectors(number: int, seed: int, dtype: type = np.float64) -> list[Any
 def test_a_step_equals_the_cell_of_torch(cell: Cell) -> None:
     equations, torch_cell = EQUATIONS[cell], TORCH[cell](3, H).double()
     random = torch.Generator().manual_seed(1)
-    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.parts))
+    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.num_state_arrays))
     inputs = x @ torch_cell.weight_ih.T + torch_cell.bias_ih
     recurrent = state[0] @ torch_cell.weight_hh.T + torch_cell.bias_hh
     gates = [tuple(product.detach().numpy().reshape(2, -1, H).swapaxes(0, 1)) for product in (inputs, recurrent)]
@@ -48,8 +48,11 @@ def test_a_step_equals_the_cell_of_torch(cell: Cell) -> None:
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_equals_finite_differences_of_the_step(cell: Cell, seed: int) -> None:
     equations = EQUATIONS[cell]
-    pre, before = random_vectors(equations.pre_activations, seed), random_vectors(equations.parts, seed + 1)
-    grad = random_vectors(equations.parts, seed + 2)
+    pre, before = (
+        random_vectors(equations.pre_activations, seed),
+        random_vectors(equations.num_state_arrays, seed + 1),
+    )
+    grad = random_vectors(equations.num_state_arrays, seed + 2)
 
     def value(pre: list[Any], before: list[Any]) -> Any:
         _, next_state = equations.step(tuple(pre), tuple(before), np.tanh)
@@ -67,7 +70,8 @@ def test_the_gradient_equals_finite_differences_of_the_step(cell: Cell, seed: in
 @ALL_CELLS
 def test_compiled_vectors_equal_numpy_bit_for_bit(cell: Cell) -> None:
     equations = EQUATIONS[cell]
-    names = [f"pre{n}" for n in range(equations.pre_activations)] + [f"state{n}" for n in range(equations.parts)]
+    names = [f"pre{n}" for n in range(equations.pre_activations)]
+    names += [f"state{n}" for n in range(equations.num_state_arrays)]
     parameters: dict[str, Parameters] = {"step": dict.fromkeys([*names, "result"], F32)}
 
     def build(target: Target) -> ir.Module:
@@ -99,7 +103,7 @@ def test_compiled_vectors_equal_numpy_bit_for_bit(cell: Cell) -> None:
 @ALL_CELLS
 def test_the_equations_and_the_weights_have_the_same_gates(cell: Cell) -> None:
     assert EQUATIONS[cell].gates == GATES[cell]
-    assert len(EQUATIONS[cell].recurrent) == GATES[cell]
+    assert len(EQUATIONS[cell].recurrent_slots) == GATES[cell]
 
 
 @given(st.floats(-20, 20, width=32))

@@ -99,7 +99,7 @@ def test_loops_equal_the_range_of_python(start: int, stop: int, step: int) -> No
 def test_training_kernels_for_narrow_vectors_agree(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path))
     layer = make_layer(cell, 3, 37, torch.float32)
     x, state = random(4, 5, 3, dtype=torch.float32, seed=1), random_state(layer, 5, torch.float32)
     exact: list[torch.Tensor] = []
@@ -117,7 +117,7 @@ def test_training_kernels_for_narrow_vectors_agree(
 
 
 def test_the_decoder_for_narrow_vectors_is_bit_identical(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path))
     config = ModelConfig(hidden=20)
     random_numbers = np.random.default_rng(0)
     shapes = config.tensor_shapes(9).items()

@@ -40,7 +40,7 @@ class Build:
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of the cached code."""
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     return tmp_path / "cache"
@@ -61,16 +61,16 @@ def test_a_kernel_is_compiled_once_and_then_cached(cache_dir: Path) -> None:
 
 def test_a_kernel_is_compiled_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = Build()
-    monkeypatch.setattr(object_cache, "_HERE", tmp_path / "kernels")
+    monkeypatch.setattr(object_cache, "_SOURCE_DIR", tmp_path / "kernels")
     (tmp_path / "kernels").mkdir()
     for name in ("kernels/simd.py", "cells.py", "tanh_approx.py"):
         calls = build.calls
         for text in ("one", "one", "other"):
             (tmp_path / name).write_text(text, encoding="utf-8")
-            object_cache._sources.cache_clear()
+            object_cache._source_digest.cache_clear()
             answer(build)
         assert build.calls >= calls + 1
-    object_cache._sources.cache_clear()
+    object_cache._source_digest.cache_clear()
 
 
 def test_a_kernel_is_compiled_again_for_another_processor() -> None:
@@ -104,7 +104,7 @@ def test_the_next_directory_is_used_if_the_first_is_unwritable(
 ) -> None:
     (tmp_path / "file").touch()
     directories = [tmp_path / "file", tmp_path / "directory"]
-    monkeypatch.setattr(object_cache, "_folders", lambda: directories)
+    monkeypatch.setattr(object_cache, "_directories", lambda: directories)
     build = Build()
     assert answer(build) == answer(build) == 42
     assert build.calls == 1
@@ -114,12 +114,12 @@ def test_the_next_directory_is_used_if_the_first_is_unwritable(
 def test_the_user_cache_comes_second_and_must_be_an_absolute_path(
     cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert object_cache._folders() == [cache_dir]
-    monkeypatch.delenv(object_cache.FOLDER_VARIABLE)
+    assert object_cache._directories() == [cache_dir]
+    monkeypatch.delenv(object_cache.CACHE_VARIABLE)
     package_cache, user_cache = Path(object_cache.__file__).parent / "__pycache__", tmp_path / "user" / "charrnn"
-    assert object_cache._folders() == [package_cache, user_cache]
+    assert object_cache._directories() == [package_cache, user_cache]
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
-    assert object_cache._folders() == [package_cache]
+    assert object_cache._directories() == [package_cache]
 
 
 def test_a_processor_unknown_to_llvm_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:

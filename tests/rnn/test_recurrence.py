@@ -32,7 +32,7 @@ def random(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 
 def random_state(layer: RecurrentLayer, batch: int, dtype: torch.dtype) -> LayerState:
-    parts, hidden = EQUATIONS[layer.cell].parts, layer.layer.hidden_size
+    parts, hidden = EQUATIONS[layer.cell].num_state_arrays, layer.layer.hidden_size
     return tuple(random(batch, hidden, dtype=dtype, seed=5 + part) for part in range(parts))
 
 

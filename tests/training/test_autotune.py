@@ -153,7 +153,7 @@ def test_a_measured_step_time_is_plausible() -> None:
 
 def test_an_unavailable_device_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingError, match="torch finds no cuda here"):
+    with pytest.raises(SettingError, match="torch finds no cuda device"):
         Autotuner(TrainConfig(device="cuda"))
 
 

@@ -76,5 +76,5 @@ def test_the_vocabulary_has_the_size_of_tiny_shakespeare() -> None:
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="mps is available")
 def test_an_unavailable_device_is_rejected() -> None:
-    with pytest.raises(SettingError, match="torch finds no mps here"):
+    with pytest.raises(SettingError, match="torch finds no mps device"):
         Bench(TrainConfig(device="mps"))
