@@ -1,12 +1,12 @@
-"""What the trainer adds to an optimizer step: everything that ``charrnn train`` does between two evaluations.
+"""Measure what the trainer adds to an optimizer step between two evaluations of ``charrnn train``.
 
-Timed in turn, some steps each, on the same kind of network at the planned B, T and precision:
+Two loops take turns, a few steps each, with equal networks and the planned B, T and precision:
 
-- trainer: `Trainer.run` as ``charrnn train`` consumes it, with its progress bar drawn into memory: cutting chunks,
-  the schedule, the loss for the reader, the finite check, the events, the smoothing;
+- trainer: `Trainer.run` as ``charrnn train`` consumes it, with the progress bar drawn into memory. It includes the
+  data loader, the schedule, the check for a finite loss, the events and the smoothed loss.
 - bare: `TrainStep.step` alone (forward, loss, backward, clip, AdamW) on one fixed batch in a plain loop.
 
-Dropout is off on both sides. No evaluation falls into the run.
+Neither uses dropout. No evaluation takes place during the measurement.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from side_by_side import Laps, describe_machine, median, ratio, table
+from side_by_side import Timings, describe_machine, median, ratio, table
 
 from charrnn.cli.console import Console
 from charrnn.cli.signals import Signals
@@ -36,46 +36,46 @@ from charrnn.training.run_state import Run
 from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer import Trainer
 
-CHARACTERS = 500_000
-DISTINCT = 65
+NUM_CHARACTERS = 500_000
+VOCAB_SIZE = 65
 HEADER = ("ms per step", "B", "T", "trainer", "bare", "trainer / bare")
 
 
-class InTurn(Trainer):
-    """A trainer that stops the clock every few steps to let a bare loop have its turn.
+class AlternatingTrainer(Trainer):
+    """A trainer that alternates with a bare loop every few steps and times both.
 
     Args:
-        corpus: the text.
-        plan: every setting, with more steps than are measured.
-        steps: of a lap.
-        rounds: laps of each side that count, after one that doesn't.
+        corpus: Text to train on.
+        plan: Settings of the run, with more steps than are measured.
+        steps: Steps per round of each loop.
+        rounds: Rounds that count, after one round of warm-up.
     """
 
     def __init__(self, corpus: Corpus, plan: Plan, steps: int, rounds: int) -> None:
         super().__init__(corpus, plan)
-        self.laps: Laps = {"trainer": [], "bare": []}
-        self._turn = steps, rounds
-        self._bare_step = bare_loop(plan)
+        self.timings: Timings = {"trainer": [], "bare": []}
+        self._steps, self._rounds = steps, rounds
+        self._bare_step = make_bare_step(plan)
 
     def run(self) -> Iterator[Event]:
-        """Yields the events of so many laps, timing them together with what the listener does about them."""
-        steps, rounds = self._turn
+        """Yield the events of all rounds. The times include what the caller does with each event."""
+        steps, rounds = self._steps, self._rounds
         events = super().run()
         for counted in [False] + [True] * rounds:
             started = time.perf_counter()
             for _ in range(steps):
                 yield next(events)
-            between = time.perf_counter()
+            trainer_finished = time.perf_counter()
             for _ in range(steps):
                 self._bare_step()
             if counted:
-                self.laps["trainer"].append(between - started)
-                self.laps["bare"].append(time.perf_counter() - between)
+                self.timings["trainer"].append(trainer_finished - started)
+                self.timings["bare"].append(time.perf_counter() - trainer_finished)
         yield Finished("stopped", steps * (rounds + 1), 0, 0.0, None, 0.0, 0.0)
 
 
-def bare_loop(plan: Plan) -> Callable[[], object]:
-    """A step of the plan's network on one fixed batch."""
+def make_bare_step(plan: Plan) -> Callable[[], object]:
+    """Return a function that takes one optimizer step of the planned network on a fixed batch."""
     config = plan.train_config
     network = CharRNN(plan.model_config, plan.vocab_size)
     network.initialize(seed=0)
@@ -86,39 +86,39 @@ def bare_loop(plan: Plan) -> Callable[[], object]:
 
 
 def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) -> list[str | float]:
-    """One row of the table."""
+    """Return one row of the table."""
     overrides = Overrides(
         layers=2, hidden=hidden, dropout=0.0, steps=100 * steps * rounds, device="cpu", evaluations=1
     )
     plan = plan_for_this_machine(corpus, overrides)
-    trainer = InTurn(corpus, plan, steps, rounds)
+    trainer = AlternatingTrainer(corpus, plan, steps, rounds)
     with redirect_stderr(io.StringIO()):
         console = Console()
         console.interactive = True
         run = Run.create(plan, overrides, corpus)
         run_with_progress(trainer, run, Checkpointer(path, save_every=60), Signals(), console)
-    laps, train = trainer.laps, plan.train_config
-    milliseconds = [median(laps, name, per=steps / 1000) for name in laps]
+    timings, train = trainer.timings, plan.train_config
+    milliseconds = [median(timings, name, per=steps / 1000) for name in timings]
     name = f"2x{hidden} LSTM, {train.precision}"
-    return [name, train.batch_size, train.seq_length, *milliseconds, ratio(laps, "trainer", "bare")]
+    return [name, train.batch_size, train.seq_length, *milliseconds, ratio(timings, "trainer", "bare")]
 
 
 def main() -> None:
-    """Measures both networks and prints the table."""
+    """Measure both networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=25, help="of which the median is quoted (25)")
-    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    parser.add_argument("--rounds", type=int, default=25, help="rounds, of which the table shows the median (25)")
+    parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
-    sizes, characters, steps, rounds = (128, 256), CHARACTERS, 10, arguments.rounds
+    sizes, characters, steps, rounds = (128, 256), NUM_CHARACTERS, 10, arguments.rounds
     if arguments.quick:
         sizes, characters, steps, rounds = (16,), 5_000, 2, 3
-    with tempfile.TemporaryDirectory() as folder:
-        text = np.random.default_rng(0).integers(ord("!"), ord("!") + DISTINCT, size=characters, dtype=np.uint8)
-        file = Path(folder, "random.txt")
+    with tempfile.TemporaryDirectory() as directory:
+        text = np.random.default_rng(0).integers(ord("!"), ord("!") + VOCAB_SIZE, size=characters, dtype=np.uint8)
+        file = Path(directory, "random.txt")
         file.write_bytes(text.tobytes())
         corpus = read_corpus([str(file)])
-        rows = [measure(corpus, Path(folder, "model.safetensors"), hidden, steps, rounds) for hidden in sizes]
-    print(describe_machine(threads=torch.get_num_threads(), rounds=rounds, steps_of_a_round=steps), "\n")
+        rows = [measure(corpus, Path(directory, "model.safetensors"), hidden, steps, rounds) for hidden in sizes]
+    print(describe_machine(threads=torch.get_num_threads(), rounds=rounds, steps_per_round=steps), "\n")
     print(table(HEADER, rows))
 
 

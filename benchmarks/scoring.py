@@ -1,11 +1,11 @@
-"""Lines scored per second, and characters measured, beside the same network at its best.
+"""Measure the lines scored and the characters evaluated per second, compared with the network alone.
 
-`score` is what `charrnn score` does with lines that lie in memory: decoding, numbering, the network, and the
-printed form. `eval` is `charrnn eval` of the same text: one stream, the state carried. Both are compared with
-`batch`: as many characters in 64 streams of equal length, in one go by the engine that is faster (our kernels or
-torch's layers), with nothing to restart and nothing to wait for. `program, lines/s` is the whole program, a file to a
-file. `first, s` is the time from the start of the program to the first score of a line that is piped in, and `next,
-ms` from then on between a line and its score. The networks are untrained: nothing of this depends on what they know.
+`score` is what `charrnn score` does with lines in memory: decoding, encoding as ids, the network and the printed
+form. `eval` is `charrnn eval` of the same text: one stream, with the state carried. Both are compared with `batch`:
+as many characters in 64 streams of equal length by the faster backend (native or torch), without resets or waiting.
+`program, lines/s` is the whole program, from a file to a file. `first, s` is the time from the start of the program
+to the first score of a line from a pipe, and `next, ms` the time from each later line to its score. The networks are
+untrained, because the times do not depend on the weights.
 """
 
 import argparse
@@ -40,7 +40,7 @@ HEADER = (
 
 
 def make_model(cell: str, hidden: int, text: Path) -> Checkpoint:
-    """An untrained one that knows the characters of a text."""
+    """Return an untrained model with the vocabulary of a text."""
     vocabulary = read_corpus([str(text)]).vocabulary
     config = ModelConfig(cell=cell, hidden=hidden)  # type: ignore[arg-type]
     network = CharRNN(config, len(vocabulary))
@@ -48,33 +48,33 @@ def make_model(cell: str, hidden: int, text: Path) -> Checkpoint:
     return Checkpoint(config, vocabulary, network.tensors(), {})
 
 
-def batch_reader(model: Checkpoint) -> list[TorchScorer]:
-    """The network by each engine."""
-    readers = [torch_scorer(model, threads=cores()) for _ in ("native", "torch")]
-    readers[1]._network.native = False
-    return readers
+def make_scorers(model: Checkpoint) -> tuple[TorchScorer, TorchScorer]:
+    """Return a scorer with the native backend and one with the torch backend."""
+    native, torch_layers = torch_scorer(model, threads=cores()), torch_scorer(model, threads=cores())
+    torch_layers._network.native = False
+    return native, torch_layers
 
 
-def answers(model: Path, lines: int) -> tuple[float, float]:
-    """Seconds until the first score of a line that is piped in, and milliseconds until a later one."""
+def measure_pipe(model: Path, lines: int) -> tuple[float, float]:
+    """Return the seconds to the first score of a line from a pipe, and the milliseconds to each later one."""
     command = [sys.executable, "-m", "charrnn", "score", str(model)]
     started = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        laps = []
+        times = []
         for _ in range(lines):
             process.stdin.write(b"the quick brown fox jumps over the lazy dog\n")
             process.stdin.flush()
             process.stdout.readline()
-            laps.append(time.perf_counter() - started)
+            times.append(time.perf_counter() - started)
             started = time.perf_counter()
         process.stdin.close()
-    return laps[0], float(np.median(laps[1:])) * 1e3
+    return times[0], float(np.median(times[1:])) * 1e3
 
 
 def measure(cell: str, hidden: int, text: Path, rounds: int) -> list[str | float]:
-    """One row of the table."""
+    """Return one row of the table."""
     model = make_model(cell, hidden, text)
     path = text.with_name("model.safetensors")
     checkpoint.save(path, model)
@@ -82,50 +82,54 @@ def measure(cell: str, hidden: int, text: Path, rounds: int) -> list[str | float
     symbols = ids.take(np.arange(len(ids)))
     length = len(symbols) // STREAMS
     grid = symbols[: length * STREAMS].reshape(STREAMS, length).T
-    reader, never = torch_scorer(model), np.zeros((length, STREAMS), dtype=bool)
-    pieces = list(Lines(str(text)).batches(1 << 18))
+    scorer, resets = torch_scorer(model), np.zeros((length, STREAMS), dtype=bool)
+    batches = list(Lines(str(text)).batches(1 << 18))
 
     def score() -> None:
-        scorer = LineScorer(model, reader)
-        for batch in pieces:
-            b"".join(b"%.4f\t%b\n" % (nats_to_bits(line.nats_per_char), line.data) for line in scorer.score(batch))
+        line_scorer = LineScorer(model, scorer)
+        for batch in batches:
+            b"".join(
+                b"%.4f\t%b\n" % (nats_to_bits(line.nats_per_char), line.data) for line in line_scorer.score(batch)
+            )
 
-    def whole(reader: TorchScorer) -> None:
-        state = reader.zero_state(STREAMS)
-        for begin in range(0, length - 1, 256):
-            places = slice(begin, min(begin + 256, length - 1))
-            after = slice(begin + 1, places.stop + 1)
-            _, state = reader.score(grid[places], grid[after], never[places], state)
+    def score_batch(batch_scorer: TorchScorer) -> None:
+        state = batch_scorer.zero_state(STREAMS)
+        for start in range(0, length - 1, 256):
+            inputs = slice(start, min(start + 256, length - 1))
+            targets = slice(start + 1, inputs.stop + 1)
+            _, state = batch_scorer.score(grid[inputs], grid[targets], resets[inputs], state)
 
-    native, torchs = batch_reader(model)
-    laps = alternate(
+    native, torch_layers = make_scorers(model)
+    timings = alternate(
         {
-            "score": score, "eval": lambda: mean_nats(reader, ids),
-            "native": lambda: whole(native), "torch": lambda: whole(torchs),
+            "score": score, "eval": lambda: mean_nats(scorer, ids),
+            "native": lambda: score_batch(native), "torch": lambda: score_batch(torch_layers),
         }, rounds,
     )  # fmt: skip
-    best = "native" if median(laps, "native") < median(laps, "torch") else "torch"
-    lines = sum(len(batch) for batch in pieces)
+    faster = "native" if median(timings, "native") < median(timings, "torch") else "torch"
+    lines = sum(len(batch) for batch in batches)
     started = time.perf_counter()
     with open(path.with_name("scores.txt"), "wb") as scores:
         subprocess.run([sys.executable, "-m", "charrnn", "score", str(path), str(text)], stdout=scores, check=True)
     seconds = time.perf_counter() - started
     characters = len(symbols)
     return [
-        f"{hidden} {cell.upper()}", lines / median(laps, "score"), characters / median(laps, "score"),
-        ratio(laps, best, "score"), characters / median(laps, "eval"), ratio(laps, best, "eval"),
-        characters / median(laps, best), lines / seconds, *answers(path, 20),
+        f"{hidden} {cell.upper()}", lines / median(timings, "score"), characters / median(timings, "score"),
+        ratio(timings, faster, "score"), characters / median(timings, "eval"), ratio(timings, faster, "eval"),
+        characters / median(timings, faster), lines / seconds, *measure_pipe(path, 20),
     ]  # fmt: skip
 
 
 def main() -> None:
-    """Makes a text, measures every network on it and prints the table."""
+    """Create a text, measure every network on it and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=10_000, help="of the text (10000)")
+    parser.add_argument("--lines", type=int, default=10_000, help="lines of the text (10000)")
     parser.add_argument("--cells", nargs="+", default=["lstm"], help="kinds of cell (lstm)")
-    parser.add_argument("--hidden", nargs="+", type=int, default=[128, 256, 512], help="units (128 256 512)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is quoted (3)")
-    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    parser.add_argument(
+        "--hidden", nargs="+", type=int, default=[128, 256, 512], help="units per layer (128 256 512)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the table shows the median (3)")
+    parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.lines, arguments.rounds, arguments.hidden = 300, 1, [16]
@@ -133,13 +137,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "text.txt"
         write_text(text, arguments.lines * 60)
-        kept = text.read_bytes().split(b"\n")[: arguments.lines]
-        text.write_bytes(b"\n".join(kept) + b"\n")
+        lines = text.read_bytes().split(b"\n")[: arguments.lines]
+        text.write_bytes(b"\n".join(lines) + b"\n")
         rows = [
             measure(cell, hidden, text, arguments.rounds) for cell in arguments.cells for hidden in arguments.hidden
         ]
         size = text.stat().st_size
-    print(describe_machine(lines=f"{len(kept):,}", bytes=f"{size:,}", threads=torch.get_num_threads()), "\n")
+    print(describe_machine(lines=f"{len(lines):,}", bytes=f"{size:,}", threads=torch.get_num_threads()), "\n")
     print(table(HEADER, rows))
 
 

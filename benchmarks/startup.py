@@ -1,9 +1,9 @@
-"""Seconds of whole processes, from the start to the exit: how long a person or a pipe waits.
+"""Measure the seconds of complete processes, from start to exit.
 
-Timed in turn: ``python -c pass`` and ``python -c 'import numpy'`` as the floor, ``charrnn --help``, ``charrnn sample
--n 200`` with a 2x256 LSTM, and the same sampling in a process that has imported torch first. Every one is a fresh
-process that finds its files in the system's cache, started as ``python -m charrnn``. The model has random weights:
-the seconds do not depend on what it learned.
+The script times these in turn: ``python -c pass`` and ``python -c 'import numpy'`` for comparison, ``charrnn
+--help``, ``charrnn sample -n 200`` with a 2x256 LSTM, and the same sampling in a process that imports torch first.
+Each is a new process, started as ``python -m charrnn``, with its files in the system's cache. The model has random
+weights, because the times do not depend on them.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from charrnn.config import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary("".join(map(chr, range(ord("!"), ord("!") + 65))))
-CHARACTERS = 200
+LENGTH = 200
 WITH_TORCH = "import torch; from charrnn.__main__ import main; main()"
-HELP, SAMPLE, SAMPLE_WITH_TORCH = "charrnn --help", f"charrnn sample -n {CHARACTERS}", "the same with torch imported"
+HELP, SAMPLE, SAMPLE_WITH_TORCH = "charrnn --help", f"charrnn sample -n {LENGTH}", "the same with torch imported"
 
 
 def save_model(path: Path, hidden: int) -> None:
-    """An untrained model of two layers."""
+    """Save an untrained LSTM of two layers."""
     config = ModelConfig(layers=2, hidden=hidden)
     random = np.random.default_rng(0)
     tensors = {
@@ -37,18 +37,18 @@ def save_model(path: Path, hidden: int) -> None:
 
 
 def run(*arguments: str) -> str:
-    """What a Python process with these arguments writes to stdout; it must succeed."""
+    """Run Python with these arguments and return its output."""
     done = subprocess.run([sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
     return done.stdout.decode()
 
 
 def measure(model: Path, rounds: int) -> list[list[str | float]]:
-    """The rows of the table.
+    """Return the rows of the table.
 
     Raises:
-        SystemExit: sampling with and without torch wrote different texts.
+        SystemExit: If sampling with and without torch writes different texts.
     """
-    sampling = "sample", str(model), "-n", str(CHARACTERS), "--seed", "0"
+    sampling = "sample", str(model), "-n", str(LENGTH), "--seed", "0"
     commands = {
         "python -c pass": ("-c", "pass"),
         "python -c 'import numpy'": ("-c", "import numpy"),
@@ -57,22 +57,22 @@ def measure(model: Path, rounds: int) -> list[list[str | float]]:
         SAMPLE_WITH_TORCH: ("-c", WITH_TORCH, *sampling),
     }
     texts = {name: run(*commands[name]) for name in (SAMPLE, SAMPLE_WITH_TORCH)}
-    if len(texts[SAMPLE]) != CHARACTERS or texts[SAMPLE] != texts[SAMPLE_WITH_TORCH]:
-        raise SystemExit("the two ways to sample disagree")
-    laps = alternate({name: lambda command=command: run(*command) for name, command in commands.items()}, rounds)
-    return [[name, median(laps, name), ratio(laps, name, SAMPLE)] for name in commands]
+    if len(texts[SAMPLE]) != LENGTH or texts[SAMPLE] != texts[SAMPLE_WITH_TORCH]:
+        raise SystemExit("sampling with and without torch gives different texts")
+    timings = alternate({name: lambda command=command: run(*command) for name, command in commands.items()}, rounds)
+    return [[name, median(timings, name), ratio(timings, name, SAMPLE)] for name in commands]
 
 
 def main() -> None:
-    """Makes a model in a temporary folder, times the processes, prints the table."""
+    """Save a model in a temporary directory, time the processes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="of which the median is quoted (15)")
-    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds, of which the table shows the median (15)")
+    parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     rounds, hidden = (1, 16) if arguments.quick else (arguments.rounds, 256)
     print(describe_machine(model=f"2x{hidden} LSTM", rounds=rounds), "\n")
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder, "model.safetensors")
+    with tempfile.TemporaryDirectory() as directory:
+        model = Path(directory, "model.safetensors")
         save_model(model, hidden)
         print(table(("process", "seconds", "/ sample"), measure(model, rounds)))
 

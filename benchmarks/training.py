@@ -1,10 +1,10 @@
-"""Characters per second of training, and the share of the machine's own rate of matrix products.
+"""Measure training throughput, and the share of the machine's matrix-product rate that it reaches.
 
-Both engines of `charrnn train` take whole optimizer steps (forward, loss, backward, clip, AdamW) of the same network
-on random ids, each in a process of its own, in turn; the idle ones sleep. Each runs in the precision that is faster
-for it here, which a first lap decides. `limit` is the machine's own matrix product, 2048 cubed, in the precision of
-the native engine and taken beside each lap; the work counted is 6 flops per parameter and character, the useful ones
-whoever computes them. `backends.py` compares the native engine with torch used in other ways.
+Both backends of `charrnn train` take complete optimizer steps (forward, loss, backward, clip, AdamW) of the same
+network on random ids. Each backend runs in a separate process, in the precision that is faster for it; the processes
+take turns and sleep in between. `limit` is the rate of a 2048-cubed matrix product in the precision of the native
+backend, measured next to each timing. The work counted is 6 flops per parameter and character, whichever backend
+does it. `backends.py` compares the native backend with torch used in other ways.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
-from side_by_side import Contestant, Laps, cores, describe_machine, median, ratio, table
+from side_by_side import Timings, Worker, cores, describe_machine, median, ratio, table
 
 V, T = 65, 64
 CELLS, SIZES, BATCHES = ("lstm", "gru", "rnn"), (128, 256, 512), (64,)
@@ -25,7 +25,7 @@ HEADER = ("2 layers, torch / native", "B", *(f"{name} char/s" for name in ENGINE
 HEADER += ("native / torch", "GFLOP/s", "limit", "share")
 
 
-def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
+def _train(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
     import numpy as np
     import torch
 
@@ -52,7 +52,7 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
             pipe.send(2 * size**3 / _product_seconds(torch.randn(size, size).to(dtype)) / 1e9)
             continue
         try:
-            step(0)  # awake
+            step(0)  # warm-up
         except RuntimeError:
             pipe.send(float("inf"))
             continue
@@ -64,62 +64,66 @@ def _learn(settings: dict[str, Any], seconds: float, pipe: Connection) -> None:
 
 
 def _product_seconds(matrix: Any) -> float:
-    """The best of four."""
-    laps = []
+    """Return the shortest of four times."""
+    times = []
     for _ in range(4):
         started = time.perf_counter()
         matrix @ matrix
-        laps.append(time.perf_counter() - started)
-    return min(laps)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def measure(cell: str, hidden: int, batch_size: int, precisions: list[str], rounds: int, seconds: float) -> list[Any]:
-    """One row of the table."""
+    """Return one row of the table."""
     from charrnn.config import ModelConfig
 
     settings = {"cell": cell, "hidden": hidden, "batch_size": batch_size, "threads": cores()}
-    contestants: dict[str, Contestant] = {}
-    laps: Laps = {name: [] for name in ENGINES}
+    workers: dict[str, Worker] = {}
+    timings: Timings = {name: [] for name in ENGINES}
     limits = []
     try:
         for name in ENGINES:
-            several = [
-                Contestant(_learn, {**settings, "engine": name, "precision": precision}, seconds)
+            candidates = [
+                Worker(_train, {**settings, "engine": name, "precision": precision}, seconds)
                 for precision in precisions
             ]
-            contestants[name] = several[0] if len(several) == 1 else min(several, key=Contestant.ask)
-            for other in several:
-                if other is not contestants[name]:
-                    other.end()
+            workers[name] = candidates[0] if len(candidates) == 1 else min(candidates, key=Worker.request)
+            for worker in candidates:
+                if worker is not workers[name]:
+                    worker.stop()
         for counted in [False] + [True] * rounds:
-            for name, contestant in contestants.items():
-                lap = contestant.ask()
+            for name, worker in workers.items():
+                seconds_per_step = worker.request()
                 if counted:
-                    laps[name].append(lap)
-            limits.append(contestants["native"].ask("limit"))
+                    timings[name].append(seconds_per_step)
+            limits.append(workers["native"].request("limit"))
     finally:
-        for contestant in contestants.values():
-            contestant.end()
+        for worker in workers.values():
+            worker.stop()
     characters = batch_size * T
     limit = statistics.median(limits)
     parameters = ModelConfig(cell=cell, hidden=hidden).num_parameters(V)  # type: ignore[arg-type]
-    rate = 6 * parameters * characters / median(laps, "native") / 1e9
-    chosen = " / ".join(contestant.settings["precision"] for contestant in contestants.values())
-    title = f"{hidden} {cell.upper()}, {chosen}"
-    rates = [characters / median(laps, name) for name in laps]
-    return [title, batch_size, *rates, ratio(laps, "torch", "native"), rate, limit, rate / limit]
+    rate = 6 * parameters * characters / median(timings, "native") / 1e9
+    fastest = " / ".join(worker.settings["precision"] for worker in workers.values())
+    title = f"{hidden} {cell.upper()}, {fastest}"
+    rates = [characters / median(timings, name) for name in timings]
+    return [title, batch_size, *rates, ratio(timings, "torch", "native"), rate, limit, rate / limit]
 
 
 def main() -> None:
-    """Measures row by row and prints the table."""
+    """Measure every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS, help="cells (all)")
-    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="units of a layer (128 256 512)")
-    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="streams (64)")
-    parser.add_argument("--all", action="store_true", help="64 to 1024 units, 16 to 256 streams; half an hour")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="instead of the faster one")
-    parser.add_argument("--rounds", type=int, default=9, help="of which the median is quoted (9)")
-    parser.add_argument("--quick", action="store_true", help="only see that it runs")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="units per layer (128 256 512)")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="numbers of streams (64)")
+    parser.add_argument(
+        "--all", action="store_true", help="measure 64 to 1024 units and 16 to 256 streams (half an hour)"
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="precision of both backends (the faster one of each)"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="rounds, of which the table shows the median (9)")
+    parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     if arguments.all:
         arguments.sizes, arguments.batches = ALL_SIZES, ALL_BATCHES
@@ -134,7 +138,7 @@ def main() -> None:
     rows = []
     for cell, hidden, batch in product(arguments.cells, arguments.sizes, arguments.batches):
         rows.append(measure(cell, hidden, batch, precisions, arguments.rounds, seconds))
-        print(*(f"{part:.4g}" if isinstance(part, float) else part for part in rows[-1]), file=sys.stderr, flush=True)
+        print(*(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in rows[-1]), file=sys.stderr, flush=True)
     print(table(HEADER, rows))
 
 

@@ -1,4 +1,4 @@
-"""charrnn for people who write Python: load, sample, train and score.
+"""The Python API: load, generate, train and score.
 
     import charrnn
 
@@ -6,8 +6,9 @@
     text = model.sample(prompt="ROMEO:", temperature=0.8, length=200)
     model.save("romeo.safetensors")
 
-The same pieces as behind the command line, without files and terminals. The keywords that set something are the
-fields of `SampleConfig`, and in `train` those of `ReadConfig`, `ModelConfig` and `TrainConfig`.
+The functions use the same code as the command line. They print nothing, and write a file only where a path is given.
+Generation settings are the fields of `SampleConfig`. Training settings are the fields of `ReadConfig`, `ModelConfig`
+and `TrainConfig`.
 """
 
 import codecs
@@ -37,38 +38,42 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Event], None]
 
-_sampling = expand_keywords(SampleKeywords, SampleConfig)
-_training = expand_keywords(TrainKeywords, Overrides)
+_LINES_PER_BATCH = 1024  # lines that `Model.scores` measures in parallel
+
+_with_sample_keywords = expand_keywords(SampleKeywords, SampleConfig)
+_with_train_keywords = expand_keywords(TrainKeywords, Overrides)
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text."""
+    """Mean surprisal of a text under a model. A lower surprisal is a better prediction."""
 
-    characters: int  # predicted; a text of n characters has n-1 predictions
-    nats: float  # mean per character
+    characters: int  # number of predicted characters; a text of n characters has n-1 predictions
+    nats: float  # mean surprisal in nats per character
 
     @property
     def bits_per_char(self) -> float:
-        """The same in bits."""
+        """Mean surprisal in bits per character."""
         return nats_to_bits(self.nats)
 
 
 class Model:
     """A trained model.
 
+    `train` and `load` return models.
+
     Args:
-        checkpoint: what a model file holds.
+        checkpoint: Content of a model file.
 
     Attributes:
-        checkpoint: the shape, the vocabulary, the weights and the training record.
+        checkpoint: Configuration, vocabulary, weights and training record.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._decoder_selector = DecoderSelector(checkpoint)
 
-    @_sampling
+    @_with_sample_keywords
     def sample(
         self,
         prompt: str = "",
@@ -77,11 +82,31 @@ class Model:
         prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> str:
-        """New text that continues the prompt, without the prompt; `stream` says more."""
-        _refuse_endless(length)
+        """Generate text that continues a prompt. The result does not include the prompt.
+
+        Args:
+            prompt: Text to continue. An empty prompt means the start of a line, or of a document if the model was
+                trained on documents.
+            length: Maximum number of new characters, or of bytes if the model predicts bytes; at least 1. None means
+                1,000. If the model was trained on documents, it means twice the longest document if that is more.
+            prompt_state: State after the text before the prompt, from `read_prompt`.
+            **settings: Fields of `SampleConfig`. ``temperature`` sets the randomness: 0 always chooses the most
+                probable character, 1 follows the model's probabilities. The same ``seed`` gives the same text.
+                ``stop`` is one or more strings before which the text ends.
+
+        Returns:
+            The new text. It ends after ``length`` characters, at a stop string, after ``lines`` lines, or where the
+            model ends the document.
+
+        Raises:
+            SettingError: If a setting is out of range, or the prompt state belongs to another model.
+            UnknownCharacterError: If the prompt contains a character that is not in the vocabulary. With
+                ``unknown="skip"`` such characters are skipped instead.
+        """
+        _check_not_endless(length)
         return "".join(self.stream(prompt, length=length, prompt_state=prompt_state, **settings))
 
-    @_sampling
+    @_with_sample_keywords
     def stream(
         self,
         prompt: str = "",
@@ -90,69 +115,90 @@ class Model:
         prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> Iterator[str]:
-        """Yields new text as it is made, a character at a time; needs no torch.
+        """Generate text that continues a prompt, and yield it character by character.
 
         Args:
-            prompt: what to continue.
-            length: new characters, 0 without end; None is 1000, or twice the longest document.
-            prompt_state: what was read before the prompt; see `read_prompt`.
-            settings: fields of `SampleConfig`, such as temperature, top_p, seed and stop.
+            prompt: Text to continue.
+            length: Maximum number of new characters as in `sample`, or 0 for no limit.
+            prompt_state: State after the text before the prompt, from `read_prompt`.
+            **settings: Fields of `SampleConfig`, such as ``temperature``, ``top_p``, ``seed`` and ``stop``.
+
+        Yields:
+            Single characters. If the model predicts bytes, they are decoded as UTF-8, and each invalid byte becomes a
+            surrogate escape. Characters that may begin a stop string are held back until the next ones decide.
 
         Raises:
-            SettingError: a setting out of range.
-            UnknownCharacterError: the prompt holds characters that the model never saw.
+            SettingError: If a setting is out of range, or the prompt state belongs to another model. The call raises
+                it, before the first character is requested.
+            UnknownCharacterError: If the prompt contains a character that is not in the vocabulary. With
+                ``unknown="skip"`` such characters are skipped instead.
         """
-        config = self._config(length, settings)
-        self._check_own(prompt_state)
+        config = self._sample_config(length, settings)
+        self._check_prompt_state(prompt_state)
         vocabulary = self.checkpoint.vocabulary
         if config.unknown == "skip":
             prompt, _ = vocabulary.split_unknown(prompt)
         network = self._decoder_selector.choose(config.precision, len(prompt) + (config.length or math.inf))
         symbols = (
-            symbol for piece in generate(network, vocabulary, config, prompt, prompt_state) for symbol in piece.text
+            symbol for chunk in generate(network, vocabulary, config, prompt, prompt_state) for symbol in chunk.text
         )
-        return symbols if vocabulary.unit == "char" else _characters(symbols)
+        return symbols if vocabulary.unit == "char" else _decode_utf8(symbols)
 
     def read_prompt(
         self, text: str, *, prompt_state: PromptState | None = None, precision: SamplePrecision = "int8"
     ) -> PromptState:
-        """Reads a text, once, for any number of samples that continue it: ``model.sample(prompt_state=...)``.
+        """Read a text and return the state of the model after it.
+
+        Pass the state as ``prompt_state`` to generate any number of continuations without reading the text again.
 
         Args:
-            text: of any length; only characters that the model knows.
-            prompt_state: what was read before.
-            precision: of the weights; to continue with the one that is to be sampled with changes least.
+            text: Text of any length. All its characters must be in the vocabulary.
+            prompt_state: State after the text before this one, from an earlier call.
+            precision: Precision of the weights. Choose the precision used to generate: then the samples are the same
+                as if the text were part of the prompt, up to rounding.
+
+        Returns:
+            The state after the text. It is valid for this model only.
 
         Raises:
-            UnknownCharacterError: the text holds characters that the model never saw.
-            SettingError: ``prompt_state`` is of another model.
+            SettingError: If the prompt state belongs to another model, or the precision does not exist.
+            UnknownCharacterError: If the text contains a character that is not in the vocabulary.
         """
         network = self._decoder_selector.choose(SampleConfig(precision=precision).precision, len(text))
-        self._check_own(prompt_state)
+        self._check_prompt_state(prompt_state)
         before = prompt_state or replace(
             states.empty_prompt_state(network, self.checkpoint.vocabulary), model=self._digest
         )
         return states.read_prompt(network, before, self.checkpoint.vocabulary.encode(text))
 
     def save_state(self, prompt_state: PromptState, path: str | Path) -> None:
-        """Writes what `read_prompt` gave to a file, for this model alone.
+        """Save a prompt state to a file, atomically. An existing prompt state at the path is replaced.
+
+        Args:
+            prompt_state: State from `read_prompt` of this model.
+            path: File to write.
 
         Raises:
-            FileError: it cannot be written.
+            SettingError: If the prompt state belongs to another model.
+            ModelFileError: If the path is an existing file that is not a prompt state.
+            FileError: If the file cannot be written.
         """
-        self._check_own(prompt_state)
+        self._check_prompt_state(prompt_state)
         states.check_can_save(Path(path))
         states.save(Path(path), self.checkpoint, prompt_state)
 
     def load_state(self, path: str | Path) -> PromptState:
-        """Reads what `save_state` wrote.
+        """Load a prompt state that `save_state` or ``charrnn sample --save-state`` wrote.
+
+        Args:
+            path: File to read.
 
         Raises:
-            ModelFileError: it is missing, damaged, no state, or that of another model.
+            ModelFileError: If the file is missing, damaged, not a prompt state, or the state of another model.
         """
         return states.load(Path(path), self.checkpoint, self._decoder_selector.choose("int8", 0))
 
-    @_sampling
+    @_with_sample_keywords
     def samples(
         self,
         prompts: Iterable[str] = ("",),
@@ -162,30 +208,37 @@ class Model:
         prompt_state: PromptState | None = None,
         **settings: Unpack[SampleKeywords],
     ) -> Iterator[Sample]:
-        """Yields new text for each of many prompts, computed side by side, in the order of the prompts; no torch.
+        """Generate samples for many prompts in parallel, and yield them in the order of the prompts.
+
+        The random numbers of a sample depend only on the seed and on the number of the sample. The other prompts
+        do not change its text.
 
         Args:
-            prompts: what to continue; they may be endless, and are taken a few hundred ahead.
-            count: how many samples of each.
-            length: as of `stream`.
-            prompt_state: what was read before each prompt; see `read_prompt`.
-            settings: fields of `SampleConfig`. The random numbers of a sample follow from the seed and its number.
+            prompts: Texts to continue. An infinite iterable works: prompts are read as they are needed, about a
+                thousand ahead.
+            count: Number of samples for each prompt.
+            length: Maximum number of new characters of each sample, as in `sample`.
+            prompt_state: State after the text before each prompt, from `read_prompt`.
+            **settings: Fields of `SampleConfig`, such as ``temperature``, ``top_p``, ``seed`` and ``stop``.
 
-        Returns:
-            Samples, with their text, what ended them and how surprising the model finds them; with ``logprobs=K``
-            also their ``choices``: each character's surprise and the K likeliest ones. One whose prompt holds
-            characters that the model never saw has no text, but an ``error``.
+        Yields:
+            Samples, each with its text, the reason why it ended, and its surprisal in nats. With ``logprobs=K``, a
+            sample also has ``choices``: each character with its surprisal and the K most probable alternatives. If a
+            prompt contains a character that is not in the vocabulary, its samples have no text, but an ``error``.
+            With ``lines=N``, the text does not include the last line ending.
 
         Raises:
-            SettingError: a setting out of range.
+            SettingError: If a setting is out of range, ``prompts`` is a string, or the prompt state belongs to
+                another model. The call raises it, before the first sample is requested. Only an ``allow``, ``forbid``
+                or ``utf8`` that does not fit the vocabulary is reported with the first sample.
         """
-        _refuse_endless(length)
+        _check_not_endless(length)
         if isinstance(prompts, str):
-            raise SettingError("prompts", "cannot be a string", "give a list of them")
+            raise SettingError("prompts", "is a single string", "give a list of strings")
         if count < 1:
             raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
-        config = self._config(length, settings)
-        self._check_own(prompt_state)
+        config = self._sample_config(length, settings)
+        self._check_prompt_state(prompt_state)
         vocabulary = self.checkpoint.vocabulary
         characters = len(prompts) * count * config.length if isinstance(prompts, Sized) else math.inf
         if config.unknown == "skip":
@@ -196,11 +249,19 @@ class Model:
         return generate_batch(network, vocabulary, config, requests, prompt_state)
 
     def score(self, text: str) -> Score:
-        """How well the model predicts a text, the state carried from end to end.
+        """Measure how well the model predicts a text.
+
+        The recurrent state is carried from the first character to the last. The first character is not predicted.
+
+        Args:
+            text: Text of two characters or more. All its characters must be in the vocabulary.
+
+        Returns:
+            The mean surprisal per character, as ``charrnn eval`` measures it.
 
         Raises:
-            UnknownCharacterError: the text holds characters that the model never saw.
-            CorpusError: fewer than two characters, so there is nothing to predict.
+            UnknownCharacterError: If the text contains a character that is not in the vocabulary.
+            CorpusError: If the text has fewer than two characters.
         """
         from charrnn.data.corpus_reader import corpus_from_text
         from charrnn.evaluation.metrics import mean_nats
@@ -211,74 +272,90 @@ class Model:
             .with_vocabulary(self.checkpoint.vocabulary)
             .tokens()
         )
-        return Score(
-            len(ids) - 1, mean_nats(choose_scorer(self.checkpoint, len(ids), streams=num_segments(len(ids))), ids)
-        )
+        scorer = choose_scorer(self.checkpoint, len(ids), streams=num_segments(len(ids)))
+        return Score(len(ids) - 1, mean_nats(scorer, ids))
 
     def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
-        """How surprising each of some lines is: their `nats`, `size` in characters and so on; see `LineScorer`.
+        """Measure the surprisal of each line, and yield the scores in order.
+
+        The end of a line counts as one of its characters. A character that is not in the vocabulary is no error: it
+        costs as much as a uniform guess among all Unicode code points.
 
         Args:
-            lines: with or without the line feed that counts as their end; they may be endless.
-            carry: have the state run on from line to line.
+            lines: Lines of text, with or without a line feed at the end. An infinite iterable works: lines are read
+                in batches.
+            carry: Whether the recurrent state is carried from line to line. By default, each line starts from the
+                state at the start of a line.
+
+        Yields:
+            Scores with the fields ``nats``, ``num_predictions``, ``unknown`` and others.
 
         Raises:
-            SettingError: ``carry`` where each line is a document to the model.
+            SettingError: If ``carry`` is set and the model was trained on documents that are lines or that a
+                separator divides.
         """
         from charrnn.data.lines import LineFragment
         from charrnn.evaluation.line_scores import LineScorer
 
         scorer = LineScorer(self.checkpoint, choose_scorer(self.checkpoint), carry=carry)
-        pieces = (LineFragment(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
-        while batch := list(islice(pieces, 1024)):
+        fragments = (LineFragment(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
+        while batch := list(islice(fragments, _LINES_PER_BATCH)):
             yield from scorer.score(batch)
 
     @cached_property
     def _digest(self) -> str:
         return checkpoint.digest(self.checkpoint)
 
-    def _config(self, length: int | None, settings: SampleKeywords) -> SampleConfig:
+    def _sample_config(self, length: int | None, settings: SampleKeywords) -> SampleConfig:
         return SampleConfig(length=self.checkpoint.default_length if length is None else length, **settings)
 
-    def _check_own(self, prompt_state: PromptState | None) -> None:
-        """Makes sure that it was this model that read the text: to others its state means nothing."""
+    def _check_prompt_state(self, prompt_state: PromptState | None) -> None:
+        """Check that a prompt state, if there is one, belongs to this model."""
         if prompt_state is not None and prompt_state.model != self._digest:
-            raise SettingError("prompt_state", "is of another model", "read the prompt with this one")
+            reason = "belongs to another model"
+            raise SettingError("prompt_state", reason, "use a state from this model's read_prompt or load_state")
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
-        """Writes the model to a file, whole or not at all.
+        """Save the model to a file, atomically.
+
+        Args:
+            path: File to write. `load` and the command line find files in ``./checkpoints`` by name.
+            replace: Whether an existing model may be replaced.
 
         Raises:
-            ModelFileError: there is one already and ``replace`` is False.
-            FileError: it cannot be written.
+            ModelFileError: If the file exists and ``replace`` is False.
+            FileError: If the file cannot be written.
         """
         checkpoint.check_can_save(Path(path), replace=replace)
         checkpoint.save(Path(path), self.checkpoint)
 
 
-def _characters(symbols: Iterable[str]) -> Iterator[str]:
-    """Bytes as the characters of UTF-8, each when it is whole; what is none stays escaped, as Python does it."""
+def _decode_utf8(symbols: Iterable[str]) -> Iterator[str]:
+    """Yield the characters of a stream of bytes as soon as each is complete; invalid bytes as surrogate escapes."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for symbol in symbols:
         yield from decoder.decode(symbol.encode("ascii", "surrogateescape"))
     yield from decoder.decode(b"", True)
 
 
-def _refuse_endless(length: int | None) -> None:
+def _check_not_endless(length: int | None) -> None:
     if length == 0:
-        raise SettingError("length", "cannot be 0", "give a whole number, 1 or more, or use stream")
+        raise SettingError("length", "cannot be 0 (no limit)", "give a whole number, 1 or more, or use stream")
 
 
 def load(name: str | Path) -> Model:
-    """Opens a model: a path, or a name in ``./checkpoints``; needs no torch.
+    """Load a model from a file.
+
+    Args:
+        name: Path of a model file, or the name of a model in ``./checkpoints``.
 
     Raises:
-        ModelFileError: there is none, or it is damaged or foreign.
+        ModelFileError: If the file is missing, damaged, or not a model that this version can read.
     """
     return Model(checkpoint.load(checkpoint.find(str(name))))
 
 
-@_sampling
+@_with_sample_keywords
 def sample(
     model: Model,
     prompt: str = "",
@@ -287,35 +364,61 @@ def sample(
     prompt_state: PromptState | None = None,
     **settings: Unpack[SampleKeywords],
 ) -> str:
-    """New text in the style of a model; see `Model.sample`."""
+    """Generate text that continues a prompt. This is the same as `Model.sample`.
+
+    Args:
+        model: Model that generates.
+        prompt: Text to continue. The result does not include it.
+        length: Maximum number of new characters, at least 1; see `Model.sample` for the default.
+        prompt_state: State after the text before the prompt, from `Model.read_prompt`.
+        **settings: Fields of `SampleConfig`, such as ``temperature``, ``top_p``, ``seed`` and ``stop``.
+
+    Raises:
+        SettingError: If a setting is out of range, or the prompt state belongs to another model.
+        UnknownCharacterError: If the prompt contains a character that is not in the vocabulary.
+    """
     return model.sample(prompt, length=length, prompt_state=prompt_state, **settings)
 
 
 def score(model: Model, text: str) -> Score:
-    """How well a model predicts a text; see `Model.score`."""
+    """Measure how well a model predicts a text. This is the same as `Model.score`.
+
+    Args:
+        model: Model that predicts.
+        text: Text of two characters or more. All its characters must be in the vocabulary.
+
+    Raises:
+        UnknownCharacterError: If the text contains a character that is not in the vocabulary.
+        CorpusError: If the text has fewer than two characters.
+    """
     return model.score(text)
 
 
-@_training
+@_with_train_keywords
 def train(
     text: str, *, name: str = "text", listen: "Listener | None" = None, **settings: Unpack[TrainKeywords]
 ) -> Model:
-    """Trains a model on a text and gives back the best one; nothing is written.
+    """Train a model on a text and return it. No file is written.
+
+    All settings are planned from the text and the measured speed of the machine. Training takes about five minutes,
+    less for a small text; ``minutes``, ``epochs`` or ``steps`` set another budget. The model has the weights with
+    the lowest validation loss, or the last weights if nothing is held out for validation.
 
     Args:
-        text: the corpus itself, two characters or more.
-        name: what the record calls it.
-        listen: is told of every step and evaluation; see the events of ``training/events.py``.
-        settings: fields of `ReadConfig`, `ModelConfig` and `TrainConfig`; those of the latter two that are left out,
-            or None, are planned from the text and the machine. Bytes are those of the text's UTF-8; line ends are
-            kept unless ``newlines`` is "unix".
+        text: Training text of two characters or more. Its last tenth, at most 500,000 characters, is held out for
+            validation. The setting ``validation`` is another share.
+        name: Name of the text in the training record.
+        listen: Function that is called with each event of the run: `Step`, `Evaluation`, `RolledBack` and `Finished`.
+        **settings: Fields of `ReadConfig`, `ModelConfig` and `TrainConfig`, such as ``minutes``, ``hidden`` and
+            ``seed``. Those that are None are planned, or keep their default. With ``unit="byte"``, the model is
+            trained on the UTF-8 bytes of the text. Line endings are kept unless ``newlines="unix"``.
 
     Raises:
-        SettingError: a setting out of range.
-        CorpusError: a text with nothing to predict.
-        TrainingError: the loss became infinite or no number.
+        SettingError: If a setting is out of range, or two settings exclude each other.
+        CorpusError: If the text has fewer than two characters, no document, or half of a surrogate pair.
+        TrainingError: If the loss becomes infinite or NaN, even after the learning rate was halved several times.
     """
-    overrides = Overrides(**settings)  # checked before torch is loaded
+    overrides = Overrides(**settings)  # checks the settings before torch is imported
 
     from charrnn.data.corpus_reader import KEEP_NEWLINES, corpus_from_text
     from charrnn.training.autotune import plan_for_this_machine

@@ -24,6 +24,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharrnnError, FileError, ModelFileError
 from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
+from charrnn.suggestions import did_you_mean
 
 SUFFIX = ".safetensors"
 CHECKPOINT_DIR = Path("checkpoints")  # where models are saved, and where bare names are looked up
@@ -119,10 +120,7 @@ def find(name: str | None) -> Path:
         ModelFileError: If no file is found.
     """
     if name is None:
-        models = [
-            file for file in CHECKPOINT_DIR.glob("*" + SUFFIX) if file.is_file() and not is_training_state(file)
-        ]
-        if not models:
+        if not (models := _saved_models()):
             _refuse(CHECKPOINT_DIR, "contains no model", "name a model, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
     bare = Path(name).name == name and not name.endswith(SUFFIX)
@@ -132,7 +130,13 @@ def find(name: str | None) -> Path:
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
     reason = f"no such file (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if bare else "no such file"
-    _refuse(Path(name), reason, "check the name, or train one: charrnn train TEXT")
+    reason += did_you_mean(name, (file.name.removesuffix(SUFFIX) for file in _saved_models()))
+    _refuse(Path(name), reason, "check the name, or train a model: charrnn train TEXT")
+
+
+def _saved_models() -> list[Path]:
+    """Return the models in ``./checkpoints``."""
+    return [file for file in CHECKPOINT_DIR.glob("*" + SUFFIX) if file.is_file() and not is_training_state(file)]
 
 
 def is_training_state(path: Path) -> bool:

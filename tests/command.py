@@ -1,4 +1,4 @@
-"""Run a ``charrnn`` command inside this process, with streams, folder and environment of its own."""
+"""Run a ``charrnn`` command in this process, with separate streams, working directory and environment."""
 
 import contextlib
 import io
@@ -27,24 +27,22 @@ def run(
     stdout: Stream = subprocess.PIPE,
     stderr: Stream = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``charrnn ARGUMENTS`` as `subprocess.run` would, and return what it would return.
+    """Run ``charrnn ARGUMENTS`` and return the same result as `subprocess.run`.
 
-    An exception that leaves the program becomes exit code 1 with a traceback on stderr. Everything that a process
-    owns is put back afterwards: descriptors, streams, folder, environment, signal handlers, torch's settings.
+    An uncaught exception becomes exit code 1 with a traceback on stderr. The state of this process is restored
+    afterwards: descriptors, streams, working directory, environment, signal handlers and torch's settings.
     """
     with contextlib.ExitStack() as stack:
-        source = _source(stack, stdin, input)
-        out, collected_out = _sink(stack, stdout)
-        err, collected_err = (out, None) if stderr == subprocess.STDOUT else _sink(stack, stderr)
-        with _settings(), _signals(), _place(cwd, env), _streams(source, out, err):
+        source = _open_input(stack, stdin, input)
+        out, captured_out = _open_output(stack, stdout)
+        err, captured_err = (out, None) if stderr == subprocess.STDOUT else _open_output(stack, stderr)
+        with _torch_settings(), _signals(), _directory(cwd, env), _streams(source, out, err):
             code = call_main(arguments)
-    return subprocess.CompletedProcess(
-        ["charrnn", *arguments], code, _content(collected_out), _content(collected_err)
-    )
+    return subprocess.CompletedProcess(["charrnn", *arguments], code, _read(captured_out), _read(captured_err))
 
 
 def call_main(arguments: Sequence[str]) -> int:
-    """Return the exit code of a command; 1 where a defect of the program would end it with a traceback."""
+    """Run a command and return the exit code: 1, with a traceback, after an uncaught exception."""
     from charrnn.cli.app import main
 
     argv, sys.argv = sys.argv, ["charrnn", *arguments]
@@ -58,7 +56,7 @@ def call_main(arguments: Sequence[str]) -> int:
 
 
 def open_streams() -> None:
-    """Make ``sys.stdin``, ``stdout`` and ``stderr`` of descriptors 0, 1 and 2, as Python does when it starts."""
+    """Open ``sys.stdin``, ``stdout`` and ``stderr`` on descriptors 0, 1 and 2, as Python does at startup."""
     raw_in, raw_out, raw_err = (
         io.FileIO(number, mode, closefd=False) for number, mode in ((0, "rb"), (1, "wb"), (2, "wb"))
     )
@@ -67,8 +65,8 @@ def open_streams() -> None:
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw_err), "utf-8", "backslashreplace", line_buffering=True)
 
 
-def _source(stack: contextlib.ExitStack, stdin: Stream, data: bytes | None) -> int:
-    """Return a descriptor to read from; ``data`` comes through a pipe."""
+def _open_input(stack: contextlib.ExitStack, stdin: Stream, data: bytes | None) -> int:
+    """Return a descriptor to read from. ``data`` is sent through a pipe."""
     if data is None:
         if stdin is None:
             return 0
@@ -79,7 +77,7 @@ def _source(stack: contextlib.ExitStack, stdin: Stream, data: bytes | None) -> i
     thread = threading.Thread(target=_feed, args=(writer, data), daemon=True)
     thread.start()
     stack.callback(thread.join)
-    stack.callback(os.close, reader)  # called before the join: a pipe without a reader ends the thread
+    stack.callback(os.close, reader)  # runs before the join: closing the reader ends the thread
     return reader
 
 
@@ -90,18 +88,18 @@ def _feed(writer: int, data: bytes) -> None:
             rest = rest[pipe.write(rest) :]
 
 
-def _sink(stack: contextlib.ExitStack, stream: Stream) -> tuple[int, IO[bytes] | None]:
-    """Return a descriptor to write to, and the file that collects what is written if the caller wants it."""
+def _open_output(stack: contextlib.ExitStack, stream: Stream) -> tuple[int, IO[bytes] | None]:
+    """Return a descriptor to write to, and the file that captures the output if ``stream`` is `PIPE`."""
     if stream == subprocess.PIPE:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # read after the stack is closed
         return file.fileno(), file
     if stream == subprocess.DEVNULL:
         return stack.enter_context(open(os.devnull, "wb")).fileno(), None
-    assert stream is not None, "name the stream: what pytest shows is not checked"
+    assert stream is not None, "pass a stream: output that pytest captures is not checked"
     return (stream if isinstance(stream, int) else stream.fileno()), None
 
 
-def _content(file: IO[bytes] | None) -> bytes | None:
+def _read(file: IO[bytes] | None) -> bytes | None:
     if file is None:
         return None
     with file:
@@ -111,12 +109,12 @@ def _content(file: IO[bytes] | None) -> bytes | None:
 
 @contextlib.contextmanager
 def _streams(source: int, out: int, err: int) -> Iterator[None]:
-    """Point descriptors 0, 1 and 2 elsewhere, and open Python's streams on them."""
+    """Redirect descriptors 0, 1 and 2, and open Python's streams on them."""
     before = sys.stdin, sys.stdout, sys.stderr
     for stream in before[1:]:
         stream.flush()
     saved = [os.dup(number) for number in range(3)]
-    copies = [os.dup(number) for number in (source, out, err)]  # the caller's may be 0, 1 or 2 themselves
+    copies = [os.dup(number) for number in (source, out, err)]  # the arguments may be 0, 1 or 2
     try:
         for number, copy in enumerate(copies):
             os.dup2(copy, number)
@@ -126,9 +124,9 @@ def _streams(source: int, out: int, err: int) -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        with open(os.devnull, "wb") as nowhere:  # for what a stream could not get rid of
+        with open(os.devnull, "wb") as devnull:  # receives output that could not be written
             for number in (1, 2):
-                os.dup2(nowhere.fileno(), number)
+                os.dup2(devnull.fileno(), number)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -140,14 +138,14 @@ def _streams(source: int, out: int, err: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _place(cwd: str | Path, env: Mapping[str, str]) -> Iterator[None]:
-    """Change the folder and the environment."""
+def _directory(cwd: str | Path, env: Mapping[str, str]) -> Iterator[None]:
+    """Change the working directory and the environment."""
     before, temporary = dict(os.environ), tempfile.tempdir
     try:
         with contextlib.chdir(cwd):
             os.environ.clear()
             os.environ.update(env)
-            tempfile.tempdir = None  # found anew from the environment
+            tempfile.tempdir = None  # determined again from the environment
             yield
     finally:
         os.environ.clear()
@@ -157,7 +155,7 @@ def _place(cwd: str | Path, env: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Start with the handlers that Python starts with, and leave none behind."""
+    """Set Python's default signal handlers, and restore the previous ones afterwards."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         for number in _SIGNALS:
@@ -169,8 +167,8 @@ def _signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """Leave torch and tqdm as they were."""
+def _torch_settings() -> Iterator[None]:
+    """Restore the settings of torch and tqdm afterwards."""
     import torch
 
     threads = torch.get_num_threads()

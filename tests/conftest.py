@@ -1,4 +1,4 @@
-"""What all tests share: one tiny model, and a way to run the program as a shell would."""
+"""Fixtures for all tests: a tiny model, and functions that run the program as a shell would."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from charrnn.data.vocabulary import Vocabulary
 from tests import command
 from tests.warm import serving
 
-# No deadline, because machines are busy at times; the same examples in CI each time, new ones at a developer's desk.
+# No deadline, because machines are busy at times. CI uses the same examples in every run; elsewhere they vary.
 settings.register_profile("charrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("charrnn")
 
@@ -29,7 +29,7 @@ TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five doze
 
 
 def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0, text: str = TEXT) -> Checkpoint:
-    """An untrained model of 16 units, seed 0."""
+    """Return an untrained model of 16 units, initialized with seed 0."""
     from dataclasses import asdict
 
     from charrnn.rnn.torch_rnn import CharRNN
@@ -42,7 +42,7 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
         "corpus": {"name": "tiny", "sha256": "0" * 64, "characters": len(text), "validation_characters": 0},
         "settings": asdict(TrainConfig(steps=1)),
         "steps": 0,
-        "ended": "done",
+        "outcome": "done",
         "best_step": 0,
         "validation_nats": None,
         "charrnn": "0",
@@ -52,8 +52,8 @@ def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0,
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what this machine's user has measured and compiled out of the tests, and the other way round."""
+def _isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Use a temporary cache, so that the tests and the user's cache do not affect each other."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("LOCALAPPDATA", None)
 
@@ -65,16 +65,16 @@ def tiny() -> Checkpoint:
 
 @pytest.fixture
 def tiny_path(tiny: Checkpoint, tmp_path: Path) -> Path:
-    """The tiny model as a file, in a folder of its own."""
+    """The tiny model, saved in ``tmp_path``."""
     path = tmp_path / "tiny.safetensors"
     checkpoint.save(path, tiny)
     return path
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """An environment in which nothing of the caller's taste in colours or buffers counts."""
-    dropped = {"NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "COLUMNS", "TQDM_DISABLE", "PYTHONIOENCODING"}
-    return {name: value for name, value in os.environ.items() if name not in dropped} | changes
+    """Return the environment with changes, without the variables that affect colours, buffers or progress bars."""
+    removed = {"NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "COLUMNS", "TQDM_DISABLE", "PYTHONIOENCODING"}
+    return {name: value for name, value in os.environ.items() if name not in removed} | changes
 
 
 Charrnn = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -82,20 +82,20 @@ Charrnn = Callable[..., subprocess.CompletedProcess[bytes]]
 
 @pytest.fixture
 def charrnn(tmp_path: Path) -> Charrnn:
-    """Runs ``charrnn ARGUMENTS`` in ``tmp_path``, within this process, with an empty stdin unless ``input`` is given.
+    """A function that runs ``charrnn ARGUMENTS`` in ``tmp_path``, in this process, with an empty stdin by default.
 
-    ``env`` adds to the environment; the other keywords are those of `command.run`, which mean what they mean to
+    ``env`` adds to the environment. The other keywords are those of `command.run`, with the same meaning as for
     `subprocess.run`.
     """
 
     return within(tmp_path)
 
 
-def within(folder: Path) -> Charrnn:
-    """A function that runs ``charrnn ARGUMENTS`` in a folder, within this process."""
+def within(directory: Path) -> Charrnn:
+    """Return a function that runs ``charrnn ARGUMENTS`` in a directory, in this process."""
 
     def run(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Any:
-        options.setdefault("cwd", folder)
+        options.setdefault("cwd", directory)
         return command.run([*map(str, arguments)], env=environment(**(env or {})), **options)
 
     return run
@@ -103,9 +103,9 @@ def within(folder: Path) -> Charrnn:
 
 @pytest.fixture
 def charrnn_process(tmp_path: Path) -> Charrnn:
-    """Runs ``charrnn ARGUMENTS`` as a process, for what only a process shows; otherwise like `charrnn`.
+    """A function that runs ``charrnn ARGUMENTS`` as a separate process; otherwise like `charrnn`.
 
-    Takes a second where torch is loaded; `warm` does not.
+    For tests of the process itself. Commands that load torch take a second; with `warm` they do not.
     """
 
     return started([sys.executable, "-m", "charrnn"], tmp_path)
@@ -113,44 +113,44 @@ def charrnn_process(tmp_path: Path) -> Charrnn:
 
 @pytest.fixture
 def without_torch(torchless: list[str], tmp_path: Path) -> Charrnn:
-    """Runs ``charrnn ARGUMENTS`` as a process that fails when it imports torch."""
+    """A function that runs ``charrnn ARGUMENTS`` as a process that fails if it imports torch."""
     return started(torchless, tmp_path)
 
 
-def started(program: list[str], folder: Path) -> Charrnn:
-    """A function that runs a program as a process in a folder, with an empty stdin unless ``input`` is given."""
+def started(program: list[str], directory: Path) -> Charrnn:
+    """Return a function that runs a program as a process in a directory, with an empty stdin by default."""
 
     def run(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Any:
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": folder} | options
-        words = [*program, *map(str, arguments)]
-        return subprocess.run(words, env=environment(**(env or {})), timeout=120, check=False, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": directory} | options
+        command_line = [*program, *map(str, arguments)]
+        return subprocess.run(command_line, env=environment(**(env or {})), timeout=120, check=False, **options)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[list[str]]:
-    """The words that start a real process which need not load torch first."""
-    with serving() as words:
-        yield words
+    """The command that starts a separate process in which torch is already loaded."""
+    with serving() as program:
+        yield program
 
 
 @pytest.fixture(scope="session")
 def torchless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The words that start a real process in which torch cannot be imported."""
-    folder = tmp_path_factory.mktemp("torchless")
-    (folder / "corpus.txt").write_text(TEXT * 9)
-    with serving(torch=False) as words:
-        attempt = started(words, folder)("train", "corpus.txt", "--steps", "1")
-        assert attempt.returncode == 1
-        assert attempt.stderr.endswith(b"TorchImported: torch\n"), attempt.stderr
-        yield words
+    """The command that starts a separate process in which torch cannot be imported."""
+    directory = tmp_path_factory.mktemp("torchless")
+    (directory / "corpus.txt").write_text(TEXT * 9)
+    with serving(torch=False) as program:
+        result = started(program, directory)("train", "corpus.txt", "--steps", "1")
+        assert result.returncode == 1
+        assert result.stderr.endswith(b"TorchImported: torch\n"), result.stderr
+        yield program
 
 
 def one_line(result: subprocess.CompletedProcess[bytes]) -> str:
-    """stderr of a run, which must be a single line in our form and no traceback."""
+    """Return stderr of a run. Check that it is one line of the form ``charrnn: ...``."""
     text = result.stderr.decode()
     assert text.startswith("charrnn: "), text
     assert text.count("\n") == 1, text

@@ -1,4 +1,4 @@
-"""A web server on this machine that answers as a test tells it to, well or badly."""
+"""A local web server for tests, with correct and faulty responses."""
 
 import socket
 import threading
@@ -9,12 +9,12 @@ from socketserver import ThreadingMixIn
 
 
 class Server(ThreadingMixIn, HTTPServer):
-    """Answers every request with ``answer(handler, server)`` in a thread of its own."""
+    """A server that answers every request with ``answer(handler, server)`` in a separate thread."""
 
     def __init__(self, answer: "Answer") -> None:
-        self.paths: list[str] = []  # asked for so far
-        self.asked = threading.Event()  # set when the first answer begins
-        self.closing = threading.Event()  # set when the test is over; an answer that stalls waits for it
+        self.paths: list[str] = []  # of all requests so far
+        self.asked = threading.Event()  # set when the first request arrives
+        self.closing = threading.Event()  # set at the end of the test; stalled answers wait for it
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -33,7 +33,7 @@ class Server(ThreadingMixIn, HTTPServer):
         return f"http://127.0.0.1:{self.server_port}/corpus.txt"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves early is no news."""
+        """Ignore clients that disconnect early."""
 
 
 Answer = Callable[[BaseHTTPRequestHandler, Server], None]
@@ -41,7 +41,7 @@ Answer = Callable[[BaseHTTPRequestHandler, Server], None]
 
 @contextmanager
 def serving(answer: Answer) -> Iterator[Server]:
-    """A server that is gone, with all its threads, when the block ends."""
+    """Run a server, and stop it with all of its threads when the block ends."""
     with Server(answer) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -54,14 +54,14 @@ def serving(answer: Answer) -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         return int(placeholder.getsockname()[1])
 
 
 def whole(data: bytes) -> Answer:
-    """The file, as it should be sent."""
+    """Return an answer that sends the complete file."""
 
     def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
         _begin(handler, length=len(data))
@@ -71,7 +71,7 @@ def whole(data: bytes) -> Answer:
 
 
 def without_length(data: bytes) -> Answer:
-    """The file, with nothing said about its length; the end of the connection is its end."""
+    """Return an answer that sends the file without its length and then closes the connection."""
 
     def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
         _begin(handler)
@@ -81,7 +81,7 @@ def without_length(data: bytes) -> Answer:
 
 
 def cut(data: bytes) -> Answer:
-    """Half of the file, then the connection closes."""
+    """Return an answer that sends half of the file and closes the connection."""
 
     def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
         _begin(handler, length=len(data))
@@ -91,7 +91,7 @@ def cut(data: bytes) -> Answer:
 
 
 def cut_chunks(data: bytes) -> Answer:
-    """Half of the file in HTTP's chunked form, then the connection closes within a chunk."""
+    """Return an answer in chunked encoding that closes the connection within a chunk."""
 
     def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
         handler.protocol_version = "HTTP/1.1"
@@ -105,7 +105,7 @@ def cut_chunks(data: bytes) -> Answer:
 
 
 def stalled(data: bytes) -> Answer:
-    """Half of the file, then silence."""
+    """Return an answer that sends half of the file and then nothing more."""
 
     def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
         _begin(handler, length=len(data))
@@ -117,21 +117,21 @@ def stalled(data: bytes) -> Answer:
 
 
 def silent(handler: BaseHTTPRequestHandler, server: Server) -> None:
-    """Not a byte."""
+    """Send nothing and keep the connection open."""
     server.closing.wait()
 
 
 def hanging_up(handler: BaseHTTPRequestHandler, server: Server) -> None:
-    """A closed connection for an answer."""
+    """Close the connection without an answer."""
 
 
 def missing(handler: BaseHTTPRequestHandler, server: Server) -> None:
-    """404."""
+    """Answer with status 404."""
     handler.send_error(404)
 
 
 def garbage(handler: BaseHTTPRequestHandler, server: Server) -> None:
-    """Something that another protocol might say."""
+    """Send bytes that are not HTTP."""
     handler.wfile.write(b"\x00\x1b[31mSSH-2.0-OpenSSH_9.7\r\n\r\n" * 4)
 
 

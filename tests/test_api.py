@@ -145,7 +145,7 @@ def test_what_another_model_has_read_is_refused(model: charrnn.Model, tiny: Chec
         lambda: model.read_prompt("to be", prompt_state=foreign),
         lambda: model.save_state(foreign, tmp_path / "state"),
     ):
-        with pytest.raises(SettingError, match="prompt_state: is of another model"):
+        with pytest.raises(SettingError, match="prompt_state: belongs to another model"):
             use()
 
 

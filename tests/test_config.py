@@ -25,8 +25,8 @@ WRONG = [
     (TrainConfig, "learning_rate", math.inf),
     (TrainConfig, "warmup", 1.5),
     (TrainConfig, "weight_decay", -1),
-    (TrainConfig, "clip", -1),
-    (TrainConfig, "clip", math.inf),
+    (TrainConfig, "grad_clip", -1),
+    (TrainConfig, "grad_clip", math.inf),
     (TrainConfig, "validation", 1),
     (TrainConfig, "epochs", 0),
     (TrainConfig, "steps", 0),
@@ -74,8 +74,8 @@ def test_a_wrong_override_is_refused_in_the_same_words(field: str, value: object
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"epochs": 1.0, "steps": 9}, "steps: given together with epochs"),
-        ({"unit": "byte", "encoding": "utf-8"}, "encoding: is for characters"),
+        ({"epochs": 1.0, "steps": 9}, "steps: cannot be combined with --epochs"),
+        ({"unit": "byte", "encoding": "utf-8"}, "encoding: applies to characters only"),
         ({"documents": "separated"}, "documents: the separator is empty"),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_empty_stop_string_is_refused() -> None:
 
 
 def test_steps_and_epochs_are_one_budget_too_many() -> None:
-    with pytest.raises(SettingError, match="steps: given together with epochs"):
+    with pytest.raises(SettingError, match="steps: cannot be combined with --epochs"):
         TrainConfig(epochs=1, steps=10)
 
 

@@ -1,8 +1,8 @@
-"""A server that has loaded everything, and forks a real ``charrnn`` process for every request.
+"""A server that loads all modules once and forks a ``charrnn`` process for every request.
 
-A process costs milliseconds instead of the seconds that torch takes to load. A client, `warm_client.py`, stands in
-for the program: it hands over its arguments, folder, environment and descriptors, passes signals on, and ends as the
-command ends. The program's own start is all that it cannot show.
+A forked process starts in milliseconds; loading torch takes seconds. A client, `warm_client.py`, takes the place of
+the program: it sends its arguments, working directory, environment and descriptors, forwards signals, and exits with
+the status of the command. Only the startup of the program differs from that of a real process.
 
     python -m tests.warm SOCKET
 """
@@ -29,7 +29,7 @@ from typing import Any
 
 from tests.command import call_main, open_streams
 
-PYTHON = "warm-python"  # as the first argument: the others are those of a Python; beside the socket: such a Python
+PYTHON = "warm-python"  # as first argument: run the rest like python; in the directory of the socket: such a python
 ROOT = Path(__file__).parent.parent
 CLIENT = Path(__file__).with_name("warm_client.py")
 _TORCHLESS = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.warm import run_torchless; run_torchless()"
@@ -37,33 +37,33 @@ _TORCHLESS = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.warm im
 
 @contextlib.contextmanager
 def serving(*, torch: bool = True) -> Iterator[list[str]]:
-    """Run the server, and yield the words that start a ``charrnn`` with its help.
+    """Run the server, and yield the command that starts ``charrnn`` through it.
 
-    Without ``torch`` a command that imports it fails with a traceback.
+    Without ``torch``, a command that imports it fails with a traceback.
     """
     from tests.conftest import environment
 
     if not hasattr(os, "pidfd_open"):  # only on Linux; elsewhere each process loads what it needs
         yield [sys.executable, "-m", "charrnn"] if torch else [sys.executable, "-c", _TORCHLESS]
         return
-    with tempfile.TemporaryDirectory() as folder:
-        address = os.path.join(folder, "socket")
-        words = [sys.executable, "-I", "-S", str(CLIENT), address]
-        python = Path(folder, PYTHON)
-        python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} {PYTHON} "$@"\n')
+    with tempfile.TemporaryDirectory() as directory:
+        address = os.path.join(directory, "socket")
+        program = [sys.executable, "-I", "-S", str(CLIENT), address]
+        python = Path(directory, PYTHON)
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(program)} {PYTHON} "$@"\n')
         python.chmod(0o755)
         command = [sys.executable, "-m", "tests.warm", address, *([] if torch else ["without-torch"])]
         server = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stdin=subprocess.PIPE)
         with server:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
-            yield words
+            yield program
             server.terminate()
 
 
 def serve(address: str) -> None:
-    """Answer requests until somebody ends the process."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    """Answer requests until the process is killed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -77,15 +77,15 @@ def serve(address: str) -> None:
 
 
 def _load() -> None:
-    """Import whatever commands import when they run."""
+    """Import everything that commands import when they run."""
     import torch
 
     _import_all()
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # loads half of torch
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports a large part of torch
 
 
 class TorchImported(BaseException):
-    """No error that a program could expect."""
+    """Raised when torch is imported; no program catches it as an `Exception`."""
 
 
 class _Forbidden(importlib.abc.MetaPathFinder):
@@ -95,7 +95,7 @@ class _Forbidden(importlib.abc.MetaPathFinder):
 
 
 def _forbid_torch() -> None:
-    """Let every command that imports torch fail with a traceback."""
+    """Make every command that imports torch fail with a traceback."""
     sys.meta_path.insert(0, _Forbidden())
     _import_all()
 
@@ -107,7 +107,7 @@ def run_torchless() -> None:
 
 
 def _import_all() -> None:
-    """Import every module of the package; those that need torch stay out where it is forbidden."""
+    """Import every module of the package, except those that need torch if torch is forbidden."""
     import rich.console  # noqa: F401
     import tqdm  # noqa: F401
 
@@ -120,7 +120,7 @@ def _import_all() -> None:
 
 
 def _supervise(connection: socket.socket) -> int:
-    """Fork the command, pass signals on to it, and tell how it ended."""
+    """Fork the command, forward signals to it, and report the exit status; return 0."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     head, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
@@ -135,13 +135,13 @@ def _supervise(connection: socket.socket) -> int:
         _become(request, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
-    ended = os.pidfd_open(pid)
+    pidfd = os.pidfd_open(pid)
     while True:
-        ready, _, _ = select.select([connection, ended], [], [])
-        if ended in ready:
+        ready, _, _ = select.select([connection, pidfd], [], [])
+        if pidfd in ready:
             break
         number = connection.recv(1)
-        os.kill(pid, number[0] if number else signal.SIGKILL)  # a client that is gone was killed
+        os.kill(pid, number[0] if number else signal.SIGKILL)  # no data: the client was killed
     with contextlib.suppress(OSError):
         connection.sendall(os.waitpid(pid, 0)[1].to_bytes(4, "little"))
     return 0
@@ -154,8 +154,8 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     os.closerange(3, 64)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
         number = getattr(signal, name)
-        ordinary = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
-        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else ordinary)
+        default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -169,10 +169,10 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def _run_python(arguments: list[str]) -> int:
-    """Do what ``python ARGUMENTS`` does, for ``-m charrnn``, ``-c CODE`` and a script; return the exit code."""
+    """Run ``-m charrnn``, ``-c CODE`` or a script as ``python ARGUMENTS`` would; return the exit code."""
     if arguments[:2] == ["-m", "charrnn"]:
         return call_main(arguments[2:])
-    sys.executable = str(Path(sys.argv[1]).with_name(PYTHON))  # for the processes that it starts
+    sys.executable = str(Path(sys.argv[1]).with_name(PYTHON))  # for processes that the script starts
     sys.orig_argv = [sys.executable, *arguments]
     try:
         if arguments[0] == "-c":

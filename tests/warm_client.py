@@ -1,4 +1,4 @@
-"""``charrnn`` with the help of `warm.py`; imports next to nothing, for it is started often.
+"""The client of `warm.py`: a stand-in for ``charrnn``. Imports little, because it is started often.
 
 python -I -S warm_client.py SOCKET ARGUMENTS
 """
@@ -14,9 +14,9 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOL_SOCKET, socket
 def main() -> None:
     server = socket(AF_UNIX)
     server.connect(sys.argv[1])
-    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    ignored = [number for number in passed_on if signal.getsignal(number) == signal.SIG_IGN]
-    for number in passed_on:
+    forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    ignored = [number for number in forwarded if signal.getsignal(number) == signal.SIG_IGN]
+    for number in forwarded:
         if number not in ignored:
             signal.signal(number, lambda number, frame: server.send(bytes([number])))
     env = dict(os.environ)
@@ -24,9 +24,9 @@ def main() -> None:
     rights = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [0, 1, 2]))]
     server.sendmsg([len(request).to_bytes(8, "little")], rights)
     server.sendall(request)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):  # a pipe ends when the command ends
-        os.dup2(nowhere, number)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):  # so that a pipe closes when the command ends
+        os.dup2(devnull, number)
     status = int.from_bytes(server.recv(4), "little")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)

@@ -12,6 +12,7 @@ from charrnn.cli import options
 from charrnn.cli.command import command
 from charrnn.cli.console import Console, write_stdout
 from charrnn.cli.corpus_options import TextOptions
+from charrnn.cli.plan_explanation import explain
 from charrnn.cli.signals import Signals
 from charrnn.config import SaveConfig
 from charrnn.config.overrides import Overrides
@@ -94,6 +95,8 @@ def train(args: TrainOptions) -> None:
             train_setup.check_target(checkpointer, resume=args.resume, force=args.force)
             prepare = train_setup.resume_run if args.resume else train_setup.new_run
             run, trainer = prepare(corpus_spec, checkpointer, overrides, console)
+            for line in explain(run.plan, run.overrides) if args.explain else ():
+                console.line(line)
 
             from charrnn.cli.train_progress import print_verdict, resume_command, run_with_progress
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charrnn.errors import DownloadError, SettingError
+from charrnn.suggestions import did_you_mean
 
 CORPUS_DIR = Path("corpora")  # where corpora are saved
 TIMEOUT_SECONDS = 30.0  # longest wait for data
@@ -51,8 +52,9 @@ def find(name: str) -> Made | Remote:
     for entry in DATASETS:
         if entry.name == name:
             return entry
+    names = [entry.name for entry in DATASETS]
     raise SettingError(
-        "corpus", f"{name} is not a corpus", "give one of " + ", ".join(entry.name for entry in DATASETS)
+        "corpus", f"{name} is not a corpus{did_you_mean(name, names)}", "give one of " + ", ".join(names)
     )
 
 

@@ -1,1 +1,1 @@
-"""How well a model knows a text."""
+"""Measures how well a model predicts a text."""

@@ -1,11 +1,11 @@
 """Bits per character: how well a network predicts a text.
 
-A text of n characters has n-1 predictions; the first character is only read. Losses are means per prediction, in
-nats (natural logarithm) inside and in bits (nats / ln 2) for people.
+A text of n characters has n - 1 predictions; the first character is only read. Losses are means per prediction. The
+code uses nats (natural logarithm); the command line also shows bits (nats / ln 2).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,10 @@ from charrnn.data.token_store import TokenStore
 from charrnn.evaluation.surprisal import TOLERANCE, SurprisalMeter
 from charrnn.rnn.backend import Scorer
 
-WINDOW = 1 << 20  # characters whose figures are held at once
-BLOCK = 1000  # characters of a block of the bootstrap, in a text that has enough of them
-BLOCKS = 1000  # of them, at most
-MIN_BLOCKS, MIN_BLOCK = 20, 20  # fewer or shorter ones tell nothing
+WINDOW = 1 << 20  # characters measured at once, which limits memory
+BLOCK_LENGTH = 1000  # predictions of a bootstrap block in a text that is long enough
+MAX_BLOCKS = 1000
+MIN_BLOCKS, MIN_BLOCK_LENGTH = 20, 20  # with fewer or shorter blocks an interval means nothing
 RESAMPLES = 2000
 
 ProgressCallback = Callable[[int], object]
@@ -26,11 +26,11 @@ ProgressCallback = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Estimate:
-    """How well a text is predicted."""
+    """The mean surprisal of a text, with a confidence interval."""
 
-    characters: int  # predictions
-    nats: float  # mean
-    interval: tuple[float, float] | None = None  # nats between which 95 % of the means of resampled texts lie
+    characters: int  # number of predictions
+    nats: float  # mean surprisal
+    interval: tuple[float, float] | None = None  # central 95 % of the resampled means, in nats
 
 
 def surprisals(
@@ -40,71 +40,76 @@ def surprisals(
     tolerance: float = TOLERANCE,
     on_progress: ProgressCallback = lambda read: None,
 ) -> Iterator[NDArray[np.float64]]:
-    """Nats of each prediction of a text, some at a time, the state carried from its first character to its last.
+    """Yield the surprisal of each prediction of a text in nats, window by window.
 
     Args:
-        scorer: the network.
-        ids: the text (n,), n >= 2.
-        reset: characters after which the state is forgotten, time and again, as transformers are quoted.
-        tolerance: as of `SurprisalMeter`.
-        on_progress: told every moment how many characters were read since; may raise, to break off.
+        scorer: The network.
+        ids: The text, (n,), n >= 2.
+        reset: Number of characters after which the state is reset to zero, repeatedly, as is customary for
+            transformers. None carries the state from the first character to the last.
+        tolerance: The accepted error of a state; see `SurprisalMeter`.
+        on_progress: Called repeatedly with the number of characters read since its last call. It may raise an
+            exception to abort.
     """
-    meter, often = SurprisalMeter(scorer, tolerance, on_progress), min(reset or len(ids), len(ids))
-    for begin in range(0, len(ids), WINDOW):
-        places = np.arange(begin, min(begin + WINDOW, len(ids)))
-        nats = meter.read(ids.take(places), places % often == 0)
-        yield nats[1:] if begin == 0 else nats
+    meter, period = SurprisalMeter(scorer, tolerance, on_progress), min(reset or len(ids), len(ids))
+    for start in range(0, len(ids), WINDOW):
+        positions = np.arange(start, min(start + WINDOW, len(ids)))
+        nats = meter.read(ids.take(positions), positions % period == 0)
+        yield nats[1:] if start == 0 else nats
 
 
 def measure(scorer: Scorer, ids: TokenStore, on_progress: ProgressCallback = lambda read: None) -> Estimate:
-    """The figure of a text with its uncertainty; see `surprisals`."""
+    """Return the mean surprisal of a text and its confidence interval; see `surprisals`."""
     return bootstrap(surprisals(scorer, ids, on_progress=on_progress), len(ids) - 1)
 
 
-def bootstrap(parts: Iterator[NDArray[np.float64]], predictions: int) -> Estimate:
-    """The figure of a text, by a block bootstrap (Künsch 1989), for neighbours are not independent.
+def bootstrap(windows: Iterable[NDArray[np.float64]], num_predictions: int) -> Estimate:
+    """Return the mean surprisal of a text and its confidence interval by a block bootstrap (Künsch 1989).
 
-    The text is cut into blocks of `BLOCK` predictions, or in so many longer ones; the mean is taken of as many blocks
-    drawn from them with replacement, `RESAMPLES` times. What that tells is how much the figure owes to the choice of
-    this text among others of its kind, not how good another training run would have been.
+    Blocks are resampled rather than single predictions, because neighbouring predictions are not independent. The
+    text is cut into blocks of `BLOCK_LENGTH` predictions, or longer ones if there would be more than `MAX_BLOCKS`.
+    The same number of blocks is drawn with replacement, and their mean is taken, `RESAMPLES` times.
+
+    The interval describes how much the mean depends on the choice of this text among similar ones. It does not
+    describe the variation between training runs.
 
     Args:
-        parts: nats of each prediction, some at a time.
-        predictions: how many there are in all.
+        windows: Nats of each prediction, in consecutive arrays.
+        num_predictions: The total number of predictions.
     """
-    block = max(1, min(BLOCK, predictions // MIN_BLOCKS), math.ceil(predictions / BLOCKS))
-    sums = np.zeros(math.ceil(predictions / block))
-    place = 0
-    for nats in parts:
-        np.add.at(sums, np.arange(place, place + len(nats)) // block, nats)
-        place += len(nats)
-    mean = float(sums.sum()) / predictions
-    if block < MIN_BLOCK:
-        return Estimate(predictions, mean)
-    sizes = np.full(len(sums), block)
-    sizes[-1] = predictions - block * (len(sums) - 1)
+    block_length = max(1, min(BLOCK_LENGTH, num_predictions // MIN_BLOCKS), math.ceil(num_predictions / MAX_BLOCKS))
+    sums = np.zeros(math.ceil(num_predictions / block_length))
+    start = 0
+    for nats in windows:
+        np.add.at(sums, np.arange(start, start + len(nats)) // block_length, nats)
+        start += len(nats)
+    mean = float(sums.sum()) / num_predictions
+    if block_length < MIN_BLOCK_LENGTH:
+        return Estimate(num_predictions, mean)
+    sizes = np.full(len(sums), block_length)
+    sizes[-1] = num_predictions - block_length * (len(sums) - 1)
     drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975)).tolist()
-    return Estimate(predictions, mean, (low, high))
+    return Estimate(num_predictions, mean, (low, high))
 
 
 def mean_nats(
     scorer: Scorer, ids: TokenStore, tolerance: float = TOLERANCE, on_progress: ProgressCallback = lambda read: None
 ) -> float:
-    """Mean nats per character of a text, the state carried from its first character to its last; see `surprisals`."""
+    """Return the mean nats per character, with the state carried through the text; see `surprisals`."""
     return _mean(surprisals(scorer, ids, None, tolerance, on_progress))
 
 
 def mean_nats_with_resets(
     scorer: Scorer, ids: TokenStore, reset: int, on_progress: ProgressCallback = lambda read: None
 ) -> float:
-    """The same with a fresh state every ``reset`` characters."""
+    """Return the mean nats per character, with the state reset to zero every ``reset`` characters."""
     return _mean(surprisals(scorer, ids, reset, on_progress=on_progress))
 
 
-def _mean(parts: Iterator[NDArray[np.float64]]) -> float:
-    total, number = 0.0, 0
-    for nats in parts:
-        total, number = total + float(nats.sum()), number + len(nats)
-    return total / number
+def _mean(windows: Iterable[NDArray[np.float64]]) -> float:
+    total, count = 0.0, 0
+    for nats in windows:
+        total, count = total + float(nats.sum()), count + len(nats)
+    return total / count

@@ -1,4 +1,4 @@
-"""How surprising each symbol of a text is to a network, read by the piece, with the machine kept busy."""
+"""Surprisal of every symbol of a text, computed for many segments of the text in parallel."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,46 +9,56 @@ from numpy.typing import NDArray
 from charrnn.rnn.backend import Scorer
 from charrnn.rnn.quantize import Array
 
-SEGMENTS = 64  # stretches of a text read side by side
-MIN_SEGMENT_LENGTH = 1024  # shorter ones would spend more on their run-up than they save
-BURN_IN = 512  # characters before a segment from which its first state is guessed
-GROUPS = 8  # of segments that end together
-CHUNK = 256  # time steps of one pass
-MAX_LOGITS = 1 << 23  # numbers that come out of one pass; a large vocabulary gets shorter ones
-TOLERANCE = 1e-5  # how far a state may be from the one it stands for
-RESOLUTION = 1e-6  # nats per character; reading again what changes no segment by more would change no figure
+SEGMENTS = 64  # maximum number of segments that are read in parallel
+MIN_SEGMENT_LENGTH = 1024  # symbols; the burn-in of a shorter segment costs more than it saves
+BURN_IN = 512  # symbols before a segment that are read to guess its initial state
+GROUPS = 8  # approximate number of different segment lengths, see `_align_lengths`
+CHUNK = 256  # maximum number of time steps of one forward pass
+MAX_LOGITS = 1 << 23  # logits of one forward pass; a large vocabulary gets shorter passes
+TOLERANCE = 1e-5  # largest accepted error of a component of a segment's initial state
+RESOLUTION = 1e-6  # nats per symbol; sweeps end when no segment's mean changes by more
 
-Places = NDArray[np.int64]
-Marks = NDArray[np.bool_]
-Nats = NDArray[np.floating]
+Positions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
-class _Reading(NamedTuple):
-    """A piece of a text as it goes through the network."""
+class _Window(NamedTuple):
+    """The part of the text that one call of `SurprisalMeter.read` measures: n predictions."""
 
-    inputs: Places  # (n,), what is read
-    targets: Places  # (n,), what comes after each
-    reset: Marks  # (n,), before which the state is forgotten
-    nats: NDArray[np.float64]  # (n,), of each target: the result
+    inputs: Positions  # ids (n,)
+    targets: Positions  # ids (n,), each input's successor
+    reset: Mask  # (n,), whether the state is reset to zero before an input
+    nats: NDArray[np.float64]  # (n,), surprisal of each target; filled in by `SurprisalMeter`
 
 
 class SurprisalMeter:
-    """Reads a text from its first symbol to its last, and says of each how surprising it was after all before.
+    """Measures the surprisal of each symbol of a text, given all symbols before it.
 
-    However the text is cut into pieces, the figures are the same. A single long stream would leave the machine idle.
-    So a piece is cut into segments that are read side by side, each from a state that is known, because it is a fresh
-    one, or else guessed by a run-up over the symbols before it. Once the segments are read, the state in which each one
-    ended is known, and a segment whose guess is off by more than ``tolerance`` from the end of the segment before is read
-    again from there, until none is. Some units remember for ever, so that one segment after the other would turn out to
-    be off: what has been seen to last from the beginning of a segment to its end is handed on to all later ones at once
-    (as in parareal integration; Lions, Maday & Turinici 2001), and when even that makes no difference any more,
-    nobody needs what they remember. What comes out are the figures of the single stream, at many times its speed.
+    The text can be passed in windows of any size; the results don't depend on how it is cut.
+
+    A single stream would leave most of the hardware idle. So each window is cut into segments, which are read in
+    parallel:
+
+    1. The initial state of a segment is zero if the segment starts with a reset. Otherwise a burn-in over the symbols
+       before the segment gives a first guess.
+    2. All segments are read. The state at the end of each segment is then known.
+    3. A segment is read again, from the end state of the segment before it, if its initial state differs from that
+       by more than ``tolerance``. These correction sweeps are repeated until no segment differs.
+
+    Some units keep a value for a whole text. Plain sweeps would correct such a unit in one segment at a time. So the
+    sweeps measure which share of a change persists from the start of a segment to its end, and apply that change to
+    all later segments at once, as parareal integration does (Lions, Maday & Turinici 2001). Sweeps also end when the
+    results no longer change, even if states do.
+
+    The results equal those of a single stream up to the tolerance, at many times its speed.
 
     Args:
-        scorer: the network.
-        tolerance: the largest difference between a guessed and a true component of a state; infinity trusts the
-            guesses, which is a little faster, and the only choice in bf16, where no two states agree.
-        on_progress: told every moment how many symbols were read since; may raise, to break off.
+        scorer: The network.
+        tolerance: The largest accepted difference between a component of an initial state and its true value. With
+            infinity there are no correction sweeps. This is slightly faster, and necessary in bf16, where rounding
+            alone exceeds any useful tolerance.
+        on_progress: Called repeatedly with the number of symbols read since its last call. It may raise an exception
+            to abort.
     """
 
     def __init__(
@@ -57,133 +67,147 @@ class SurprisalMeter:
         self._scorer, self._tolerance, self._on_progress = scorer, tolerance, on_progress
         self._state = scorer.zero_state(1)
         self._width = self._state.flatten().shape[1]
-        self._told = 0  # symbols of this piece of which the on_progress has not heard
-        self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is forgotten before it
+        self._unreported = 0  # symbols of the current window that on_progress has not been called for
+        self._last: tuple[int, bool] | None = None  # the latest symbol, and whether the state is reset before it
 
     def begin(self, symbol: int) -> None:
-        """Goes on as if a text began with this symbol, which is only read."""
+        """Start a new text with a symbol that is not itself predicted."""
         self._last = symbol, True
 
-    def read(self, ids: NDArray[np.integer], reset: Marks | None = None) -> NDArray[np.float64]:
-        """Reads more of the text.
+    def read(self, ids: NDArray[np.integer], reset: Mask | None = None) -> NDArray[np.float64]:
+        """Return the surprisal of the next symbols of the text.
 
         Args:
-            ids: of its next symbols, (n,).
-            reset: before which of them the state is forgotten, (n,); none if left out. Where the network has a
-                boundary, it forgets before that anyway.
+            ids: Ids of the symbols, (n,).
+            reset: Whether the state is reset to zero before each symbol, (n,); None means nowhere. In a network with
+                document boundaries, the state is also reset before each boundary.
 
         Returns:
-            The surprise of each in nats, (n,); that of the very first one is 0, for there is nothing before it.
+            The surprisal of each symbol in nats, (n,). It is 0 for the first symbol of the text, which has no
+            prediction.
         """
         if not len(ids):
             return np.zeros(0)
-        marks = np.zeros(len(ids), dtype=bool) if reset is None else reset
+        reset = np.zeros(len(ids), dtype=bool) if reset is None else reset
         if self._scorer.boundary_id is not None:
-            marks = marks | (ids == self._scorer.boundary_id)
-        last, self._last = self._last, (int(ids[-1]), bool(marks[-1]))
-        symbols, begin = ids.astype(np.int64), 0 if last else 1
+            reset = reset | (ids == self._scorer.boundary_id)
+        last, self._last = self._last, (int(ids[-1]), bool(reset[-1]))
+        symbols, num_unpredicted = ids.astype(np.int64), 0 if last else 1
         if last:
-            symbols, marks = np.append(last[0], symbols), np.append(last[1], marks)
-        reading = _Reading(symbols[:-1], symbols[1:], marks[:-1], np.zeros(len(symbols) - 1))
-        if len(reading.nats):
-            self._read_segments(reading)
-        return np.append(np.zeros(begin), reading.nats)
+            symbols, reset = np.append(last[0], symbols), np.append(last[1], reset)
+        window = _Window(symbols[:-1], symbols[1:], reset[:-1], np.zeros(len(symbols) - 1))
+        if len(window.nats):
+            self._measure(window)
+        return np.append(np.zeros(num_unpredicted), window.nats)
 
-    def _read_segments(self, reading: _Reading) -> None:
-        size = len(reading.nats)
-        starts = _segment_starts(reading.reset)
+    def _measure(self, window: _Window) -> None:
+        """Fill in the surprisal of a window by correction sweeps over its segments."""
+        size = len(window.nats)
+        starts = _segment_starts(window.reset)
         ends, segments = np.append(starts[1:], size), np.arange(len(starts))
-        guessed = np.append(False, ~reading.reset[starts[1:]])
-        before: Array = np.zeros((len(segments), self._width), dtype=np.float32)
-        before[0] = self._state.flatten()[0]
+        guessed = np.append(False, ~window.reset[starts[1:]])
+        initial: Array = np.zeros((len(segments), self._width), dtype=np.float32)
+        initial[0] = self._state.flatten()[0]
         if guessed.any():
-            scratch, later = reading._replace(nats=np.zeros(size)), starts[guessed]
-            before[guessed] = self._read(scratch, later - BURN_IN, later, before[guessed])
-        after, wrong, rounds = np.zeros_like(before), segments, 0
-        moved = before.copy()  # what the latest round changed of it
-        kept: Array = np.zeros(self._width, dtype=np.float32)  # how much of a change lasts through a segment
-        self._told = size
-        while len(wrong):
-            rounds += 1
-            sums, reached = np.add.reduceat(reading.nats, starts), after.copy()
-            after[wrong] = self._read(reading, starts[wrong], ends[wrong], before[wrong])
-            change = np.abs(np.add.reduceat(reading.nats, starts) - sums) / (ends - starts)
-            if rounds > 2 and change.max() < RESOLUTION:
+            scratch, burn_in_ends = window._replace(nats=np.zeros(size)), starts[guessed]
+            initial[guessed] = self._read_segments(scratch, burn_in_ends - BURN_IN, burn_in_ends, initial[guessed])
+        final, to_read, num_sweeps = np.zeros_like(initial), segments, 0
+        initial_change = initial.copy()  # made by the latest correction
+        persistence: Array = np.zeros(self._width, dtype=np.float32)  # see `_persistence`
+        self._unreported = size
+        while len(to_read):
+            num_sweeps += 1
+            sums_before, final_before = np.add.reduceat(window.nats, starts), final.copy()
+            final[to_read] = self._read_segments(window, starts[to_read], ends[to_read], initial[to_read])
+            mean_change = np.abs(np.add.reduceat(window.nats, starts) - sums_before) / (ends - starts)
+            if num_sweeps > 2 and mean_change.max() < RESOLUTION:
                 break
-            if rounds > 1:
-                kept = _lasting(moved, after - reached)
-            wanted = before.copy()
+            if num_sweeps > 1:
+                persistence = _persistence(initial_change, final - final_before)
+            corrected = initial.copy()
             for segment in np.flatnonzero(guessed):
-                wanted[segment] = after[segment - 1] + kept * (wanted[segment - 1] - before[segment - 1])
-            wrong = np.flatnonzero(np.abs(wanted - before).max(axis=1) > self._tolerance)
-            moved = np.zeros_like(before)
-            moved[wrong] = wanted[wrong] - before[wrong]
-            before[wrong] = wanted[wrong]
-        self._state = self._state.unflatten(after[-1:])
+                previous = segment - 1
+                corrected[segment] = final[previous] + persistence * (corrected[previous] - initial[previous])
+            to_read = np.flatnonzero(np.abs(corrected - initial).max(axis=1) > self._tolerance)
+            initial_change = np.zeros_like(initial)
+            initial_change[to_read] = corrected[to_read] - initial[to_read]
+            initial[to_read] = corrected[to_read]
+        self._state = self._state.unflatten(final[-1:])
 
-    def _read(self, reading: _Reading, starts: Places, ends: Places, states: Array) -> Array:
-        """Reads some segments from a state each, longest first, and gives back the states after them."""
-        begins = _together(starts, ends, reading.reset)
-        order = np.argsort(begins - ends, kind="stable")
-        starts, begins, lengths = starts[order], begins[order], (ends - begins)[order]
-        state, after = self._state.unflatten(states[order]), np.empty_like(states)
-        offset, left = 0, len(order)
-        while left:
-            room = MAX_LOGITS // (left * self._scorer.vocab_size)
-            stop = min(offset + max(1, min(CHUNK, room)), int(lengths[left - 1]))
-            places = begins[:left] + np.arange(offset, stop)[:, None]  # (T, B)
+    def _read_segments(self, window: _Window, starts: Positions, ends: Positions, initial: Array) -> Array:
+        """Read segments in parallel, fill in their surprisal, and return their final states.
+
+        Segments are sorted by length, longest first, so that those not yet finished are always the first streams.
+        """
+        read_starts = _align_lengths(starts, ends, window.reset)
+        order = np.argsort(read_starts - ends, kind="stable")
+        starts, read_starts, lengths = starts[order], read_starts[order], (ends - read_starts)[order]
+        state, final = self._state.unflatten(initial[order]), np.empty_like(initial)
+        offset, num_active = 0, len(order)
+        while num_active:
+            max_steps = MAX_LOGITS // (num_active * self._scorer.vocab_size)
+            stop = min(offset + max(1, min(CHUNK, max_steps)), int(lengths[num_active - 1]))
+            positions = read_starts[:num_active] + np.arange(offset, stop)[:, None]  # (T, B)
             nats, state = self._scorer.score(
-                reading.inputs[places], reading.targets[places], reading.reset[places], state
+                window.inputs[positions], window.targets[positions], window.reset[positions], state
             )
-            own = places >= starts[:left]
-            reading.nats[places[own]] = nats[own]
-            passed = min(self._told, places.size)  # reading again is no progress
-            self._told -= passed
-            self._on_progress(passed)
+            inside = positions >= starts[:num_active]
+            window.nats[positions[inside]] = nats[inside]
+            newly_read = min(self._unreported, positions.size)  # later sweeps report no progress
+            self._unreported -= newly_read
+            self._on_progress(newly_read)
             offset = stop
-            while left and lengths[left - 1] == offset:
-                left -= 1
-                after[order[left]] = state.select(slice(left, left + 1)).flatten()[0]
-            state = state.select(slice(0, left))
-        return after
+            while num_active and lengths[num_active - 1] == offset:
+                num_active -= 1
+                final[order[num_active]] = state.select(slice(num_active, num_active + 1)).flatten()[0]
+            state = state.select(slice(0, num_active))
+        return final
 
 
 def num_segments(size: int) -> int:
-    """Return in how many segments a piece of a text is read."""
+    """Return the number of segments for a window of ``size`` symbols, resets aside."""
     return max(1, min(SEGMENTS, size // MIN_SEGMENT_LENGTH))
 
 
-def _segment_starts(reset: Marks) -> Places:
-    """Where segments begin in a piece: evenly, and where the state does, if that is near; these may be short."""
+def _segment_starts(reset: Mask) -> Positions:
+    """Return the positions at which the segments of a window start.
+
+    Starts are evenly spaced. Resets are used as starts where possible, because the state there is known. Segments
+    that start with a reset need no burn-in and may be shorter than `MIN_SEGMENT_LENGTH`.
+    """
     size = len(reset)
     count = num_segments(size)
     starts = np.arange(count, dtype=np.int64) * size // count
     if not reset.any():
         return starts
-    known = np.append(np.flatnonzero(reset), size)
+    resets = np.append(np.flatnonzero(reset), size)
 
-    def following(places: Places) -> Places:
-        return known[np.searchsorted(known, places)]
+    def next_reset(positions: Positions) -> Positions:
+        return resets[np.searchsorted(resets, positions)]
 
-    short = following(np.arange(1, SEGMENTS) * size // SEGMENTS)
-    guessed = starts[following(starts) - starts > BURN_IN]
-    return np.unique(np.concatenate([[0], short[short < size], guessed]))
+    at_resets = next_reset(np.arange(1, SEGMENTS) * size // SEGMENTS)
+    guessed = starts[next_reset(starts) - starts > BURN_IN]
+    return np.unique(np.concatenate([[0], at_resets[at_resets < size], guessed]))
 
 
-def _together(starts: Places, ends: Places, reset: Marks) -> Places:
-    """Where to begin to read segments so that only few numbers of steps are among them: a few passes instead of many.
+def _align_lengths(starts: Positions, ends: Positions, reset: Mask) -> Positions:
+    """Return the position from which to read each segment, so that many segments have equal lengths.
 
-    One in which the state begins anew may begin earlier, for what it reads before that is forgotten.
+    Each different length costs a forward pass. A segment that starts with a reset may be read from an earlier
+    position, because the reset discards what was read before it. It is extended to one of about `GROUPS` lengths.
     """
     lengths = ends - starts
-    steps = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # the longest first
-    longer = steps[np.searchsorted(-steps, -lengths, side="right") - 1]
-    return np.where(reset[starts] & (longer <= ends), ends - longer, starts)
+    group_lengths = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # longest first
+    aligned = group_lengths[np.searchsorted(-group_lengths, -lengths, side="right") - 1]
+    return np.where(reset[starts] & (aligned <= ends), ends - aligned, starts)
 
 
-def _lasting(begun: Array, ended: Array) -> Array:
-    """What share of a change at the beginning of a segment is still there at its end, for each number of a state."""
-    squares = np.square(begun, dtype=np.float64).sum(axis=0)
-    products = (begun.astype(np.float64) * ended).sum(axis=0)
+def _persistence(initial_change: Array, final_change: Array) -> Array:
+    """Return the share of a change at a segment's start that persists to its end, for each component of the state.
+
+    This is the least-squares slope over all segments, limited to 0 to 1.
+    """
+    squares = np.square(initial_change, dtype=np.float64).sum(axis=0)
+    products = (initial_change.astype(np.float64) * final_change).sum(axis=0)
     share = np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0)
     return np.asarray(np.clip(share, 0, 1), dtype=np.float32)

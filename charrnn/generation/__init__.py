@@ -1,1 +1,1 @@
-"""One character at a time, in NumPy: the network, the choice, the loop."""
+"""Generate text from a model: decoding loop, sampling, stop conditions, prompt states."""

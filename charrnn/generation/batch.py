@@ -1,6 +1,6 @@
-"""Streams of characters that advance together: read the prompt, choose a character, read it, and so on.
+"""A batch of samples that are generated in parallel.
 
-Knows nothing about who asks for samples or where they go.
+Each step of a stream reads one id, either the next one of the prompt or the one sampled in the step before.
 """
 
 from typing import NamedTuple
@@ -22,59 +22,76 @@ from charrnn.rnn.state import State
 
 
 class SampledCharacter(NamedTuple):
-    """A character that was written, and what the model itself thought of it: no setting bears on that."""
+    """A generated character with its probability according to the model, before any sampling setting."""
 
-    character: str
-    nats: float  # its surprise: the negative logarithm of its probability
-    best: tuple[tuple[str, float], ...] = ()  # the likeliest characters, likeliest first, and theirs
+    character: str  # symbol of the vocabulary
+    nats: float  # surprisal: -log of the probability, in nats
+    best: tuple[tuple[str, float], ...] = ()  # K most probable characters with surprisals, from ``logprobs=K``
 
 
 class SampleStream:
-    """One sample on its way.
+    """One unfinished sample.
+
+    Args:
+        number: Number of the sample, from 0.
+        unread: Ids that the network has yet to read.
+        seed: Seed of the batch.
+        stopping: Stop conditions.
 
     Attributes:
-        stopping: tells whether it is over.
-        new_text: the text that the last advance added.
-        choices: its characters one by one, where that is asked for.
-        nats: the surprise of all that was passed, where it is measured.
+        stopping: Stop conditions, with the reason once the sample has ended.
+        position: Position of the next new character.
+        new_text: Text that the last `Batch.advance` added.
+        choices: Characters of ``new_text`` one by one, if ``logprobs`` is set.
+        nats: Surprisal of all text so far, if it is measured.
     """
 
     def __init__(self, number: int, unread: NDArray[np.integer], seed: int, stopping: StopDetector) -> None:
         self.number = number
         self.stopping = stopping
-        self.unread = unread  # ids
+        self.unread = unread
         self.random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
-        self.position = 0  # of the next new character
+        self.position = 0
         self.new_text = ""
         self.choices: list[SampledCharacter] = []
         self.nats = 0.0
-        self._nats: list[float] = []  # of those that are held back, and what was thought of them
-        self._choices: list[SampledCharacter] = []
+        self._held_nats: list[float] = []  # surprisals of the characters that ``stopping`` holds back
+        self._held_choices: list[SampledCharacter] = []
 
     def append(self, text: str, nats: list[float], choices: list[SampledCharacter]) -> None:
-        """Takes new characters, with their surprise where it is measured and more of them where that is asked for."""
+        """Add new characters.
+
+        Args:
+            text: New characters.
+            nats: Surprisal of each, or empty if it is not measured.
+            choices: Each with its alternatives, or empty if ``logprobs`` is not set.
+        """
         self.new_text = self.stopping.feed(text)
         size = len(self.new_text)
-        self._nats += nats
-        self._choices += choices
-        self.nats += sum(self._nats[:size])
-        self.choices = self._choices[:size]
-        del self._nats[:size], self._choices[:size]
+        self._held_nats += nats
+        self._held_choices += choices
+        self.nats += sum(self._held_nats[:size])
+        self.choices = self._held_choices[:size]
+        del self._held_nats[:size], self._held_choices[:size]
 
 
 class Batch:
-    """Streams that advance together: row b of every array is stream b's.
+    """Streams that advance together. Index b of every array belongs to stream b.
 
     Args:
-        network: the model's.
-        vocabulary: its characters.
-        config: how each sample is written.
-        prompt_state: what all of them go on from.
-        keep_line_end: the last of ``config.lines`` keeps its line end.
-        measure: whether to tell how surprising the characters are, asked for by ``config.logprobs`` or not.
+        network: Network of the model.
+        vocabulary: Vocabulary of the model.
+        config: Generation settings.
+        prompt_state: State from which all streams start.
+        keep_line_end: Whether the last of ``config.lines`` lines keeps its line feed.
+        measure: Whether to measure surprisal even if ``config.logprobs`` is not set.
+
+    Attributes:
+        seed: Seed of the batch; a random one if none is set.
+        streams: Streams that have not ended.
 
     Raises:
-        SettingError: no character is allowed, or bytes are to be UTF-8 where there are none.
+        SettingError: If no character is allowed, or a setting does not fit the unit of the model.
     """
 
     def __init__(
@@ -89,35 +106,35 @@ class Batch:
     ) -> None:
         self._network, self._vocabulary, self._config = network, vocabulary, config
         self._prompt_state, self._keep_line_end = prompt_state, keep_line_end
-        self._tell = config.logprobs is not None
-        self._measure = measure or self._tell
-        self._best = min(config.logprobs or 0, len(vocabulary))  # how many alternatives are told
+        self._collects_choices = config.logprobs is not None
+        self._measure = measure or self._collects_choices
+        self._num_alternatives = min(config.logprobs or 0, len(vocabulary))
         for field in ("allow", "forbid"):
             if vocabulary.unit == "byte" and not getattr(config, field).isascii():
-                raise SettingError(field, "takes ASCII characters alone in a model of bytes", "leave others out")
+                reason = "can contain only ASCII characters, because the model predicts bytes"
+                raise SettingError(field, reason, "remove the others")
         self._sampler = Sampler(config, vocabulary.symbols)
         if config.utf8 and vocabulary.unit != "byte":
-            raise SettingError("utf8", "is for models of bytes, and characters are never broken", "leave it out")
+            raise SettingError("utf8", "is for models that predict bytes, not characters", "leave it out")
         self._utf8 = UTF8Automaton(vocabulary) if config.utf8 else None
-        self._begun = np.empty(
-            0, dtype=np.intp
-        )  # (B,), of the characters of several bytes, where they are to be whole
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
         self.streams: list[SampleStream] = []
-        self._state = prompt_state.state.select(slice(0, 0))  # of the streams that have advanced
-        self._next = np.empty(0, dtype=np.intp)  # ids (B,) to be read
-        self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # ids that were read
+        # The arrays have no rows yet for streams that were added since the last advance.
+        self._state = prompt_state.state.select(slice(0, 0))
+        self._inputs = np.empty(0, dtype=np.intp)  # next ids to read (B,)
+        self._recent = np.empty((0, self._sampler.window), dtype=np.intp)  # last ids read (B, window)
+        self._utf8_states = np.empty(0, dtype=np.intp)  # states of the automaton (B,), if ``utf8`` is set
 
     def add(self, number: int, prompt: str = "", name: str = "the prompt") -> SampleStream:
-        """Begins a sample.
+        """Add a sample.
 
         Args:
-            number: its place among those that are asked for, from 0.
-            prompt: what it goes on with, behind what was read before.
-            name: what an error calls the prompt.
+            number: Number of the sample, from 0.
+            prompt: Text to continue, after the text of the prompt state.
+            name: Name of the prompt in error messages.
 
         Raises:
-            UnknownCharacterError: the prompt holds characters that the model never saw.
+            UnknownCharacterError: If the prompt contains a character that is not in the vocabulary.
         """
         ids = self._vocabulary.encode(prompt, name)
         if not len(ids) and not len(self._prompt_state.recent):
@@ -127,50 +144,56 @@ class Batch:
         self.streams.append(SampleStream(number, unread, self.seed, stopping))
         return self.streams[-1]
 
-    def advance(self, most: int) -> list[SampleStream]:
-        """Takes at most so many steps and gives back the streams that did; those that ended are gone by then."""
-        self._admit(self.streams[len(self._next) :])
-        steps = min(most, max(self._wanted(stream, most) for stream in self.streams))
+    def advance(self, max_steps: int) -> list[SampleStream]:
+        """Take up to ``max_steps`` steps with every stream, and drop the streams that ended.
+
+        Returns:
+            All streams that took part, including those that ended.
+        """
+        self._add_rows(self.streams[len(self._inputs) :])
+        steps = min(max_steps, max(self._steps_left(stream, max_steps) for stream in self.streams))
         shape = steps, len(self.streams)
-        given = np.full(shape, NO_ID, dtype=np.intp)  # what is read next, where it is not chosen
+        forced = np.full(shape, NO_ID, dtype=np.intp)  # ids of the prompts; NO_ID where an id is sampled
         uniforms, positions = np.zeros(shape), np.zeros(shape, dtype=np.intp)
         for b, stream in enumerate(self.streams):
-            known = min(steps, len(stream.unread))
-            given[:known, b], stream.unread = stream.unread[:known], stream.unread[known:]
-            if known < steps:
-                uniforms[known:, b] = stream.random.random(steps - known)
+            size = min(steps, len(stream.unread))
+            forced[:size, b], stream.unread = stream.unread[:size], stream.unread[size:]
+            if size < steps:
+                uniforms[size:, b] = stream.random.random(steps - size)
                 if self._sampler.has_temperature_range:
-                    positions[known:, b] = range(stream.position, stream.position + steps - known)
-        left = np.array([np.inf if (its := stream.stopping.left) is None else its for stream in self.streams])
-        chosen, nats, best = self._run(given, uniforms, self._sampler.temperatures(positions), left)
+                    positions[size:, b] = range(stream.position, stream.position + steps - size)
+        limits = [stream.stopping.left for stream in self.streams]
+        left = np.array([np.inf if limit is None else limit for limit in limits])
+        ids, nats, best = self._run(forced, uniforms, self._sampler.temperatures(positions), left)
         advanced = self.streams
         for b, stream in enumerate(advanced):
-            new = given[:, b] == NO_ID
-            text = self._vocabulary.symbols_at(chosen[new, b].tolist())
+            sampled = forced[:, b] == NO_ID
+            text = self._vocabulary.symbols_at(ids[sampled, b].tolist())
             stream.position += len(text)
-            surprises = nats[new, b].tolist() if self._measure else []
+            text_nats = nats[sampled, b].tolist() if self._measure else []
             choices: list[SampledCharacter] = []
-            if self._tell:
-                # where no alternatives are asked for there are no rows
-                likeliest = [row[b] for row, is_new in zip(best, new, strict=False) if is_new] or [()] * len(text)
-                choices = list(map(SampledCharacter, text, surprises, likeliest))
-            stream.append(text, surprises, choices)
+            if self._collects_choices:
+                # ``best`` is empty if no alternatives are needed
+                alternatives = [row[b] for row, is_sampled in zip(best, sampled, strict=False) if is_sampled]
+                choices = list(map(SampledCharacter, text, text_nats, alternatives or [()] * len(text)))
+            stream.append(text, text_nats, choices)
         self._drop_ended()
         return advanced
 
-    def _admit(self, new: list[SampleStream]) -> None:
-        """Adds the rows of streams that have not advanced yet."""
+    def _add_rows(self, new: list[SampleStream]) -> None:
+        """Add rows for streams that have not advanced yet."""
         if not new:
             return
         added = self._prompt_state.state.select(np.zeros(len(new), dtype=np.intp))
         self._state = State.join([self._state, added])
-        self._next = np.append(self._next, [stream.unread[0] for stream in new]).astype(np.intp)
+        first_ids = np.array([stream.unread[0] for stream in new], dtype=np.intp)
+        self._inputs = np.append(self._inputs, first_ids)
         if self._utf8 is not None:
-            state = np.zeros(1, dtype=np.intp)
-            for index in self._prompt_state.recent[-4:-1]:
-                state = self._utf8.after(state, np.array([index]))
-            firsts = np.array([stream.unread[0] for stream in new], dtype=np.intp)
-            self._begun = np.append(self._begun, self._utf8.after(np.repeat(state, len(new)), firsts))
+            utf8_state = np.zeros(1, dtype=np.intp)
+            for index in self._prompt_state.recent[-4:-1]:  # a character has at most four bytes
+                utf8_state = self._utf8.after(utf8_state, np.array([index]))
+            added_states = self._utf8.after(np.repeat(utf8_state, len(new)), first_ids)
+            self._utf8_states = np.append(self._utf8_states, added_states)
         for stream in new:
             stream.unread = stream.unread[1:]
         window = self._recent.shape[1]
@@ -179,50 +202,59 @@ class Batch:
         recent[:, window - len(before) :] = before
         self._recent = np.concatenate([self._recent, recent])
 
-    def _wanted(self, stream: SampleStream, most: int) -> int:
+    def _steps_left(self, stream: SampleStream, max_steps: int) -> int:
         left = stream.stopping.left
-        return most if left is None else len(stream.unread) + left
+        return max_steps if left is None else len(stream.unread) + left
 
     def _run(
-        self, given: Ids, uniforms: Numbers, temperatures: Numbers, left: Numbers
+        self, forced: Ids, uniforms: Numbers, temperatures: Numbers, left: Numbers
     ) -> tuple[Ids, Numbers, list[list[tuple[tuple[str, float], ...]]]]:
-        """The characters (steps, B) that were read next, how surprising they were, and the likeliest ones."""
+        """Take T steps with all streams.
+
+        Args:
+            forced: Ids (T, B) of the prompts, `NO_ID` where an id is sampled.
+            uniforms: Random numbers (T, B) in [0, 1).
+            temperatures: Temperatures (T, B).
+            left: Number of characters (B,) that may follow.
+
+        Returns:
+            The forced and sampled ids (T, B), their surprisals (T, B), and T lists of the alternatives of B streams.
+        """
         if (
             isinstance(self._network, FusedDecoder)
             and self._sampler.temperature_only
-            and not self._best
+            and not self._num_alternatives
             and not self._utf8
         ):
-            choices = DecodeInputs(given, uniforms, temperatures, self._sampler.forbidden_ids)
-            chosen, nats, self._state = self._network.run(self._next, self._state, choices, measure=self._measure)
-            self._next = chosen[-1]
-            return chosen, nats, []
-        chosen, nats, best = np.empty_like(given), np.zeros(given.shape), []
-        new = given == NO_ID
-        some_new, all_new = new.any(axis=1).tolist(), new.all(axis=1).tolist()
-        for t, known in enumerate(given):
+            inputs = DecodeInputs(forced, uniforms, temperatures, self._sampler.forbidden_ids)
+            ids, nats, self._state = self._network.run(self._inputs, self._state, inputs, measure=self._measure)
+            self._inputs = ids[-1]
+            return ids, nats, []
+        ids, nats, best = np.empty_like(forced), np.zeros(forced.shape), []
+        is_sampled = forced == NO_ID
+        some_sampled, all_sampled = is_sampled.any(axis=1).tolist(), is_sampled.all(axis=1).tolist()
+        for t, next_ids in enumerate(forced):
             if self._recent.shape[1]:
-                self._recent = np.concatenate([self._recent[:, 1:], self._next[:, None]], axis=1)
-            logits, self._state = self._network.step(self._next, self._state)
-            following = known
-            if some_new[t]:
-                forbidden = None if self._utf8 is None else self._utf8.forbidden(self._begun, left)
-                drawn = self._sampler.sample(logits, uniforms[t], temperatures[t], self._recent, forbidden)
-                following = drawn if all_new[t] else np.where(new[t], drawn, known)
+                self._recent = np.concatenate([self._recent[:, 1:], self._inputs[:, None]], axis=1)
+            logits, self._state = self._network.step(self._inputs, self._state)
+            if some_sampled[t]:
+                forbidden = None if self._utf8 is None else self._utf8.forbidden(self._utf8_states, left)
+                sampled = self._sampler.sample(logits, uniforms[t], temperatures[t], self._recent, forbidden)
+                next_ids = sampled if all_sampled[t] else np.where(is_sampled[t], sampled, next_ids)
             if self._utf8 is not None:
-                self._begun, left = self._utf8.after(self._begun, following), left - new[t]
+                self._utf8_states, left = self._utf8.after(self._utf8_states, next_ids), left - is_sampled[t]
             if self._measure:
-                surprises = -log_softmax(logits)
-                nats[t] = np.take_along_axis(surprises, following[:, None], axis=1)[:, 0]
-                if self._best:
-                    best.append(self._likeliest(surprises))
-            chosen[t] = self._next = following
-        return chosen, nats, best
+                surprisals = -log_softmax(logits)
+                nats[t] = np.take_along_axis(surprisals, next_ids[:, None], axis=1)[:, 0]
+                if self._num_alternatives:
+                    best.append(self._most_probable(surprisals))
+            ids[t] = self._inputs = next_ids
+        return ids, nats, best
 
-    def _likeliest(self, surprises: Numbers) -> list[tuple[tuple[str, float], ...]]:
-        """The likeliest characters of each stream; of equals the first of the vocabulary comes first."""
-        order = surprises.argsort(axis=1, kind="stable")[:, : self._best]
-        values = np.take_along_axis(surprises, order, axis=1)
+    def _most_probable(self, surprisals: Numbers) -> list[tuple[tuple[str, float], ...]]:
+        """Return the most probable characters of each stream; equals in the order of the vocabulary."""
+        order = surprisals.argsort(axis=1, kind="stable")[:, : self._num_alternatives]
+        values = np.take_along_axis(surprisals, order, axis=1)
         symbols = self._vocabulary.symbols
         return [
             tuple((symbols[index], nats) for index, nats in zip(*row, strict=True))
@@ -234,11 +266,11 @@ class Batch:
         if len(rows) == len(self.streams):
             return
         self.streams = [self.streams[b] for b in rows]
-        self._state, self._next, self._recent = self._state.select(rows), self._next[rows], self._recent[rows]
+        self._state, self._inputs, self._recent = self._state.select(rows), self._inputs[rows], self._recent[rows]
         if self._utf8 is not None:
-            self._begun = self._begun[rows]
+            self._utf8_states = self._utf8_states[rows]
 
 
 def start_text(vocabulary: Vocabulary) -> str:
-    """What the model reads when there is nothing to read: the end of a line, or its first character without lines."""
+    """Return the text that the model reads before an empty prompt: a line feed, or else the first known character."""
     return "\n" if "\n" in vocabulary else vocabulary.symbols.replace(UNKNOWN, "")[0]

@@ -1,7 +1,7 @@
-"""The feedback loop for many samples at once: read the prompt, choose a character, write it, read it, and so on.
+"""Generate one or many samples, as text.
 
-Knows nothing about files, terminals or bytes: it takes text and yields text. The random numbers of a sample follow
-from the seed and its own number alone, so that its text does not depend on those beside it.
+The random numbers of a sample depend only on the seed and on the number of the sample. The other samples of a batch
+do not change its text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,59 +16,63 @@ from charrnn.generation.prompt_state import PromptState, empty_prompt_state
 from charrnn.generation.stopping import StopReason
 from charrnn.rnn.backend import Decoder
 
-BATCH_WIDTH = 256  # samples written side by side
-STEPS = 16  # characters of each of many before any is looked at: those beyond its end are wasted
-STEPS_SINGLE = 64  # of a single one, before they are passed on: some milliseconds
-MAX_AHEAD = 4  # times BATCH_WIDTH: how many samples may be finished before the oldest is
+BATCH_WIDTH = 256  # samples generated in parallel
+STEPS = 16  # steps of a batch between two checks for ended samples; steps after the end of a sample are wasted
+STEPS_SINGLE = 64  # steps of a single sample before its text is yielded; takes some milliseconds
+MAX_AHEAD = 4  # samples that may wait for an unfinished earlier one, in units of the batch width
 
 
 @dataclass(frozen=True)
 class Request:
-    """A sample to be written."""
+    """Request for one sample."""
 
-    number: int  # 0, 1, 2, ... in the order of asking
+    number: int  # 0, 1, 2, ... in the order of the requests
     prompt: str = ""
-    name: str = "the prompt"  # what an error calls it
-    error: CharrnnError | None = None  # why it cannot be
+    name: str = "the prompt"  # name of the prompt in error messages
+    error: CharrnnError | None = None  # error that prevents the sample, known before generation
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was written."""
+    """A finished sample, or the error that prevented it."""
 
-    number: int
-    prompt: str
-    text: str = ""
-    size: int = 0  # characters of it, or bytes
-    stop_reason: StopReason | None = None  # None if it never began
-    nats: float = 0.0  # the surprise of all its characters, as the model itself sees them
-    seed: int = 0
-    choices: tuple[SampledCharacter, ...] = ()  # its characters one by one, if ``logprobs`` was asked for
-    error: CharrnnError | None = None
+    number: int  # number of the sample, from 0
+    prompt: str  # text that the sample continues
+    text: str = ""  # new text, without the prompt
+    size: int = 0  # characters of the text, or bytes if the model predicts bytes
+    stop_reason: StopReason | None = None  # "length", "stop", "lines" or "end" (of a document); None after an error
+    nats: float = 0.0  # surprisal of the text in nats: the sum over its characters, before any sampling setting
+    seed: int = 0  # seed of the batch; a random one if none was set
+    choices: tuple[SampledCharacter, ...] = ()  # the characters one by one, if ``logprobs`` is set
+    error: CharrnnError | None = None  # reason why there is no text
 
 
 class TextChunk(NamedTuple):
-    """A few characters of a sample on its way, or bytes, whose text may end within a character."""
+    """A few characters or bytes of an unfinished sample. Bytes may end within a UTF-8 character."""
 
-    text: str  # symbols
-    choices: Sequence[SampledCharacter]  # them one by one, if ``logprobs`` was asked for
+    text: str  # symbols of the vocabulary
+    choices: Sequence[SampledCharacter]  # the symbols one by one, if ``logprobs`` is set
 
 
 class Requests(Protocol):
-    """Where samples are asked for."""
+    """Source of requests."""
 
     def get(self, *, block: bool) -> Request | None:
-        """The next one; None if there is none, or, unless it is to wait, if there is none yet."""
+        """Return the next request, or None after the last one.
+
+        Args:
+            block: Whether to wait for the next request. If False, None can also mean that it is not available yet.
+        """
 
 
 class RequestList:
-    """Requests that are all there."""
+    """Requests from an iterable."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._requests = iter(requests)
 
     def get(self, *, block: bool) -> Request | None:
-        """The next one, or None."""
+        """Return the next request, or None after the last one."""
         return next(self._requests, None)
 
 
@@ -79,34 +83,33 @@ def generate(
     prompt: str = "",
     prompt_state: PromptState | None = None,
 ) -> Iterator[TextChunk]:
-    """Yields the continuation of a prompt, a few characters at a time as they are made, without the prompt.
+    """Return an iterator over the continuation of a prompt, a few characters at a time.
 
-    `StopDetector` tells when it is over.
+    The call checks its arguments, before the first character is requested. `StopDetector` ends the text.
 
     Args:
-        network: the model's.
-        vocabulary: its characters.
-        config: how the text is written.
-        prompt: what it continues; nothing begins as after the end of a line.
-        prompt_state: what was read before the prompt.
+        network: Network of the model.
+        vocabulary: Vocabulary of the model.
+        config: Generation settings.
+        prompt: Text to continue. An empty prompt means the start of a line.
+        prompt_state: State after the text before the prompt.
 
     Raises:
-        UnknownCharacterError: the prompt holds characters that the model never saw; raised by the call itself,
-            before the first character.
-        SettingError: no character is allowed; likewise.
+        UnknownCharacterError: If the prompt contains a character that is not in the vocabulary.
+        SettingError: If no character is allowed, or a setting does not fit the unit of the model.
     """
     batch = Batch(
         network, vocabulary, config, prompt_state or empty_prompt_state(network, vocabulary), keep_line_end=True
     )
     stream = batch.add(0, prompt)
 
-    def pieces() -> Iterator[TextChunk]:
+    def chunks() -> Iterator[TextChunk]:
         while stream.stopping.reason is None:
             batch.advance(STEPS_SINGLE)
             if stream.new_text:
                 yield TextChunk(stream.new_text, stream.choices)
 
-    return pieces()
+    return chunks()
 
 
 def generate_batch(
@@ -117,21 +120,21 @@ def generate_batch(
     prompt_state: PromptState | None = None,
     width: int = BATCH_WIDTH,
 ) -> Iterator[Sample]:
-    """Yields the samples that are asked for, in that order, each when it and all before it are finished.
+    """Yield the requested samples in the order of the requests.
 
-    They are records: the last of ``config.lines`` comes without its line end.
-    Those whose prompt holds characters that the model never saw come with the error.
+    A sample is yielded once it and all samples before it are finished. The last of ``config.lines`` lines comes
+    without its line ending. If a prompt contains a character that is not in the vocabulary, the sample has an error.
 
     Args:
-        network: the model's.
-        vocabulary: its characters.
-        config: how each sample is written.
-        requests: numbered without gaps.
-        prompt_state: what was read before each prompt.
-        width: how many are written side by side at most.
+        network: Network of the model.
+        vocabulary: Vocabulary of the model.
+        config: Generation settings.
+        requests: Requests, numbered without gaps.
+        prompt_state: State after the text before each prompt.
+        width: Maximum number of samples generated in parallel.
 
     Raises:
-        SettingError: no character is allowed.
+        SettingError: If no character is allowed, or a setting does not fit the unit of the model.
     """
     batch = Batch(
         network,
@@ -142,26 +145,26 @@ def generate_batch(
         measure=True,
     )
     finished: dict[int, Sample] = {}
-    following = 0  # the number of the sample to be yielded next
-    begun: dict[int, _PendingSample] = {}
+    pending: dict[int, _PendingSample] = {}
+    next_yield = 0  # number of the next sample to yield
     while True:
-        newest = following + len(begun) + len(finished)
-        while len(batch.streams) < width and newest - following < MAX_AHEAD * width:
-            request = requests.get(block=not batch.streams and following not in finished)
+        next_request = next_yield + len(pending) + len(finished)
+        while len(batch.streams) < width and next_request - next_yield < MAX_AHEAD * width:
+            request = requests.get(block=not batch.streams and next_yield not in finished)
             if request is None:
                 break
-            newest = request.number + 1
+            next_request = request.number + 1
             try:
                 if request.error is not None:
                     raise request.error
                 batch.add(request.number, request.prompt, request.name)
-                begun[request.number] = _PendingSample(request.prompt, [], [])
+                pending[request.number] = _PendingSample(request.prompt, [], [])
             except CharrnnError as error:
                 finished[request.number] = Sample(request.number, request.prompt, error=error)
-        if not batch.streams and following not in finished:
+        if not batch.streams and next_yield not in finished:
             return
         for stream in batch.advance(STEPS) if batch.streams else []:
-            sample = begun[stream.number]
+            sample = pending[stream.number]
             sample.texts.append(stream.new_text)
             if config.logprobs is not None:
                 sample.choices.extend(stream.choices)
@@ -171,14 +174,14 @@ def generate_batch(
                     stream.number, sample.prompt, to_text(symbols, vocabulary.unit), len(symbols),
                     stream.stopping.reason, stream.nats, batch.seed, tuple(sample.choices),
                 )  # fmt: skip
-                del begun[stream.number]
-        while following in finished:
-            yield finished.pop(following)
-            following += 1
+                del pending[stream.number]
+        while next_yield in finished:
+            yield finished.pop(next_yield)
+            next_yield += 1
 
 
 class _PendingSample(NamedTuple):
-    """A sample that is not finished."""
+    """An unfinished sample."""
 
     prompt: str
     texts: list[str]

@@ -1,11 +1,12 @@
-"""What a model has in mind after it has read a text: its state, in memory and as a file.
+"""The prompt state: the state of a model after it has read a text, in memory and as a file.
 
-The file is sealed (``container.py``), with the arrays ``state.LAYER.PART``, each (H,), and a header of
+The file is a container (``io/container.py``). Its arrays are named ``state.LAYER.PART``, each of shape (H,). Its
+header has the fields
 
     format       1
-    model        the digest of the model file; no other model has this state
-    recent       the last characters that were read, as one string of symbols
-    digest       of the whole file
+    model        digest of the model file; the state is valid for this model only
+    recent       last characters read, as one string of symbols
+    digest       digest of the file
 """
 
 from collections.abc import Callable
@@ -28,23 +29,23 @@ from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import Ids
 from charrnn.rnn.state import State
 
-READ_SIZE = 4096  # characters that are read between two heartbeats
+READ_SIZE = 4096  # characters read between two progress reports
 
 
 @dataclass(frozen=True)
 class PromptState:
-    """A network after a text.
+    """State of a model after it has read a text.
 
-    The last character of the text has not passed through it yet: it is what the next step reads.
+    The network has not read the last character of the text yet. It is the input of the next step.
     """
 
-    state: State  # of one stream
-    recent: Ids  # the last ids of the text, at most MAX_REPEAT_WINDOW; none if nothing was read
-    model: str = ""  # the digest of the model that read it, where more than one may be at hand
+    state: State  # recurrent state of one stream, before the last character
+    recent: Ids  # last ids of the text, at most MAX_REPEAT_WINDOW; empty if no text was read
+    model: str = ""  # digest of the model that read the text; empty if only one model is in use
 
 
 def empty_prompt_state(network: Decoder, vocabulary: Vocabulary) -> PromptState:
-    """A network that has read nothing, or nothing but that a document starts."""
+    """Return the state before any text: the zero state, after a boundary if the model was trained on documents."""
     start = [] if vocabulary.boundary_id is None else [vocabulary.boundary_id]
     return PromptState(network.zero_state(1), np.array(start, dtype=np.intp))
 
@@ -55,37 +56,38 @@ def read_prompt(
     ids: NDArray[np.unsignedinteger],
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> PromptState:
-    """Reads on.
+    """Continue reading from a prompt state, and return the state after the text.
 
     Args:
-        network: which was prompt_state.
-        prompt_state: from where.
-        ids: of the text.
-        on_progress: is told, now and then, how many characters were read since.
+        network: Network of the model to which the prompt state belongs.
+        prompt_state: State before the text.
+        ids: Ids of the text.
+        on_progress: Function that is called with the number of characters read since its last call.
     """
     recent = np.concatenate([prompt_state.recent, ids[-MAX_REPEAT_WINDOW:].astype(np.intp)])[-MAX_REPEAT_WINDOW:]
     state, inputs = prompt_state.state, np.concatenate([prompt_state.recent[-1:].astype(ids.dtype), ids])[:-1]
     for begin in range(0, len(inputs), READ_SIZE):
-        piece = inputs[begin : begin + READ_SIZE].astype(np.intp)  # eight times as large
-        state = _after(network, state, piece)
-        on_progress(len(piece))
+        block = inputs[begin : begin + READ_SIZE].astype(np.intp)  # block by block, because intp takes more memory
+        state = _read_ids(network, state, block)
+        on_progress(len(block))
     return replace(prompt_state, state=state, recent=recent)
 
 
-def _after(network: Decoder, state: State, ids: Ids) -> State:
+def _read_ids(network: Decoder, state: State, ids: Ids) -> State:
+    """Return the recurrent state after the ids (T,)."""
     if isinstance(network, FusedDecoder):
-        following = np.append(ids[1:], 0)[:, None]  # what follows the last one is read by somebody else
-        return network.run(ids[:1], state, DecodeInputs.forced(following), measure=False)[2]
-    for one in ids:
-        _, state = network.step(np.array([one]), state)
+        next_ids = np.append(ids[1:], 0)[:, None]  # the id after the last one is not read here
+        return network.run(ids[:1], state, DecodeInputs.forced(next_ids), measure=False)[2]
+    for t in range(len(ids)):
+        _, state = network.step(ids[t : t + 1], state)
     return state
 
 
 def save(path: Path, model: Checkpoint, prompt_state: PromptState) -> None:
-    """Writes the state to a file, whole or not at all; an older state is replaced.
+    """Save a prompt state to a file, atomically. An existing file is replaced.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: If the file cannot be written.
     """
     symbols = model.vocabulary.symbols_at(prompt_state.recent.tolist())
     header = {"model": checkpoint.digest(model), "recent": symbols}
@@ -93,41 +95,49 @@ def save(path: Path, model: Checkpoint, prompt_state: PromptState) -> None:
 
 
 def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
-    """Reads a state that `save` wrote, and verifies every byte of it.
+    """Load a prompt state from a file, and verify its digest.
+
+    Args:
+        path: File that `save` wrote.
+        model: Model to which the state must belong.
+        network: Network of the model, which defines the shapes of the state.
 
     Raises:
-        ModelFileError: missing, unreadable, damaged, no state, or that of another model.
+        ModelFileError: If the file is missing, unreadable, damaged, not a prompt state, or of another model.
     """
     header, arrays = container.read(PROMPT_STATE, path)
     if header.get("model") != checkpoint.digest(model):
-        _refuse(path, "is the state of another model", "name the one that it was saved with")
-    blank = network.zero_state(1)
-    shapes = {name: part.shape for name, part in _arrays(blank).items()}
-    sound = {name: its.shape for name, its in arrays.items() if its.dtype == np.float32 and np.isfinite(its).all()}
+        _refuse(path, "is the state of another model", "use the model that saved it")
+    zero_state = network.zero_state(1)
+    expected = {name: part.shape for name, part in _arrays(zero_state).items()}
+    valid = {
+        name: array.shape for name, array in arrays.items() if array.dtype == np.float32 and np.isfinite(array).all()
+    }
     recent = model.vocabulary.ids_of(str(header.get("recent", ""))).astype(np.intp)
-    if sound != shapes or recent.min(initial=0) < 0:
-        _refuse(path, "does not describe a state of its model", "save it again with --save-state")
-    state = blank.from_named(arrays).map(lambda part: part[None])
+    if valid != expected or recent.min(initial=0) < 0:
+        _refuse(path, "does not contain a valid state of this model", "save it again with --save-state")
+    state = zero_state.from_named(arrays).map(lambda part: part[None])
     return PromptState(state, recent, str(header["model"]))
 
 
 def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
+    """Return the parts (H,) of the state of a single stream by name."""
     return {name: part[0] for name, part in state.named()}
 
 
 def check_can_save(path: Path) -> None:
-    """Makes sure, before anything is read, that a state can be saved there and destroys nothing else.
+    """Check that a prompt state can be saved to a path without replacing any other kind of file.
 
     Raises:
-        ModelFileError: there is something that is no saved state.
-        FileError: no regular file can be written there.
+        ModelFileError: If the file exists and is not a prompt state.
+        FileError: If no regular file can be written at the path.
     """
     atomic_io.check_writable(path)
     if path.is_file() and path.stat().st_size:
         try:
             container.read(PROMPT_STATE, path)
         except DamagedFileError:
-            _refuse(path, "exists already and is no saved state", "give the state another name")
+            _refuse(path, "already exists and is not a prompt state", "choose another name")
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:

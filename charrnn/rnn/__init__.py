@@ -1,1 +1,1 @@
-"""The network and the equations of its cells."""
+"""The network: its cells, its state, and the backends that compute it."""

@@ -1,7 +1,8 @@
-"""Which backend computes the network: NumPy, which is there at once, compiled code, or torch.
+"""Chooses the backend that computes the network: NumPy, compiled code or torch.
 
-They compute the same function (``cells.py``). NumPy and the compiled decoder in int8 agree to the last bit, all
-others to rounding. So the choice is a matter of speed alone, and this is the only place that makes it.
+All backends compute the same function (``cells.py``). NumPy and the compiled decoder give the same bits in int8; all
+others agree to rounding. So the choice affects only the speed. NumPy starts at once; the others compute faster, but
+take time to load. No other module chooses a backend.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,42 +21,42 @@ from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
 from charrnn.rnn.worker_pool import usable_cores
 
-NATIVE_MARGIN = 1.15  # how much faster torch's layers must be to be preferred to the compiled kernels
+NATIVE_MARGIN = 1.15  # speedup over the compiled kernels from which torch's layers are preferred
 
 
 class Decoder(Protocol):
-    """A network that reads one character of each stream and returns the logits of the next."""
+    """A network that reads one character of each stream at a time."""
 
     def zero_state(self, batch: int) -> State:
-        """Return the state of B streams before their first character."""
+        """Return the zero state of B streams."""
 
     def step(self, ids: Ids, state: State) -> tuple[Array, State]:
-        """Read characters (B,): the logits of the next (B, V), and the state after them."""
+        """Read one character of each stream; return the logits of the next ones (B, V) and the new state."""
 
 
 @runtime_checkable
 class FusedDecoder(Decoder, Protocol):
-    """A network that takes any number of steps by itself."""
+    """A decoder that can also choose characters, and so take many steps in one call."""
 
     def run(
         self, ids: Ids, state: State, decode_inputs: DecodeInputs, *, measure: bool
     ) -> tuple[Ids, NDArray[np.float64], State]:
-        """Take T steps, reading what is given and choosing the rest; see `CompiledRNN.run`."""
+        """Take T steps, reading forced ids and choosing the others; see `CompiledRNN.run`."""
 
 
 class Scorer(Protocol):
-    """A network that measures the surprisal of many streams side by side.
+    """A network that computes the surprisal of many streams in parallel.
 
     Attributes:
         vocab_size: V.
-        boundary_id: the id before which a stream is reset, or None.
+        boundary_id: The id of a document boundary, before which a stream is reset; or None.
     """
 
     vocab_size: int
     boundary_id: int | None
 
     def zero_state(self, batch: int) -> State:
-        """Return the state of B streams before their first character."""
+        """Return the zero state of B streams."""
 
     def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
@@ -63,38 +64,38 @@ class Scorer(Protocol):
         """Read T characters of B streams.
 
         Args:
-            inputs: ids (T, B).
-            targets: what comes after each of them.
-            reset: (T, B), which streams are reset before which step.
-            state: before them.
+            inputs: Ids, (T, B).
+            targets: The id that follows each input, (T, B).
+            reset: Whether a stream is reset to the zero state before a step, (T, B).
+            state: The state before the first step.
 
         Returns:
-            The surprisal of each target in nats (T, B), and the state after the last step.
+            The surprisal of each target in nats, (T, B), and the state after the last step.
         """
 
 
 class Timing(Protocol):
-    """How fast one way to train turned out to be."""
+    """The measured speed of one way to train."""
 
     @property
     def seconds_per_step(self) -> float:
-        """Seconds of an optimizer step."""
+        """The duration of an optimizer step."""
 
     @property
     def engine(self) -> Engine:
-        """What computed the layers."""
+        """The engine that computed the layers."""
 
 
 _Timing = TypeVar("_Timing", bound=Timing)
 
 
 class DecoderSelector:
-    """The networks of a model that generate; each is made when it is first needed.
+    """Chooses between the decoders of a model. Each decoder is created when it is first needed.
 
     Args:
-        model: the model.
-        on_compile: called before the compilation of code that isn't on disk yet.
-        costs: of the backends; those that are remembered of this machine unless given.
+        model: The model.
+        on_compile: Called before code is compiled that is not on disk yet.
+        costs: The costs of the backends; None loads those saved on this machine.
     """
 
     def __init__(
@@ -107,7 +108,12 @@ class DecoderSelector:
         self._cannot_compile = False
 
     def choose(self, precision: SamplePrecision, characters: float) -> Decoder:
-        """Return the network that will be done first with so many characters; if possible one that is there."""
+        """Return the decoder that is expected to finish first, including the time to load it.
+
+        Args:
+            precision: The precision of the decoder. Only int8 can be compiled.
+            characters: The number of characters to read and generate.
+        """
         seconds = self._costs.decoding(characters, self._model.model_config.num_parameters(0))
         if precision == "int8":
             if self._compiled is None and seconds > self._costs.load_compiled and not self._cannot_compile:
@@ -119,7 +125,11 @@ class DecoderSelector:
         return self._numpy[precision]
 
     def _load(self, seconds: float) -> Decoder | None:
-        """Return the compiled network, unless it would have to be compiled and NumPy would be done before that."""
+        """Return the compiled decoder, or None if NumPy would finish before the compilation.
+
+        Args:
+            seconds: The time that NumPy would take.
+        """
         try:
             from charrnn.rnn.compiled_rnn import CompiledRNN
             from charrnn.rnn.kernels.decode import is_compiled
@@ -134,12 +144,15 @@ class DecoderSelector:
 class SwitchingScorer:
     """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
 
+    Torch is loaded when NumPy would take longer for the expected characters, or has taken longer for those read, than
+    loading torch takes.
+
     Args:
-        model: the model.
-        load_torch: returns the network in torch.
-        expected: characters that will be read, as far as known.
-        streams: streams in which they will be read, about.
-        costs: of the backends; those that are remembered of this machine unless given.
+        model: The model.
+        load_torch: Returns the scorer that uses torch.
+        expected: The number of characters to read, as far as known.
+        streams: The approximate number of streams in which they are read.
+        costs: The costs of the backends; None loads those saved on this machine.
     """
 
     def __init__(
@@ -153,19 +166,19 @@ class SwitchingScorer:
         self.vocab_size, self.boundary_id = len(model.vocabulary), model.vocabulary.boundary_id
         self._parameters, self._costs = model.model_config.num_parameters(self.vocab_size), costs or load_costs()
         self._numpy = NumPyRNN(model.model_config, model.tensors, "fp32")
-        self._load_torch, self._spent = load_torch, 0.0
+        self._load_torch, self._numpy_seconds = load_torch, 0.0  # estimated time in NumPy of all work so far
         self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // streams, streams)) else None
 
     def zero_state(self, batch: int) -> State:
-        """Return the state of B streams before their first character."""
+        """Return the zero state of B streams."""
         return self._numpy.zero_state(batch)
 
     def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
     ) -> tuple[NDArray[np.floating], State]:
         """Read T characters of B streams; see `Scorer.score`."""
-        self._spent += self._seconds(*inputs.shape)
-        if self._torch is None and self._is_worth_torch(self._spent):
+        self._numpy_seconds += self._seconds(*inputs.shape)
+        if self._torch is None and self._is_worth_torch(self._numpy_seconds):
             self._torch = self._load_torch()
         scorer: Scorer | NumPyRNN = self._torch or self._numpy
         return scorer.score(inputs, targets, reset, state)
@@ -180,14 +193,14 @@ class SwitchingScorer:
 def choose_scorer(
     model: Checkpoint, expected: int = 0, *, streams: int = 1, device: Device = "auto", threads: int = 0
 ) -> Scorer:
-    """Return the network of a model that will be done first with so many characters in so many streams.
+    """Return the scorer of a model that is likely to finish first.
 
     Args:
-        model: the model.
-        expected: characters that will be read, as far as known.
-        streams: streams in which they will be read, about.
-        device: "auto" and "cpu" start with NumPy; any other is used from the first character on.
-        threads: of torch; 0 takes one for each core.
+        model: The model.
+        expected: The number of characters to read, as far as known.
+        streams: The approximate number of streams in which they are read.
+        device: The device. "auto" and "cpu" start with NumPy; any other device is used from the start.
+        threads: The number of threads of torch; 0 means one for each core.
     """
 
     def load_torch() -> Scorer:
@@ -199,20 +212,20 @@ def choose_scorer(
 
 
 def fastest(timings: Iterable[_Timing]) -> _Timing:
-    """Return the way to train that promises to be the fastest.
+    """Return the way to train that is expected to be the fastest.
 
-    Torch's layers must win by a margin, for what a measurement of a moment doesn't see: they slow down where streams
-    are reset within a chunk, and more than the kernels do where other programs are busy.
+    Torch's layers must win by a margin, because a short measurement flatters them. They slow down when streams are
+    reset within a chunk, and they lose more speed than the compiled kernels when other programs use the CPU.
     """
     margins = {"torch": NATIVE_MARGIN}
     return min(timings, key=lambda timing: timing.seconds_per_step * margins.get(timing.engine, 1))
 
 
 def resolve_device(device: Device) -> Device:
-    """Return the device that is meant: "auto" takes a CUDA GPU if there is one.
+    """Return the device to use. "auto" means a CUDA GPU, or the CPU if there is none.
 
     Raises:
-        SettingError: torch doesn't find it here.
+        SettingError: If torch doesn't find the device.
     """
     import torch
 
@@ -220,5 +233,5 @@ def resolve_device(device: Device) -> Device:
         return "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device, True):
-        raise SettingError("device", f"torch finds no {device} here", "give cpu")
+        raise SettingError("device", f"torch finds no {device} device", "use cpu")
     return device

@@ -1,7 +1,7 @@
-"""The network of ``numpy_rnn.py`` by compiled code (``kernels/decode.py``), for many streams on all cores.
+"""The network in int8, computed by compiled code (``kernels/decode.py``), for many streams on all cores.
 
-Importing this module raises ImportError where llvmlite is missing, and `CompiledRNN` does where nothing can be
-compiled.
+The results are those of ``numpy_rnn.py`` in int8, bit for bit. Importing this module raises ImportError if llvmlite
+is missing. `CompiledRNN` raises it if LLVM cannot compile for this processor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,19 +23,19 @@ from charrnn.rnn.quantize import Array, quantize_state, state_levels
 from charrnn.rnn.state import State
 from charrnn.rnn.worker_pool import WorkerPool, usable_cores
 
-_FEWEST = 4  # streams that are worth a core of their own, and that the kernel takes together
+_BLOCK = 4  # streams that the kernel reads together; a core gets a multiple of them
 
 
 class CompiledRNN:
-    """Reads and chooses characters of many streams.
+    """A network that reads and chooses characters of many streams.
 
     Args:
-        config: the network's shape.
-        tensors: its weights, as a model file holds them.
-        on_compile: called before a compilation, which takes a while and leaves its result on disk.
+        config: The shape of the network.
+        tensors: The weights, as in a model file.
+        on_compile: Called before a compilation, which takes a second or two. Its result is kept on disk.
 
     Raises:
-        ImportError: nothing can be compiled here.
+        ImportError: If LLVM cannot compile for this processor.
     """
 
     def __init__(
@@ -46,29 +46,33 @@ class CompiledRNN:
         self._kernel, self._config = decoding_kernel(config.cell), config
         self._levels = state_levels(config.hidden)
         prepared, gates = prepare(config, tensors), EQUATIONS[config.cell].gates
-        self.vocab_size = len(prepared.columns)
+        self.vocab_size = len(prepared.input_table)
         recurrent = [
-            pack_panels(layer.recurrent, layer.recurrent_bias, gates, self._levels) for layer in prepared.layers
+            pack_panels(layer.recurrent_weight, layer.recurrent_bias, gates, self._levels)
+            for layer in prepared.layers
         ]
-        *below, last = prepared.layers
-        above = [pack_panels(layer.above, layer.above_bias, gates, self._levels) for layer in below]
-        output = pack_panels(last.above, last.above_bias, 1, self._levels, fill=-np.inf)  # never chosen
+        *lower, last = prepared.layers
+        inputs = [pack_panels(layer.next_weight, layer.next_bias, gates, self._levels) for layer in lower]
+        # Rows that pad the last panel get a logit of -inf, so that they are never chosen.
+        output = pack_panels(last.next_weight, last.next_bias, 1, self._levels, fill=-np.inf)
         self._width = output.biases.size
         self._weights = {
-            "columns": in_panels(prepared.columns, gates),
-            **_named("recurrent", recurrent), **_named("above", above or recurrent), **_named("output", [output]),
-        }  # fmt: skip
+            "input_table": in_panels(prepared.input_table, gates),
+            **_stacked("recurrent", recurrent),
+            **_stacked("input", inputs or recurrent),  # a network of one layer doesn't read these
+            **_stacked("output", [output]),
+        }
         self._gate_lanes = gates * LANES
         self._workers = WorkerPool(usable_cores())
 
     def zero_state(self, batch: int) -> State:
-        """Return the state of B streams before their first character."""
+        """Return the zero state of B streams."""
         return State.zeros(self._config, batch)
 
     def step(self, ids: Ids, state: State) -> tuple[Array, State]:
-        """Read a character of each stream; see `NumPyRNN.step`."""
-        known = DecodeInputs.forced(np.zeros((1, len(ids)), dtype=np.intp))
-        logits, _, _, after = self._on_all_cores(ids, state, known, measure=False)
+        """Read one character of each stream; see `NumPyRNN.step`."""
+        unused = DecodeInputs.forced(np.zeros((1, len(ids)), dtype=np.intp))
+        logits, _, _, after = self._run_parallel(ids, state, unused, measure=False)
         return logits, after
 
     def run(
@@ -77,71 +81,77 @@ class CompiledRNN:
         """Take T steps.
 
         Args:
-            ids: (B,), read first.
-            state: before them.
-            decode_inputs: what is read next, step by step.
-            measure: whether to compute the surprisal of what was chosen.
+            ids: The ids to read first, (B,).
+            state: The state before them.
+            decode_inputs: For each step, the id to read next, or how to choose it.
+            measure: Whether to compute the surprisal of chosen ids.
 
         Returns:
-            The ids (T, B) that were read next, the surprisal in nats of those that were chosen, and the state after.
-        """
-        _, chosen, nats, after = self._on_all_cores(ids, state, decode_inputs, measure=measure)
-        return chosen, nats, after
-
-    def _on_all_cores(
-        self, ids: Ids, state: State, decode_inputs: DecodeInputs, *, measure: bool
-    ) -> tuple[Array, Ids, NDArray[np.float64], State]:
-        """Run the kernel, the streams dealt to the processor's cores.
+            The forced or chosen id after each step, (T, B); the surprisal of the chosen ids in nats, (T, B), which is
+            0 for forced ids and without ``measure``; and the state after the last step. The last ids have not been
+            read.
 
         Raises:
-            IndexError: an id that is not in the vocabulary.
+            IndexError: If an id is not in the vocabulary.
         """
-        if (
-            ids.min() < 0 or max(ids.max(), decode_inputs.forced_ids.max()) >= self.vocab_size
-        ):  # which a kernel doesn't ask
+        _, next_ids, nats, after = self._run_parallel(ids, state, decode_inputs, measure=measure)
+        return next_ids, nats, after
+
+    def _run_parallel(
+        self, ids: Ids, state: State, decode_inputs: DecodeInputs, *, measure: bool
+    ) -> tuple[Array, Ids, NDArray[np.float64], State]:
+        """Run the kernel with the streams divided among all cores. Return logits (B, V), and the results of `run`."""
+        # The kernel doesn't check ids.
+        if ids.min() < 0 or max(ids.max(), decode_inputs.forced_ids.max()) >= self.vocab_size:
             raise IndexError("an id is not in the vocabulary")
         batch = len(ids)
-        count = max(1, min(self._workers.threads, batch // _FEWEST))
-        edges = [batch // _FEWEST * part // count * _FEWEST for part in range(count)] + [batch]
-        works = [partial(self._run, ids, state, decode_inputs, slice(*pair), measure) for pair in pairwise(edges)]
-        logits, chosen, nats, after = zip(*self._workers.run(works), strict=True)
-        return _joined(logits, 0)[:, : self.vocab_size], _joined(chosen, 1), _joined(nats, 1), State.join(after)
+        num_tasks = max(1, min(self._workers.threads, batch // _BLOCK))
+        num_blocks = batch // _BLOCK
+        edges = [num_blocks * task // num_tasks * _BLOCK for task in range(num_tasks)] + [batch]
+        tasks = [partial(self._run, ids, state, decode_inputs, slice(*pair), measure) for pair in pairwise(edges)]
+        logits, next_ids, nats, after = zip(*self._workers.run(tasks), strict=True)
+        return (
+            _concatenate(logits, 0)[:, : self.vocab_size], _concatenate(next_ids, 1), _concatenate(nats, 1),
+            State.join(after),
+        )  # fmt: skip
 
     def _run(
         self, ids: Ids, state: State, decode_inputs: DecodeInputs, streams: slice, measure: bool
     ) -> tuple[Array, Ids, NDArray[np.float64], State]:
-        """Run the kernel for some streams."""
+        """Run the kernel for a slice of the streams."""
         forced_ids = np.array(decode_inputs.forced_ids[:, streams], dtype=np.int64, order="C")
         (steps, count), layers, units = forced_ids.shape, len(state.layers), self._config.hidden
         hidden = np.zeros((layers, count, padded(units)), dtype=np.float32)
-        carried = np.zeros_like(hidden)
-        for layer, own in enumerate(state.layers):
-            hidden[layer, :, :units], carried[layer, :, :units] = own[0][streams], own[-1][streams]
-        codes = np.empty((2, *hidden.shape), dtype=np.int16)
-        codes[0] = quantize_state(hidden, self._levels)
+        cell_state = np.zeros_like(hidden)
+        for index, layer in enumerate(state.layers):
+            hidden[index, :, :units], cell_state[index, :, :units] = layer[0][streams], layer[-1][streams]
+        quantized_hidden = np.empty((2, *hidden.shape), dtype=np.int16)
+        quantized_hidden[0] = quantize_state(hidden, self._levels)
         penalties = np.zeros((2, self._width), dtype=np.float32)
         penalties[1, np.flatnonzero(decode_inputs.forbidden)] = -np.inf
         logits = np.empty((count, self._width), dtype=np.float32)
-        chosen, gaps, totals = np.empty_like(forced_ids), np.zeros(forced_ids.shape), np.ones(forced_ids.shape)
+        next_ids, logit_gaps = np.empty_like(forced_ids), np.zeros(forced_ids.shape)
+        exp_sums = np.ones(forced_ids.shape)
         self._kernel(
             streams=count, steps=steps, layers=layers, units=hidden.shape[2], width=self._width,
             vocab_size=self.vocab_size, measure=measure, levels=float(self._levels), **self._weights,
-            penalties=penalties, hidden=hidden, carried=carried, codes=codes,
-            arriving=np.empty((count, self._gate_lanes), dtype=np.float32), reading=ids[streams].astype(np.int64),
+            penalties=penalties, hidden=hidden, cell_state=cell_state, quantized_hidden=quantized_hidden,
+            input_products=np.empty((count, self._gate_lanes), dtype=np.float32),
+            current_ids=ids[streams].astype(np.int64),
             forced_ids=forced_ids, uniforms=np.array(decode_inputs.uniforms[:, streams], order="C"),
             temperatures=np.array(decode_inputs.temperatures[:, streams], order="C"), logits=logits,
-            sums=np.empty(self._width), chosen=chosen, gaps=gaps, totals=totals,
+            cumulative_sums=np.empty(self._width), next_ids=next_ids, logit_gaps=logit_gaps, exp_sums=exp_sums,
         )  # fmt: skip
-        parts = EQUATIONS[self._config.cell].parts
-        after = State(tuple((hidden[n, :, :units], carried[n, :, :units])[:parts] for n in range(layers)))
-        return logits, chosen, gaps + np.log(totals) if measure else gaps, after
+        num_arrays = EQUATIONS[self._config.cell].num_state_arrays
+        after = State(tuple((hidden[n, :, :units], cell_state[n, :, :units])[:num_arrays] for n in range(layers)))
+        return logits, next_ids, logit_gaps + np.log(exp_sums) if measure else logit_gaps, after
 
 
-def _joined(parts: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
+def _concatenate(parts: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
     return np.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
-def _named(name: str, matrices: list[Panels]) -> dict[str, NDArray[Any]]:
-    """Return several matrices of one shape as one, by the names of the kernel's parameters."""
+def _stacked(name: str, matrices: list[Panels]) -> dict[str, NDArray[Any]]:
+    """Stack matrices of equal shape, and return them by the names of the kernel's parameters."""
     weights, scales, biases = (np.stack(parts) for parts in zip(*matrices, strict=True))
     return {name: weights, f"{name}_scales": scales, f"{name}_biases": biases}

@@ -1,6 +1,6 @@
-"""What the backends cost, in seconds, measured on this machine or of a laptop's order of magnitude.
+"""The time costs of the backends, measured on this machine, or typical of a laptop.
 
-``training/autotune.py`` measures it when `charrnn bench` asks for it, and `save_costs` keeps it in the user's cache.
+``charrnn bench`` measures them (``training/autotune.py``), and `save_costs` stores them in the user's cache.
 """
 
 import json
@@ -18,28 +18,28 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
-_MOST_SECONDS = 1e3  # of any cost
+_MAX_COST = 1e3  # seconds; larger values are considered damaged
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds. Only their ratios matter."""
+    """Costs in seconds. Only their ratios matter."""
 
-    load_compiled: float = 0.05  # to load the compiler's library and the code
-    compile: float = 1.5  # once on a machine
-    load_torch: float = 2.0  # and the training kernels
-    numpy_char: float = 2e-4  # NumPy in int8: a character of a stream alone,
-    numpy_char_parameter: float = 4e-10  # and for each parameter
-    numpy_step: float = 6e-5  # NumPy in fp32: a step,
-    numpy_stream: float = 5e-6  # for each stream of it,
-    numpy_stream_parameter: float = 3e-11  # and for each parameter
+    load_compiled: float = 0.05  # load llvmlite and compiled code
+    compile: float = 1.5  # compile the decoder, once on a machine
+    load_torch: float = 2.0  # load torch and the training kernels
+    numpy_char: float = 2e-4  # NumPy in int8, one stream: base cost per character
+    numpy_char_parameter: float = 4e-10  # the same: added per character and parameter
+    numpy_step: float = 6e-5  # NumPy in fp32: base cost per step
+    numpy_stream: float = 5e-6  # the same: added per step and stream
+    numpy_stream_parameter: float = 3e-11  # the same: added per step, stream and parameter
 
     def decoding(self, characters: float, parameters: int) -> float:
-        """Return the seconds in which NumPy reads and chooses characters one by one."""
+        """Return the time that NumPy takes to read and choose characters one by one."""
         return characters * (self.numpy_char + parameters * self.numpy_char_parameter)
 
     def reading(self, steps: int, streams: int, parameters: int) -> float:
-        """Return the seconds in which NumPy reads T steps of B streams."""
+        """Return the time that NumPy takes to read T steps of B streams."""
         return steps * (self.numpy_step + streams * (self.numpy_stream + parameters * self.numpy_stream_parameter))
 
 
@@ -47,27 +47,27 @@ TYPICAL = Costs()
 
 
 def load_costs() -> Costs:
-    """Return the costs that `save_costs` kept of this machine and these versions, or typical ones."""
+    """Return the costs saved for this machine and these versions, or typical costs if there are none."""
     if (path := _path()) is None:
         return TYPICAL
     try:
-        facts = json.loads(path.read_bytes())
-        costs = facts["costs"]
-        known = facts["machine"] == _machine() and costs.keys() == {field.name for field in fields(Costs)}
-        sound = known and all(isinstance(cost, float) and 0 < cost < _MOST_SECONDS for cost in costs.values())
-        return Costs(**costs) if sound else TYPICAL
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # none, or damaged
+        saved = json.loads(path.read_bytes())
+        costs = saved["costs"]
+        matches = saved["machine"] == _machine() and costs.keys() == {field.name for field in fields(Costs)}
+        valid = matches and all(isinstance(cost, float) and 0 < cost < _MAX_COST for cost in costs.values())
+        return Costs(**costs) if valid else TYPICAL
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # missing or damaged
         return TYPICAL
 
 
 def save_costs(costs: Costs) -> bool:
-    """Keep costs for later processes, and return whether that could be done."""
+    """Save costs for later processes, and return whether they were saved."""
     path, values = _path(), asdict(costs)
     if path is None or not all(math.isfinite(value) for value in values.values()):
         return False
     try:
         write_atomic(path, json.dumps({"machine": _machine(), "costs": values}).encode())
-    except FileError:  # it is measured again the next time
+    except FileError:
         return False
     return True
 
@@ -83,10 +83,10 @@ def processor_name() -> str:
 
 
 def _machine() -> str:
-    """Return what the costs depend on."""
+    """Return a description of the versions and hardware that the costs depend on."""
     return f"charrnn {__version__}, numpy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def _path() -> Path | None:
-    folder = user_cache()
-    return None if folder is None else folder / _NAME
+    directory = user_cache()
+    return None if directory is None else directory / _NAME

@@ -1,4 +1,4 @@
-"""What a decoder that runs by itself is to read and to choose."""
+"""Inputs of the compiled decoder: which ids to read, and how to choose the others."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class DecodeInputs:
-    """T steps of B streams."""
+    """Inputs for T steps of B streams."""
 
-    forced_ids: NDArray[np.intp]  # (T, B), ids to be read after each step; where they are negative, an id is chosen
-    uniforms: NDArray[np.float64]  # (T, B), random numbers from 0 to below 1 for the decode_inputs
-    temperatures: NDArray[np.float64]  # (T, B)
-    forbidden: NDArray[np.bool_]  # (V,), which ids are never chosen; or (0,), where none is chosen
+    forced_ids: NDArray[np.intp]  # (T, B), ids to read after each step; where negative, an id is chosen
+    uniforms: NDArray[np.float64]  # (T, B), random numbers in [0, 1) with which ids are chosen
+    temperatures: NDArray[np.float64]  # (T, B), sampling temperatures; 0 chooses the most probable id
+    forbidden: NDArray[np.bool_]  # (V,), ids that are never chosen; (0,) if all ids are allowed or forced
 
     @classmethod
     def forced(cls, ids: NDArray[np.intp]) -> "DecodeInputs":
-        """Return what reads ids (T, B) and chooses nothing."""
+        """Return inputs that force all ids, (T, B)."""
         unused = np.zeros(ids.shape)
         return cls(ids, unused, unused, np.zeros(0, dtype=bool))

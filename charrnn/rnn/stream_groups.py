@@ -1,9 +1,9 @@
-"""Streams in fixed groups, dealt to threads.
+"""Fixed groups of streams, each computed by one thread.
 
-The streams of a batch share nothing but the weights. So they are cut into groups of `GROUP_SIZE` streams, and each group
-is computed by one thread from beginning to end. No operation waits for a slower core, as it does where each one is
-divided among all cores. What a group computes, and the order in which the results of groups are added, depends on
-the batch alone: the same numbers come out of any number of threads.
+The streams of a batch share only the weights. So a batch is divided into groups of `GROUP_SIZE` streams, and one
+thread computes all operations of a group. Threads don't wait for each other after every operation, as they do when
+each operation is divided among all cores. The groups, and the order in which their results are added, depend only on
+the batch size. So results are the same bits with any number of threads.
 """
 
 import torch
@@ -14,15 +14,15 @@ GROUP_SIZE = 8  # streams
 
 
 def stream_groups(batch: int) -> list[slice]:
-    """Return the groups of B streams."""
+    """Return the groups of B streams, as slices."""
     return [slice(start, min(start + GROUP_SIZE, batch)) for start in range(0, batch, GROUP_SIZE)]
 
 
 def torch_worker_pool(threads: int) -> WorkerPool:
-    """Return threads in which torch uses a single thread and flushes denormal numbers to zero."""
+    """Return a pool of threads in which torch uses one thread each and flushes denormal numbers to zero."""
     return WorkerPool(threads, _prepare)
 
 
 def _prepare() -> None:
-    torch.set_num_threads(1)  # both are settings of each thread
+    torch.set_num_threads(1)  # like the next setting, it applies to the current thread
     torch.set_flush_denormal(True)

@@ -1,18 +1,18 @@
-"""The hyperbolic tangent as a rational function, so that every backend computes the same bits.
+"""A rational approximation of the hyperbolic tangent, which gives the same bits in all backends.
 
-It is written with sums, products, one quotient and two NumPy ufuncs, and so takes NumPy arrays and scalars as well as
-the vectors of ``kernels/simd.py``. NumPy and compiled code round each of these operations in the same way.
+It uses only sums, products, one quotient and two NumPy ufuncs. So it accepts NumPy arrays and scalars, and the
+vectors of ``kernels/simd.py``. NumPy and compiled code round each of these operations in the same way.
 """
 
 from typing import Any
 
 import numpy as np
 
-LIMIT = np.float32(7.9053111)  # beyond it the hyperbolic tangent is 1 in float32
+LIMIT = np.float32(7.9053111)  # from here on, tanh is 1 in float32
 
 
 def tanh(x: Any) -> Any:
-    """Return the hyperbolic tangent in float32, off by a few units in the last place. NaN stays NaN.
+    """Return the hyperbolic tangent in float32, accurate to a few units in the last place. NaN stays NaN.
 
     The coefficients are those of Eigen's ``ptanh``, a rational minimax approximation of degrees 13 and 6.
     """

@@ -1,7 +1,7 @@
 """The network in torch: ids and a state in, logits and the next state out.
 
-The legend of shapes for the whole package: T time steps, B streams, V vocabulary size, H hidden units, L layers, E
-embedding size (0 = one-hot). Time comes first: ids (T, B), logits (T, B, V).
+Shapes in the whole package: T time steps, B streams, V vocabulary size, H hidden units, L layers, E embedding size
+(0 = one-hot), G gates. Arrays are time-major: ids (T, B), logits (T, B, V).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,61 +18,62 @@ from charrnn.config import Cell, ModelConfig
 from charrnn.rnn.cells import EQUATIONS
 from charrnn.rnn.state import State
 
-Reset = NDArray[np.bool_] | None  # (T, B): which streams start from a zero state before which step; None: none does
+Reset = NDArray[np.bool_] | None  # (T, B), whether a stream is reset to the zero state before a step; None: nowhere
 LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
 
 
 class LayerWeights(NamedTuple):
     """The weights of a layer, with torch's names and shapes."""
 
-    weight_ih: Tensor  # (G * H, inputs); where the inputs are ids, a table with a column for each
+    weight_ih: Tensor  # (G * H, I); if the inputs are ids, a table (G * H, V) with a column for each id
     weight_hh: Tensor  # (G * H, H)
     bias_ih: Tensor  # (G * H,)
     bias_hh: Tensor  # (G * H,)
 
 
 class PackedWeights(NamedTuple):
-    """The recurrent weights of a layer as the kernels read them. Good until the weights change."""
+    """The recurrent weights of a layer in the memory layout of the kernels. Valid until the weights change."""
 
     forward: Tensor
     backward: Tensor
-    dtype: torch.dtype  # of a weight, and so of the matrix products: float32, float64 or bfloat16
+    dtype: torch.dtype  # of weights and factors of matrix products: float32, float64 or bfloat16
 
 
 _TORCH_LAYERS: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-_FORGET_GATE = 1  # its place among the LSTM's gates
+_FORGET_GATE = 1  # index among the gates of an LSTM
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of one cell, over all T steps at once.
+    """A recurrent layer that computes all T steps of a chunk in one call.
 
     Args:
         cell: "lstm", "gru" or "rnn".
-        inputs: size of x_t.
-        hidden: H, size of h_t.
+        inputs: I, the size of x_t.
+        hidden: H, the size of h_t.
 
     Attributes:
-        native: whether the compiled kernels (``recurrence.py``) compute it, or torch's layer, with the same weights.
+        native: Whether the compiled kernels (``recurrence.py``) compute the layer instead of torch. Both use the same
+            weights.
     """
 
     def __init__(self, cell: Cell, inputs: int, hidden: int) -> None:
         super().__init__()
         self.cell = cell
-        self.layer = _TORCH_LAYERS[cell](inputs, hidden)  # oneDNN's or cuDNN's kernel where there is one
+        self.layer = _TORCH_LAYERS[cell](inputs, hidden)  # uses oneDNN or cuDNN where available
         self.native = False
 
     def initialize(self, input_scale: float, generator: torch.Generator) -> None:
-        """Draw the first weights.
+        """Draw the initial weights.
 
         The recurrent matrix of each gate is orthogonal (Saxe et al. 2014), so that a state neither fades nor grows.
-        Input weights of torch's own size, 1/sqrt(H), would leave a one-hot character almost without effect, which
-        costs 0.1 nats after a minute of training. An LSTM's forget gate starts open, with bias 1 (Gers et al. 2000;
-        Jozefowicz et al. 2015).
+        With torch's default scale for input weights, 1/sqrt(H), a one-hot character would have almost no effect; this
+        costs 0.1 nats after a minute of training. The forget gate of an LSTM has an initial bias of 1 (Gers et al.
+        2000; Jozefowicz et al. 2015).
 
         Args:
-            input_scale: inverse of the standard deviation of the input weights.
-            generator: the source of random numbers.
+            input_scale: The inverse of the standard deviation of the input weights.
+            generator: The source of random numbers.
         """
         weight_ih, weight_hh, bias_ih, bias_hh = self._weights()
         gates = EQUATIONS[self.cell].gates
@@ -95,14 +96,14 @@ class RecurrentLayer(nn.Module):
         """Run T steps.
 
         Args:
-            inputs: (T, B, inputs); or ids (T, B), each standing for its row of ``embedding`` or a one-hot vector.
-            state: the state before them.
-            embedding: (V, inputs), the vectors of the ids.
-            reset: where streams start from a zero state.
-            packed: what `pack` gave of these weights; without it the kernels pack them for each call.
+            inputs: Vectors (T, B, I), or ids (T, B). An id stands for a row of ``embedding``, or a one-hot vector.
+            state: The state before the first step.
+            embedding: The vectors of the ids, (V, I); None means one-hot.
+            reset: Whether a stream is reset to the zero state before a step, (T, B).
+            packed: The result of `pack`. If it is None, a native layer packs its weights in each call.
 
         Returns:
-            h_1 to h_T as (T, B, H), and the state after the last step.
+            The hidden states h_1 to h_T, (T, B, H), and the state after the last step.
         """
         if self.native:
             return self._native(inputs, state, embedding, reset, packed)
@@ -112,23 +113,23 @@ class RecurrentLayer(nn.Module):
         for start, stop, streams in _without_resets(reset, len(inputs)):
             if len(streams):
                 rows = torch.from_numpy(streams).to(inputs.device)
-                state = tuple(part.index_fill(0, rows, 0) for part in state)
+                state = tuple(array.index_fill(0, rows, 0) for array in state)
             output, state = self._torch(inputs[start:stop], state)
             outputs.append(output)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
 
     def pack(self) -> PackedWeights:
-        """Return the recurrent weights as the kernels read them, good until they change."""
+        """Return the recurrent weights in the memory layout of the kernels."""
         from charrnn.rnn.recurrence import pack
 
         weight_hh = self._weights()[1]
         return pack(self.cell, weight_hh, _product_type(weight_hh))
 
     def _torch(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """Run steps in which no stream is reset."""
-        before = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
+        """Run steps without resets in torch's layer."""
+        before = tuple(array.unsqueeze(0) for array in state)  # (1, B, H) each
         outputs, after = self.layer(inputs, before if len(before) > 1 else before[0])
-        return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
+        return outputs, tuple(array.squeeze(0) for array in (after if isinstance(after, tuple) else (after,)))
 
     def _native(
         self,
@@ -138,12 +139,13 @@ class RecurrentLayer(nn.Module):
         reset: Reset,
         packed: PackedWeights | None,
     ) -> tuple[Tensor, LayerState]:
-        from charrnn.rnn.recurrence import recur  # llvmlite, which torch's layers do without
+        from charrnn.rnn.recurrence import recur  # imports llvmlite, which torch's layers don't need
 
         weights = self._weights()
-        if embedding is not None:  # ids: their products are looked up in a table, unless it is larger than they are
+        if embedding is not None:
+            # Look up the input products of ids in a table, unless it would have more rows than there are ids.
             if len(embedding) <= inputs.numel():
-                weights = weights._replace(weight_ih=weights.weight_ih @ embedding.t())  # (rows, V)
+                weights = weights._replace(weight_ih=weights.weight_ih @ embedding.t())  # (G * H, V)
             else:
                 inputs = self._vectors(inputs, embedding)
         return recur(self.cell, inputs, weights, packed or self.pack(), state, reset)
@@ -152,7 +154,7 @@ class RecurrentLayer(nn.Module):
         return LayerWeights(*(cast(Tensor, getattr(self.layer, name)) for name in _WEIGHTS))
 
     def _vectors(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
-        """Return ids as (T, B, inputs)."""
+        """Return the vectors of ids, (T, B, I)."""
         if embedding is not None:
             return functional.embedding(ids, embedding)
         weights = self._weights().weight_ih
@@ -160,12 +162,12 @@ class RecurrentLayer(nn.Module):
 
 
 class CharRNN(nn.Module):
-    """A stack of recurrent layers between characters and a distribution over the next character.
+    """A character-level recurrent network: an optional embedding, recurrent layers, and an output layer.
 
     Args:
-        config: cell, layers, hidden, embedding, dropout.
+        config: Cell, number of layers, sizes and dropout.
         vocab_size: V.
-        boundary_id: the id with which a document starts: reading it resets a stream.
+        boundary_id: The id of a document boundary, or None. A stream is reset before it reads a boundary.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, boundary_id: int | None = None) -> None:
@@ -180,7 +182,7 @@ class CharRNN(nn.Module):
         self.output = nn.Linear(config.hidden, vocab_size)
 
     def initialize(self, seed: int) -> None:
-        """Draw the first weights; the same seed gives the same ones."""
+        """Draw the initial weights from a seed."""
         generator = torch.Generator().manual_seed(seed)
         input_scale = 1.0  # the norm of a one-hot vector
         if self.embedding is not None:
@@ -188,13 +190,13 @@ class CharRNN(nn.Module):
             input_scale = self.config.embedding**0.5
         for layer in self._stack:
             layer.initialize(input_scale, generator)
-            input_scale = (2 * self.config.hidden) ** 0.5  # found by trial
+            input_scale = (2 * self.config.hidden) ** 0.5  # chosen by experiment
         nn.init.xavier_uniform_(self.output.weight, generator=generator)
         nn.init.zeros_(self.output.bias)
 
     @property
     def native(self) -> bool:
-        """Whether the compiled kernels compute the layers, or torch."""
+        """Whether the compiled kernels compute the layers, instead of torch."""
         return self._stack[0].native
 
     @native.setter
@@ -203,10 +205,10 @@ class CharRNN(nn.Module):
             layer.native = native
 
     def compile_kernels(self) -> None:
-        """Compile the kernels of a native network for the present precision, before threads need them.
+        """Compile the kernels of a native network for the current precision, before threads need them.
 
         Raises:
-            ImportError: nothing can be compiled here.
+            ImportError: If LLVM cannot compile for this processor.
         """
         if self.native:
             from charrnn.rnn.recurrence import compile_kernels
@@ -214,20 +216,20 @@ class CharRNN(nn.Module):
             compile_kernels(self.config.cell, _product_type(self.output.weight))
 
     def zero_state(self, batch_size: int) -> State:
-        """Return the state of B streams before their first character."""
+        """Return the zero state of B streams."""
         return State.zeros(self.config, batch_size, self.output.weight.new_zeros)
 
     def packing(self) -> list[Callable[[], PackedWeights]]:
-        """Return functions that pack the weights of a layer each, to be run side by side.
+        """Return a function for each native layer that packs its weights. They may run in parallel.
 
-        Their results, in this order, may be given to every `read` until the weights change.
+        Their results, in this order, can be passed to `read` until the weights change.
         """
         return [layer.pack for layer in self._stack if self.native]
 
     def forward(
         self, ids: Tensor, state: State, dropout: torch.Generator | None = None, reset: Reset = None
     ) -> tuple[Tensor, State]:
-        """Return logits of the next character (T, B, V), and the state after the last one; see `read`."""
+        """Return the logits of the next characters (T, B, V), and the state after the last step; see `read`."""
         hidden, after = self.read(ids, state, dropout, reset)
         return self.output(hidden), after
 
@@ -242,23 +244,22 @@ class CharRNN(nn.Module):
         """Read T characters of B streams.
 
         Args:
-            ids: (T, B), integers below V.
-            state: the state before them.
-            dropout: the source of dropout's random numbers; None switches dropout off.
-            reset: which streams are reset before which step (T, B). Left out, they are reset before a boundary.
-            packed: results of `packing`, where several calls share them.
+            ids: Ids of the characters, (T, B).
+            state: The state before the first step.
+            dropout: The source of random numbers for dropout; None disables dropout.
+            reset: Whether a stream is reset to the zero state before a step, (T, B). None means before boundaries.
+            packed: The results of `packing`, to share them among several calls.
 
         Returns:
-            What ``output`` takes for logits (T, B, H), and the state after the last character.
+            The inputs of the output layer (T, B, H), and the state after the last step.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
         if reset is None and self.boundary_id is not None:
             reset = (ids == self.boundary_id).cpu().numpy()
         after = []
         for index, (layer, before) in enumerate(zip(self._stack, state.layers, strict=True)):
-            hidden, layer_state = layer(
-                hidden, before, vectors, reset, packed[index] if packed else None
-            )  # (T, B, H)
+            layer_packed = packed[index] if packed else None
+            hidden, layer_state = layer(hidden, before, vectors, reset, layer_packed)  # (T, B, H)
             vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:
@@ -266,43 +267,43 @@ class CharRNN(nn.Module):
         return hidden, State(tuple(after))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return a copy of the weights under their plain names, as `ModelConfig.tensor_shapes` lists them."""
+        """Return a copy of the weights, with the names of `ModelConfig.tensor_shapes`."""
         return {
             plain_name(name): value.detach().float().cpu().numpy().copy() for name, value in self.state_dict().items()
         }
 
     def load_tensors(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over weights that `tensors` gave."""
+        """Load weights with the names of `ModelConfig.tensor_shapes`."""
         self.load_state_dict({name: torch.from_numpy(tensors[plain_name(name)]) for name in self.state_dict()})
 
 
 def detach(state: State) -> State:
-    """Return the state in float32 without its graph, so that gradients end here."""
-    return state.map(lambda part: part.detach().float())
+    """Return the state in float32, detached from the autograd graph."""
+    return state.map(lambda tensor: tensor.detach().float())
 
 
 def plain_name(name: str) -> str:
-    """Return what a parameter is called in `ModelConfig.tensor_shapes`."""
+    """Return the name in `ModelConfig.tensor_shapes` of a parameter."""
     return name.replace(".layer.", ".").removesuffix("_l0")
 
 
 def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Apply dropout between layers (Zaremba et al. 2014), to the same units for all T steps (Gal & Ghahramani 2016).
+    """Apply dropout to the outputs of a layer (Zaremba et al. 2014), with one mask for all T steps.
 
-    A mask for every step would take more random numbers than everything else in a step together, and by trial the
-    network learns less with it.
+    The shared mask is that of Gal & Ghahramani (2016). Drawing a mask for every step takes longer than the rest of
+    the step, and networks learned less with it in experiments.
     """
     drawn = torch.empty_like(values[0], dtype=torch.float32).uniform_(generator=generator)  # (B, H)
     return values * (drawn >= share).to(values.dtype).mul_(1 / (1 - share))
 
 
 def _product_type(weights: Tensor) -> torch.dtype:
-    """Return the type in which the CPU multiplies weights."""
+    """Return the type of matrix products with these weights on the CPU."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights.dtype
 
 
 def _without_resets(reset: Reset, steps: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
-    """Yield runs of steps without a reset in between: start, stop, and the streams that are reset at the start."""
+    """Yield ranges of steps without resets in between: start, stop, and the streams that are reset at the start."""
     starts = [] if reset is None else np.flatnonzero(reset.any(axis=1)).tolist()
     for start, stop in pairwise([0, *(start for start in starts if start), steps]):
         yield start, stop, np.empty(0, dtype=np.intp) if reset is None else np.flatnonzero(reset[start])

@@ -1,4 +1,4 @@
-"""How surprising characters are to the network, computed by torch: many streams on all cores, or on a GPU."""
+"""Surprisal of the characters of many streams, computed by torch on all cores or on a GPU."""
 
 from functools import partial
 from typing import Any
@@ -17,12 +17,12 @@ from charrnn.rnn.torch_rnn import CharRNN
 
 
 class TorchScorer:
-    """The network in torch; see `charrnn.rnn.backend.Scorer`.
+    """A scorer that uses torch; see `charrnn.rnn.backend.Scorer`.
 
     Args:
-        network: on any device, with any backend.
-        threads: on a CPU, how many compute side by side.
-        precision: of the matrix products, "fp32" or "bf16".
+        network: The network, on any device, with either engine.
+        threads: The number of threads on a CPU.
+        precision: The precision of matrix products, "fp32" or "bf16".
     """
 
     def __init__(self, network: CharRNN, threads: int = 1, precision: Precision = "fp32") -> None:
@@ -32,8 +32,8 @@ class TorchScorer:
         self._workers = torch_worker_pool(threads) if self._device.type == "cpu" else None
 
     def zero_state(self, batch: int) -> State:
-        """Return the state of B streams before their first character."""
-        return _in_numpy(self._network.zero_state(batch))
+        """Return the zero state of B streams, in NumPy."""
+        return _to_numpy(self._network.zero_state(batch))
 
     def score(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], reset: NDArray[np.bool_], state: State
@@ -44,21 +44,21 @@ class TorchScorer:
             before = state.select(streams).map(self._tensor)
             with torch.no_grad(), autocast(self._device.type, self._precision):
                 logits, after = self._network(self._tensor(inputs[:, streams]), before, reset=reset[:, streams])
-            wanted = self._tensor(targets[:, streams])
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
-            return loss.view(wanted.shape).cpu().numpy(), _in_numpy(after)
+            target_ids = self._tensor(targets[:, streams])
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), target_ids.flatten(), reduction="none")
+            return loss.view(target_ids.shape).cpu().numpy(), _to_numpy(after)
 
         if self._workers is None:
             return step(slice(None))
-        parts = self._workers.run([partial(step, streams) for streams in stream_groups(inputs.shape[1])])
-        return np.concatenate([nats for nats, _ in parts], axis=1), State.join([after for _, after in parts])
+        results = self._workers.run([partial(step, streams) for streams in stream_groups(inputs.shape[1])])
+        return np.concatenate([nats for nats, _ in results], axis=1), State.join([after for _, after in results])
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
 def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> TorchScorer:
-    """Return a model's network with the backend that reads fastest: on a CPU the compiled kernels."""
+    """Return a scorer for a model. On a CPU it uses the compiled kernels if possible."""
     vocabulary = model.vocabulary
     network = CharRNN(model.model_config, len(vocabulary), vocabulary.boundary_id).to(device)
     network.load_tensors(model.tensors)
@@ -66,15 +66,15 @@ def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> To
     try:
         with torch.no_grad():
             network(torch.zeros(1, 1, dtype=torch.long, device=device), network.zero_state(1))
-    except ImportError:  # nothing can be compiled here
+    except ImportError:  # LLVM cannot compile for this processor
         network.native = False
     return TorchScorer(network, threads)
 
 
 def autocast(device: str, precision: Precision) -> torch.autocast:
-    """Return a context with matrix products in bfloat16 if asked for; weights, losses and sums stay float32."""
+    """Return a context in which matrix products have a precision. Weights, losses and sums stay float32."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _in_numpy(state: State) -> State:
-    return state.map(lambda part: part.detach().float().cpu().numpy())
+def _to_numpy(state: State) -> State:
+    return state.map(lambda tensor: tensor.detach().float().cpu().numpy())

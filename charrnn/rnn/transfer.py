@@ -1,6 +1,6 @@
-"""The weights of a network for another vocabulary: what belongs to a character stays with it, wherever it stands.
+"""Copies trained weights to a network with another vocabulary.
 
-Knows nothing about torch or files.
+The rows and columns that belong to a character are copied to the positions of that character in the new vocabulary.
 """
 
 from collections.abc import Mapping
@@ -14,28 +14,28 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 
 def transfer(
-    trained: Tensors, known: Vocabulary, initial: Tensors, wanted: Vocabulary
+    trained: Tensors, old_vocabulary: Vocabulary, initial: Tensors, new_vocabulary: Vocabulary
 ) -> dict[str, NDArray[np.float32]]:
-    """Moves trained weights into a network of the same shape but for its vocabulary.
+    """Return the weights of a network for a new vocabulary, taken from a trained network of the same size.
 
     Args:
-        trained: named and shaped as `ModelConfig.tensor_shapes` says for ``known``.
-        known: the characters that they were trained on.
-        initial: first weights for ``wanted``; those of characters that are new stay.
-        wanted: the characters of the new network.
+        trained: The trained weights, with the names and shapes of `ModelConfig.tensor_shapes`.
+        old_vocabulary: The vocabulary of the trained network.
+        initial: Initial weights of the new network. Those of characters that are new are kept.
+        new_vocabulary: The vocabulary of the new network.
 
     Returns:
-        Weights named and shaped as ``initial``.
+        Weights with the names and shapes of ``initial``.
     """
-    axes = {"output.weight": 0, "output.bias": 0}  # along which the characters lie
+    axes = {"output.weight": 0, "output.bias": 0}  # the axis of each tensor that is indexed by characters
     axes |= {"embedding.weight": 0} if "embedding.weight" in initial else {"layers.0.weight_ih": 1}
-    shared = "".join(symbol for symbol in wanted.symbols if symbol in known)
-    source, target = known.ids_of(shared), wanted.ids_of(shared)
-    moved = {}
+    shared = "".join(symbol for symbol in new_vocabulary.symbols if symbol in old_vocabulary)
+    source, target = old_vocabulary.ids_of(shared), new_vocabulary.ids_of(shared)
+    weights = {}
     for name, array in initial.items():
         if name not in axes:
-            moved[name] = trained[name].copy()
+            weights[name] = trained[name].copy()
             continue
-        moved[name] = array.copy()
-        np.moveaxis(moved[name], axes[name], 0)[target] = np.moveaxis(trained[name], axes[name], 0)[source]
-    return moved
+        weights[name] = array.copy()
+        np.moveaxis(weights[name], axes[name], 0)[target] = np.moveaxis(trained[name], axes[name], 0)[source]
+    return weights

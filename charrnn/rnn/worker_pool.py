@@ -1,4 +1,4 @@
-"""Threads that compute side by side, for work that gives up the interpreter's lock."""
+"""A pool of threads for work that releases the GIL."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,12 +9,11 @@ _T = TypeVar("_T")
 
 
 class WorkerPool:
-    """Some threads, started when they are first needed, and again after a fork.
+    """A pool of threads. They are started on first use, and again after a fork.
 
     Args:
-        threads: how many.
-        prepare: called by each thread first; with it, all work is done by these threads, and without it a single
-            piece of work by the caller's.
+        threads: The number of threads.
+        prepare: Called once in each thread before any work. Without it, a single call runs in the caller's thread.
     """
 
     def __init__(self, threads: int, prepare: Callable[[], None] | None = None) -> None:
@@ -22,13 +21,13 @@ class WorkerPool:
         self._process = 0
         self._pool: ThreadPoolExecutor | None = None
 
-    def run(self, works: Sequence[Callable[[], _T]]) -> list[_T]:
-        """Call functions, and return their results in order."""
-        if self._prepare is None and len(works) == 1:
-            return [works[0]()]
+    def run(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
+        """Call functions in parallel, and return their results in order."""
+        if self._prepare is None and len(calls) == 1:
+            return [calls[0]()]
         if self._pool is None or self._process != os.getpid():  # threads don't survive a fork
             self._process, self._pool = os.getpid(), ThreadPoolExecutor(self.threads, initializer=self._prepare)
-        return list(self._pool.map(lambda work: work(), works))
+        return list(self._pool.map(lambda call: call(), calls))
 
 
 def usable_cores() -> int:

@@ -1,1 +1,1 @@
-"""From a text to a trained model: the plan, the machine, the loop."""
+"""Train a model: plan, autotuning, training loop, saving."""

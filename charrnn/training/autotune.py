@@ -1,7 +1,7 @@
-"""How fast this machine trains a network: measured, not looked up.
+"""Autotuning: measure how fast this machine trains a network.
 
-A few optimizer steps of each way to train decide between float32 and bfloat16, the compiled kernels and torch's
-layers, all cores and fewer, and tell how long a step takes.
+A few optimizer steps are timed with float32 and bfloat16, with the compiled kernels and torch's layers, and with all
+cores and fewer. The fastest settings are chosen. Their time per step is the basis of the plan.
 """
 
 import ctypes
@@ -27,72 +27,79 @@ from charrnn.rnn.worker_pool import usable_cores
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.train_step import WARMUP_STEPS, TrainStep
 
-TRIAL_SECONDS = 0.25  # how long one way to train is tried
-TRIAL_STEPS = 3  # and at least how many steps, those to warm up not counted
-_COSTS_VOCABULARY = 65  # characters of the networks that are timed in NumPy
-_MIN_COST = 1e-13  # seconds; what is measured may be lost in the noise
+TRIAL_SECONDS = 0.25  # minimum time for which each combination of settings is timed
+TRIAL_STEPS = 3  # minimum number of steps that are timed, without the warmup
+_COSTS_VOCAB_SIZE = 65  # V of the networks that are timed in NumPy
+_MIN_COST = 1e-13  # seconds; replaces measured costs that are 0 or negative because of noise
 _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 
 
 class Autotuner:
-    """Finds the fastest way to train a network on this machine.
+    """Search for the fastest settings to train a network on this machine.
 
     Args:
-        config: what the user asked for as to device, threads, precision and engine.
-        document: mean symbols of a document, where the text consists of documents.
+        config: Device, threads, precision and engine. Those that the user left open are chosen.
+        document_length: Mean number of symbols of a document, or None if the text is not divided into documents.
+
+    Attributes:
+        device: Device that trains.
+        threads: Number of CPU threads that the user chose, or else of usable cores.
 
     Raises:
-        SettingError: a device that this machine doesn't have.
+        SettingError: If this machine does not have the device.
     """
 
-    def __init__(self, config: TrainConfig, document: float | None = None) -> None:
+    def __init__(self, config: TrainConfig, document_length: float | None = None) -> None:
         self.device = resolve_device(config.device)
         self.threads = config.threads or usable_cores()
-        tries_threads = not config.threads and self.device == "cpu"
-        self._fewer_threads = sorted({1, self.threads // 2} - {0, self.threads}) if tries_threads else []
-        self._config, self._document = config, document
+        try_threads = not config.threads and self.device == "cpu"
+        self._fewer_threads = sorted({1, self.threads // 2} - {0, self.threads}) if try_threads else []
+        self._config, self._document_length = config, document_length
 
     def measure_step(self, model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
-        """Try precisions and engines, then numbers of threads, for a moment each, on this very network.
+        """Time the training step of a network with each precision and engine, then with fewer threads.
 
-        Fewer threads than cores win with small networks, and where other programs are busy.
+        Fewer threads than cores are faster for small networks, and when other programs use the cores.
+
+        Returns:
+            The timing with the fastest settings.
         """
         timings: list[StepTiming] = []
         notes: list[str] = []
 
-        def attempt(precision: Precision, engine: Engine, threads: int) -> None:
-            settled = replace(train, device=self.device, precision=precision, engine=engine, threads=threads)
+        def measure(precision: Precision, engine: Engine, threads: int) -> None:
+            config = replace(train, device=self.device, precision=precision, engine=engine, threads=threads)
             limit = 2 * min(timing.seconds_per_step for timing in timings) if timings else math.inf
-            seconds = self._time_step(model, settled, vocab_size, limit)
+            seconds = self._time_step(model, config, vocab_size, limit)
             timings.append(StepTiming(seconds, precision, engine, threads))
 
-        def attempt_engines(precision: Precision) -> None:
+        def measure_engines(precision: Precision) -> None:
             for engine in self._engines():
                 try:
-                    attempt(precision, engine, self.threads)
-                except (RuntimeError, ImportError, OSError) as error:  # no such kernel here (pytorch#88136)
+                    measure(precision, engine, self.threads)
+                except (RuntimeError, ImportError, OSError) as error:  # missing kernel (pytorch#88136)
                     if is_out_of_memory(error) or (precision, engine) == ("fp32", "torch"):
                         raise
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
                     if engine == "native":
-                        notes.append(f"our kernels cannot run here ({reason}), so torch's layers train")
+                        notes.append(f"using torch's layers, because the compiled kernels cannot run ({reason})")
                     elif not timings:
-                        notes.append(f"this machine cannot train in bf16 ({reason}), so fp32 it is")
+                        notes.append(f"using fp32, because this machine cannot train in bf16 ({reason})")
 
         precisions = self._precisions()
         for precision in precisions:
-            attempt_engines(precision)
+            measure_engines(precision)
         if not timings and "fp32" not in precisions:
-            attempt_engines("fp32")
+            measure_engines("fp32")
         if not timings:
-            attempt("fp32", "torch", self.threads)
+            measure("fp32", "torch", self.threads)
         best = fastest(timings)
         for threads in self._fewer_threads:
-            attempt(best.precision, best.engine, threads)
+            measure(best.precision, best.engine, threads)
         return replace(fastest(timings), note="; ".join(dict.fromkeys(notes)))
 
     def _precisions(self) -> tuple[Precision, ...]:
-        """Return those that are worth a trial."""
+        """Return the precisions that are worth timing."""
         if self._config.precision != "auto":
             return (self._config.precision,)
         return cpu_precisions() if self.device == "cpu" else ("fp32", "bf16")
@@ -103,54 +110,54 @@ class Autotuner:
         return ("native", "torch") if self._config.engine == "auto" else (self._config.engine,)
 
     def _time_step(self, model: ModelConfig, train: TrainConfig, vocab_size: int, limit: float) -> float:
-        """Return the seconds of a step; after fewer steps where they take longer than ``limit``."""
-        network = CharRNN(model, vocab_size, None if self._document is None else 0)
+        """Return the median seconds of a step. Measure fewer steps if they take longer than ``limit`` seconds."""
+        network = CharRNN(model, vocab_size, None if self._document_length is None else 0)
         network.initialize(seed=0)
         train_step = TrainStep(network, train)
-        with autocast(self.device, train.precision):  # compiles kernels that were never used, outside the timing
+        with autocast(self.device, train.precision):  # compiles kernels on first use, outside the timing
             first = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             network(first, network.zero_state(1))[0].sum().backward()
-        random, size = np.random.default_rng(0), (train.seq_length, train.batch_size)
-        ids = random.integers(vocab_size, size=size)
-        if self._document is not None:
-            ids = np.where(random.random(size) < 1 / (1 + self._document), 0, np.maximum(ids, 1))
+        random, shape = np.random.default_rng(0), (train.seq_length, train.batch_size)
+        ids = random.integers(vocab_size, size=shape)
+        if self._document_length is not None:  # id 0 is the document boundary
+            ids = np.where(random.random(shape) < 1 / (1 + self._document_length), 0, np.maximum(ids, 1))
         state = network.zero_state(train.batch_size)
         seconds: list[float] = []
         while len(seconds) < WARMUP_STEPS + TRIAL_STEPS or sum(seconds[WARMUP_STEPS:]) < TRIAL_SECONDS:
             started = time.perf_counter()
             _, state = train_step.step(len(seconds), ids, ids, state, learning_rate=1e-4)
             seconds.append(time.perf_counter() - started)
-            if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # hopeless, such as all cores where one is busy
+            if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # far too slow, such as all cores when one is busy
                 return seconds[0]
-            counted = seconds[WARMUP_STEPS:]
-            if counted and (counted[-1] > limit or sum(counted) > 4 * TRIAL_SECONDS):
+            timed = seconds[WARMUP_STEPS:]
+            if timed and (timed[-1] > limit or sum(timed) > 4 * TRIAL_SECONDS):
                 break
         return statistics.median(seconds[WARMUP_STEPS:])
 
 
 def measure_costs() -> Costs:
-    """Measure what NumPy takes on this machine; a second. What it is compared with stays as it is typical."""
+    """Measure the time costs of NumPy on this machine, in about a second. The other costs are typical values."""
     small, large = ModelConfig(hidden=64), ModelConfig(hidden=256)
-    sizes = [model.num_parameters(_COSTS_VOCABULARY) for model in (small, large)]
-    decoding = [_seconds_per_step(model, "int8", 1) for model in (small, large)]
-    per_parameter = max(decoding[1] - decoding[0], 0) / (sizes[1] - sizes[0])
-    alone, together, larger = (
+    small_size, large_size = (model.num_parameters(_COSTS_VOCAB_SIZE) for model in (small, large))
+    small_char, large_char = (_seconds_per_step(model, "int8", 1) for model in (small, large))
+    per_parameter = max(large_char - small_char, 0) / (large_size - small_size)
+    small_1, small_33, large_33 = (
         _seconds_per_step(model, "fp32", streams) for model, streams in ((small, 1), (small, 33), (large, 33))
     )
-    per_stream_parameter = max(larger - together, 0) / 33 / (sizes[1] - sizes[0])
-    per_stream = max((together - alone) / 32 - sizes[0] * per_stream_parameter, 0)
+    per_stream_parameter = max(large_33 - small_33, 0) / 33 / (large_size - small_size)
+    per_stream = max((small_33 - small_1) / 32 - small_size * per_stream_parameter, 0)
     measured = {
-        "numpy_char": decoding[0] - sizes[0] * per_parameter, "numpy_char_parameter": per_parameter,
-        "numpy_step": alone - per_stream, "numpy_stream": per_stream,
+        "numpy_char": small_char - small_size * per_parameter, "numpy_char_parameter": per_parameter,
+        "numpy_step": small_1 - per_stream, "numpy_stream": per_stream,
         "numpy_stream_parameter": per_stream_parameter,
     }  # fmt: skip
     return replace(TYPICAL, **{name: max(seconds, _MIN_COST) for name, seconds in measured.items()})
 
 
 def _seconds_per_step(model: ModelConfig, precision: SamplePrecision, streams: int) -> float:
-    """Return the seconds in which NumPy reads a character of each stream."""
+    """Return the median seconds in which NumPy reads a character of each stream."""
     random = np.random.default_rng(0)
-    shapes = model.tensor_shapes(_COSTS_VOCABULARY).items()
+    shapes = model.tensor_shapes(_COSTS_VOCAB_SIZE).items()
     network = NumPyRNN(model, {name: random.random(shape, np.float32) * 0.1 for name, shape in shapes}, precision)
     ids, state, seconds = np.arange(streams), network.zero_state(streams), list[float]()
     while len(seconds) < 20 or sum(seconds) < 0.05:
@@ -161,28 +168,29 @@ def _seconds_per_step(model: ModelConfig, precision: SamplePrecision, streams: i
 
 
 def set_up_torch(threads: int) -> None:
-    """Set what holds for the whole process while it trains."""
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    """Set the options of this process for training: no TF32, number of threads, memory allocation."""
+    torch.backends.cudnn.allow_tf32 = False  # TF32 is less precise than fp32
     torch.set_num_threads(threads)
     keep_freed_memory()
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
-    """Those that could be the faster one: bf16 where there are instructions for it, else it takes a hundredfold.
+    """Return the precisions that may be the fastest on this CPU.
 
-    Where its products are more than twice as fast, fp32 need not be tried, nor kernels compiled for it.
+    Without instructions for bf16, a matrix product in bf16 takes up to a hundred times as long. If it is more than
+    twice as fast as in fp32, fp32 is not tried, which saves the compilation of its kernels.
     """
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype)
-        laps = []
+        trials = []
         for _ in range(3):
             started = time.perf_counter()
             torch.mm(matrix, matrix)
-            laps.append(time.perf_counter() - started)
-        seconds.append(min(laps))
-    gain = seconds[0] / seconds[1]
-    return ("fp32",) if gain < 1 else ("fp32", "bf16") if gain < 2 else ("bf16",)
+            trials.append(time.perf_counter() - started)
+        seconds.append(min(trials))
+    speedup = seconds[0] / seconds[1]
+    return ("fp32",) if speedup < 1 else ("fp32", "bf16") if speedup < 2 else ("bf16",)
 
 
 def keep_freed_memory() -> None:
@@ -198,13 +206,13 @@ def keep_freed_memory() -> None:
 
 
 def plan_for_this_machine(corpus: Corpus, overrides: Overrides) -> Plan:
-    """`make_plan` for a text with the pace of this machine, which is set up to train on the way.
+    """Return a plan for a corpus with the measured speed of this machine, and call `set_up_torch`.
 
     Raises:
-        SettingError: a device that this machine doesn't have.
+        SettingError: If this machine does not have the device, or two settings exclude each other.
     """
-    document = corpus.characters / corpus.num_documents if corpus.num_documents else None
-    tuner = Autotuner(overrides.apply(TrainConfig()), document)
-    set_up_torch(tuner.threads)
-    overrides = replace(overrides, device=tuner.device)
-    return make_plan(len(corpus.stored_ids), len(corpus.vocabulary), overrides, tuner.measure_step)
+    document_length = corpus.characters / corpus.num_documents if corpus.num_documents else None
+    autotuner = Autotuner(overrides.apply(TrainConfig()), document_length)
+    set_up_torch(autotuner.threads)
+    overrides = replace(overrides, device=autotuner.device)
+    return make_plan(len(corpus.stored_ids), len(corpus.vocabulary), overrides, autotuner.measure_step)

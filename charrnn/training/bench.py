@@ -1,9 +1,8 @@
-"""How fast this machine trains and samples: a few networks, a moment each.
+"""Measure how fast this machine trains and generates.
 
-Training is timed by the race that precedes every run (``autotune.py``), sampling by the loop that ``charrnn
-sample`` runs (``generation/generate.py``). Beside them stands what the same machine gives in one
-large matrix product, which is where the time of a well-built training goes. Knows nothing
-about corpora, tables or terminals.
+Training is timed by the autotuning that precedes every run (``autotune.py``), and generation by the loop of ``charrnn
+sample`` (``generation/generate.py``). Both are compared with the speed of a large matrix product on the same machine,
+because a fast implementation spends most of its time in matrix products.
 """
 
 import math
@@ -23,58 +22,58 @@ from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner, set_up_torch
 
 VOCABULARY = Vocabulary("".join(map(chr, range(32, 97))))  # V = 65, as in tiny-shakespeare
-FLOPS = 6  # per parameter and character: a product and a sum, forward once and backward twice
-SAMPLING_SECONDS = 0.3
-SAMPLING_WARM_UP = 50  # characters
-LIMIT_SIZE = 2048  # rows and columns of the matrices whose product is the limit
-LIMIT_SECONDS = 0.5
-LIMIT_LAP_SECONDS = 0.05  # products are timed in groups that take this long, or a GPU's clock would be our waiting
+FLOPS = 6  # flops per parameter and character: a multiplication and an addition, once forward and twice backward
+SAMPLING_SECONDS = 0.3  # duration of the timed generation
+SAMPLING_WARM_UP = 50  # characters before the timed generation
+LIMIT_SIZE = 2048  # rows and columns of the matrices of the timed product
+LIMIT_SECONDS = 0.5  # duration of the timed products
+LIMIT_TRIAL_SECONDS = 0.05  # duration of a trial; with less, a GPU would spend it waiting for the host
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What was measured."""
+    """The measured machine."""
 
     processor: str
-    cores: int  # that this process may use
+    cores: int  # cores that this process may use
     device: str
-    torch: str  # its version
+    torch: str  # version of torch
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a machine gives with one network."""
+    """The measured speed of one network."""
 
     cell: str
     layers: int
     hidden: int
     parameters: int
-    precision: Precision  # the fastest, and so the next two
-    engine: Engine
-    threads: int
+    precision: Precision  # fastest precision
+    engine: Engine  # fastest engine
+    threads: int  # fastest number of threads
     seconds_per_step: float
-    training_chars_per_second: float  # B * T characters in each step
-    gflops: float  # 1e9 floating-point operations per second, counted as FLOPS per parameter and character
-    limit_gflops: float  # of the matrix product at this precision
-    share_of_limit: float
-    sampling_chars_per_second: float  # one stream, by NumPy on the CPU
-    note: str  # anything that a person should know, such as why bf16 is not used
+    training_chars_per_second: float  # B * T characters per step
+    gflops: float  # 1e9 floating-point operations per second in training, counted with FLOPS
+    limit_gflops: float  # 1e9 floating-point operations per second of the matrix product at this precision
+    share_of_limit: float  # gflops / limit_gflops
+    sampling_chars_per_second: float  # one stream on the CPU
+    note: str  # note for the user, such as the reason why bf16 is not used
 
 
 class Bench:
-    """A machine to try networks on.
+    """Measurements on this machine.
 
     Args:
-        config: device and threads; B and T of the training.
+        config: Device and threads, batch size B and sequence length T of the training.
 
     Raises:
-        SettingError: a device that this machine doesn't have.
+        SettingError: If this machine does not have the device.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        cores = Autotuner(replace(config, threads=0)).threads  # told nothing, it takes them all
+        cores = Autotuner(replace(config, threads=0)).threads
         self._config = config
         self._autotuner = Autotuner(config)
         self._limits: dict[Precision, float] = {}
@@ -82,14 +81,14 @@ class Bench:
         self.host = HostInfo(_processor(device), cores, device, torch.__version__)
 
     def speed(self, model: ModelConfig) -> BenchResult:
-        """Measures one network; a few seconds."""
+        """Measure the speed of one network. This takes a few seconds."""
         set_up_torch(self._autotuner.threads)
-        size, config = len(VOCABULARY), self._config
-        timing = self._autotuner.measure_step(model, config, size)
-        parameters = model.num_parameters(size)
-        training = config.batch_size * config.seq_length / timing.seconds_per_step
-        gflops = FLOPS * parameters * training / 1e9
-        limit = self._limit(timing.precision)
+        vocab_size, config = len(VOCABULARY), self._config
+        timing = self._autotuner.measure_step(model, config, vocab_size)
+        parameters = model.num_parameters(vocab_size)
+        training_chars_per_second = config.batch_size * config.seq_length / timing.seconds_per_step
+        gflops = FLOPS * parameters * training_chars_per_second / 1e9
+        limit_gflops = self._limit_gflops(timing.precision)
         return BenchResult(
             cell=model.cell,
             layers=model.layers,
@@ -99,16 +98,16 @@ class Bench:
             engine=timing.engine,
             threads=timing.threads,
             seconds_per_step=timing.seconds_per_step,
-            training_chars_per_second=training,
+            training_chars_per_second=training_chars_per_second,
             gflops=gflops,
-            limit_gflops=limit,
-            share_of_limit=gflops / limit,
-            sampling_chars_per_second=_sampling(model),
+            limit_gflops=limit_gflops,
+            share_of_limit=gflops / limit_gflops,
+            sampling_chars_per_second=_sampling_chars_per_second(model),
             note=timing.note,
         )
 
-    def _limit(self, precision: Precision) -> float:
-        """Gflop/s of the matrix product, measured once for each precision."""
+    def _limit_gflops(self, precision: Precision) -> float:
+        """Return the speed of the matrix product in Gflop/s, measured once for each precision."""
         if precision not in self._limits:
             torch.set_num_threads(self._autotuner.threads)
             self._limits[precision] = _product_gflops(self._autotuner.device, _DTYPES[precision])
@@ -116,48 +115,47 @@ class Bench:
 
 
 def _product_gflops(device: str, dtype: torch.dtype) -> float:
-    """The rate of the fastest group of square products."""
+    """Return the speed of square matrix products in Gflop/s, the best of several trials."""
     matrix = torch.full((LIMIT_SIZE, LIMIT_SIZE), 1 / LIMIT_SIZE, device=device, dtype=dtype)
 
-    def lap(products: int) -> float:
-        """Seconds per product."""
+    def seconds_per_product(products: int) -> float:
         started = time.perf_counter()
         for _ in range(products):
             product = matrix @ matrix
-        float(product[0, 0])  # a GPU is done only now
+        float(product[0, 0])  # waits for a GPU
         return (time.perf_counter() - started) / products
 
-    lap(1)
-    group = max(1, round(LIMIT_LAP_SECONDS / lap(1)))
-    return 2 * LIMIT_SIZE**3 / min(_repeat(lambda: lap(group), LIMIT_SECONDS)) / 1e9
+    seconds_per_product(1)  # warmup
+    products = max(1, round(LIMIT_TRIAL_SECONDS / seconds_per_product(1)))
+    return 2 * LIMIT_SIZE**3 / min(_repeat(lambda: seconds_per_product(products), LIMIT_SECONDS)) / 1e9
 
 
-def _repeat(lap: Callable[[], float], seconds: float) -> Iterable[float]:
-    """The same again for so long, at least once."""
+def _repeat(measure: Callable[[], float], seconds: float) -> Iterable[float]:
+    """Yield measurements for a number of seconds, at least one."""
     end = time.perf_counter() + seconds
-    yield lap()
+    yield measure()
     while time.perf_counter() < end:
-        yield lap()
+        yield measure()
 
 
-def _sampling(config: ModelConfig) -> float:
-    """Characters per second of one stream, written to nowhere."""
+def _sampling_chars_per_second(config: ModelConfig) -> float:
+    """Return the number of characters per second that a single stream generates."""
     network = CharRNN(config, len(VOCABULARY))
     network.initialize(seed=0)
     model = Checkpoint(config, VOCABULARY, network.tensors(), {})
-    engine = DecoderSelector(model).choose("int8", math.inf)
-    pieces = generate(engine, VOCABULARY, SampleConfig(length=0, seed=0))
-    written = 0
-    while written < SAMPLING_WARM_UP:
-        written += len(next(pieces).text)
-    written, started = 0, time.perf_counter()
+    decoder = DecoderSelector(model).choose("int8", math.inf)
+    chunks = generate(decoder, VOCABULARY, SampleConfig(length=0, seed=0))
+    characters = 0
+    while characters < SAMPLING_WARM_UP:
+        characters += len(next(chunks).text)
+    characters, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < SAMPLING_SECONDS:
-        written += len(next(pieces).text)
-    return written / seconds
+        characters += len(next(chunks).text)
+    return characters / seconds
 
 
 def _processor(device: str) -> str:
-    """Its name and the vector instructions that torch uses, as far as the system tells."""
+    """Return the name of the processor, and the vector instructions that torch uses on a CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,10 +1,11 @@
-"""A run on disk: the model, the state that it goes on from, and the log; saved whole, one writer at a time.
+"""Save and find the files of a run.
 
-    NAME.safetensors                the best model so far, for whoever samples
-    NAME.training.safetensors       the state of the run (``run_state.py``); the one before it is kept beside it
+    NAME.safetensors                the best model so far
+    NAME.training.safetensors       the training state (``run_state.py``); the one before it is kept as a backup
     NAME.jsonl                      the log: one JSON object per evaluation
 
-Each is complete alone, so there is no pair that could tear: the log and the model are written again from the state.
+Each file is written atomically, by one process at a time. The training state alone is enough to resume the run: the
+model and the log are written again from it.
 """
 
 import json
@@ -24,41 +25,46 @@ from charrnn.training.run_state import Run, SavedRun
 if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
-MAX_SAVE_SHARE = 0.015  # of the time, at most, goes into saving at evaluations
+MAX_SAVE_SHARE = 0.015  # largest share of the time that goes into saves at evaluations
 
 
 class Checkpointer:
-    """Finds and saves a run.
+    """The files of one run.
 
     Args:
-        model: the path of its model.
-        save_every: seconds from one save to the next at most.
+        model: Path of the model file.
+        save_every: Maximum number of seconds between two saves.
+
+    Attributes:
+        model: Path of the model file.
+        state: Path of the training state.
+        log: Path of the log.
     """
 
     def __init__(self, model: Path, save_every: float) -> None:
-        real = model.resolve()  # what belongs to a model lies beside it, not beside a link to it
-        stem = real.name.removesuffix(SUFFIX)
+        target = model.resolve()  # if the model is a symbolic link, the other files are next to its target
+        stem = target.name.removesuffix(SUFFIX)
         self.model = model
-        self.state = _display_path(real.with_name(stem + STATE_INFIX + SUFFIX), model)
+        self.state = _display_path(target.with_name(stem + STATE_INFIX + SUFFIX), model)
         self.log = log_path(model)
         self._save_every = save_every
-        self._is_new_run = True  # what lies there is of another run
-        self._keep_old = True  # what lies there is sound
+        self._is_new_run = True  # existing files belong to another run
+        self._existing_is_valid = True  # an existing training state is not damaged
         self._last_save = time.monotonic()
-        self._save_interval = 0.0  # seconds after a save before it was worth its time
-        self._model_saved: Tensors | None = None  # the weights in the model's file
-        self._lines_saved = -1
+        self._min_interval = 0.0  # seconds from one save to the next one at an evaluation
+        self._saved_weights: Tensors | None = None  # the weights in the model file
+        self._saved_entries = -1  # number of entries in the log file
 
     def has_state(self) -> bool:
-        """Whether there is a run, sound or not."""
+        """Return whether a training state exists, damaged or not."""
         return self.state.exists() or atomic_io.backup_path(self.state).exists()
 
     def lock(self) -> Lock:
-        """Makes this process the only writer, and clears away what a killed one left.
+        """Lock the files of the run for this process, and remove temporary files of killed processes.
 
         Raises:
-            FileError: the run can't be saved here, which is better known before hours are spent.
-            BusyError: another process is writing.
+            FileError: If one of the files cannot be written.
+            BusyError: If another process has the lock.
         """
         for path in (self.model, self.state, atomic_io.backup_path(self.state), self.log):
             atomic_io.check_writable(path)
@@ -68,10 +74,12 @@ class Checkpointer:
         return lock
 
     def find(self) -> tuple[SavedRun, str] | None:
-        """The newest state that is sound, and what to say about it; None if there is none.
+        """Return the newest undamaged training state and a note about it, or None if there is no training state.
+
+        The note says that the backup is used, and why. It is empty otherwise.
 
         Raises:
-            ModelFileError: there are states, but all of them are damaged, or the newest is not for this charrnn.
+            ModelFileError: If the training state and its backup are damaged, or are of another version of charrnn.
         """
         damaged: DamagedFileError | None = None
         for path in (self.state, atomic_io.backup_path(self.state)):
@@ -82,74 +90,76 @@ class Checkpointer:
             except DamagedFileError as error:
                 damaged = damaged or error
                 continue
-            self._keep_old = path == self.state  # never a damaged one in place of a sound one
+            self._existing_is_valid = path == self.state  # a damaged state must not replace the backup
             note = f"{damaged.subject} {damaged.reason}; " if damaged else ""
             if path != self.state:
-                note += f"going on from the state before it, at step {saved.current.progress.step:,}"
+                note += f"resuming from the state saved before it, at step {saved.current.progress.step:,}"
             return saved, note
         if damaged:
             raise ModelFileError(damaged.subject, damaged.reason, "start again with --force")
         return None
 
     def save_initial(self, run: Run, trainer: "Trainer") -> None:
-        """Saves a new run before its first step: from here on, what lies there is of this run and no other.
+        """Save a new run before its first step. From then on, the existing files belong to this run.
 
         Raises:
-            FileError: a file cannot be written.
+            FileError: If a file cannot be written.
         """
-        self._save(SavedRun.capture(run, trainer), trainer, over=False)
-        self._save_interval = 0.0
+        self._save(SavedRun.capture(run, trainer), trainer, finished=False)
+        self._min_interval = 0.0
 
     def adopt_existing(self) -> None:
-        """Says that what lies there is of the run that will be saved."""
+        """Mark the existing files as those of this run."""
         self._is_new_run = False
 
     def save_if_due(self, run: Run, trainer: "Trainer", event: Event, *, force: bool = False) -> bool:
-        """Saves if it is time to: at evaluations, where it costs little, every so many seconds, and at the end.
+        """Save the run if it is time to, and return whether it was saved.
+
+        It is time at the end of the run, when ``save_every`` seconds have passed, and at an evaluation if saving does
+        not exceed its share of the time.
 
         Args:
-            run: what the run is.
-            trainer: how far it came.
-            event: what happened last.
-            force: save in any case.
+            run: Plan and identity of the run.
+            trainer: Trainer of the run.
+            event: Last event of the trainer.
+            force: Whether to save in any case.
 
         Raises:
-            FileError: a file cannot be written, or the text's was changed; what was there before is untouched.
+            FileError: If a file cannot be written, or the corpus was changed. The existing files stay as they are.
         """
-        since = time.monotonic() - self._last_save
-        over = isinstance(event, Finished)
-        worth = isinstance(event, Evaluation) and since >= self._save_interval
-        due = over or force or worth or since >= self._save_every
-        if due:
-            self._save(SavedRun.capture(run, trainer), trainer, over=over)
-        return due
+        elapsed = time.monotonic() - self._last_save
+        finished = isinstance(event, Finished)
+        at_evaluation = isinstance(event, Evaluation) and elapsed >= self._min_interval
+        should_save = finished or force or at_evaluation or elapsed >= self._save_every
+        if should_save:
+            self._save(SavedRun.capture(run, trainer), trainer, finished=finished)
+        return should_save
 
-    def _save(self, saved: SavedRun, trainer: "Trainer", *, over: bool) -> None:
+    def _save(self, saved: SavedRun, trainer: "Trainer", *, finished: bool) -> None:
         started = time.monotonic()
-        trainer.corpus.check()  # before anything that was learned of another text is kept
-        if self._is_new_run:  # or the state before this one would be another run's
+        trainer.corpus.check()  # first, so that nothing learned from a changed text is saved
+        if self._is_new_run:  # the backup belongs to another run
             atomic_io.remove(atomic_io.backup_path(self.state))
-        atomic_io.write_atomic(
-            self.state, run_state.to_bytes(saved), keep_backup=self._keep_old and not self._is_new_run
-        )
-        self._is_new_run, self._keep_old = False, True
-        if over or (trainer.best is not self._model_saved and saved.current.progress.best_step):
+        keep_backup = self._existing_is_valid and not self._is_new_run
+        atomic_io.write_atomic(self.state, run_state.to_bytes(saved), keep_backup=keep_backup)
+        self._is_new_run, self._existing_is_valid = False, True
+        if finished or (trainer.best is not self._saved_weights and saved.current.progress.best_step):
             checkpoint.save(self.model, trainer.checkpoint)
-            self._model_saved = trainer.best
-        lines = saved.current.progress.evaluations
-        if len(lines) != self._lines_saved:
-            atomic_io.write_atomic(self.log, "".join(json.dumps(line) + "\n" for line in lines).encode())
-            self._lines_saved = len(lines)
+            self._saved_weights = trainer.best
+        entries = saved.current.progress.evaluations
+        if len(entries) != self._saved_entries:
+            atomic_io.write_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+            self._saved_entries = len(entries)
         self._last_save = time.monotonic()
-        self._save_interval = (self._last_save - started) / MAX_SAVE_SHARE
+        self._min_interval = (self._last_save - started) / MAX_SAVE_SHARE
 
 
 def log_path(model: Path) -> Path:
-    """Where the log of a model lies."""
-    real = model.resolve()
-    return _display_path(real.with_name(real.name.removesuffix(SUFFIX) + ".jsonl"), model)
+    """Return the path of the log of a model."""
+    target = model.resolve()
+    return _display_path(target.with_name(target.name.removesuffix(SUFFIX) + ".jsonl"), model)
 
 
 def _display_path(path: Path, model: Path) -> Path:
-    """The path as the user would write it, if it lies beside the model."""
+    """Return the path relative to the user's path of the model if both are in one directory, else unchanged."""
     return model.with_name(path.name) if path.parent == model.parent.resolve() else path

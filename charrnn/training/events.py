@@ -1,4 +1,4 @@
-"""What happens in a run: what `Trainer.run` yields to whoever listens."""
+"""The events that `Trainer.run` yields."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,47 +8,47 @@ Outcome = Literal["done", "overfitting", "stuck", "stopped"]
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step was taken."""
+    """One optimizer step."""
 
-    step: int  # 1 for the first
-    fraction: float  # of the budget spent, 0 to 1
-    nats: float  # training loss of this step
-    characters: int  # read since the run began
+    step: int  # number of the step, from 1
+    fraction: float  # share of the budget that is spent, 0 to 1
+    nats: float  # training loss of this step, in nats per character
+    characters: int  # characters read since the start of the run
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation text was measured."""
+    """One evaluation on the validation text."""
 
-    step: int
-    epoch: float
-    fraction: float
-    train_nats: float  # mean since the evaluation before, dropout included
-    validation_nats: float | None  # None without a validation text
-    best: bool  # the best so far; `Trainer.checkpoint` holds it
+    step: int  # steps taken so far
+    epoch: float  # epochs read so far
+    fraction: float  # share of the budget that is spent, 0 to 1
+    train_nats: float  # mean training loss since the last evaluation, with dropout
+    validation_nats: float | None  # validation loss; None without a validation text
+    best: bool  # whether these weights are the best so far; then `Trainer.checkpoint` contains them
 
 
 @dataclass(frozen=True)
 class RolledBack:
-    """The loss was no finite number; the step was not taken, and the run is back where it was sound."""
+    """A step with an infinite or NaN loss. The run is back at the last good state, with half the learning rate."""
 
-    step: int  # the one that failed
-    nats: float  # its loss
-    back_to: int  # steps taken by the state that it went back to
-    learning_rate: float  # the schedule's peak from here on
+    step: int  # number of the failed step
+    nats: float  # loss of the failed step
+    back_to: int  # number of steps taken by the restored state
+    learning_rate: float  # new peak of the learning-rate schedule
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run is over, or stopped where it can be resumed; `Trainer.checkpoint` holds the best model."""
+    """The end of a run. If the run was stopped, it can be resumed. `Trainer.checkpoint` is the best model."""
 
-    outcome: Outcome
-    step: int
-    best_step: int
-    best_epoch: float
-    validation_nats: float | None  # of the best model; once done in fp32, as `charrnn eval` gives it
-    late_gain: float  # nats by which the last fifth of the run bettered the validation loss
-    seconds: float  # of the whole run, what was spent before it was resumed included
+    outcome: Outcome  # reason: "done" (budget spent), "overfitting", "stuck" (no progress) or "stopped"
+    step: int  # steps taken
+    best_step: int  # steps taken by the best model
+    best_epoch: float  # epochs read by the best model
+    validation_nats: float | None  # validation loss of the best model, measured in fp32 unless the run was stopped
+    late_gain: float  # decrease of the validation loss in the last fifth of the run, in nats
+    seconds: float  # duration of the run, including the time before it was resumed
 
 
 Event = Step | Evaluation | RolledBack | Finished

@@ -1,16 +1,16 @@
-"""Everything a run needs to go on bit for bit, as bytes, and the rules by which it may go on.
+"""The training state file, from which a run continues bit for bit, and the changes that --resume allows.
 
-The state of a run is a container (``io/container.py``) that is complete alone: its header holds the plan, the user's
-settings, the identity of the text, the vocabulary and the `Progress`; its tensors are those of the `TrainerState` it
-goes on from, of the one it would roll back to and of the best model, each stored once. There are no random generators
-to save: dropout's numbers follow from seed and step (`TrainStep.step`).
+The file is a container (``io/container.py``). The header contains the plan, the settings that the user chose, the
+identity of the text, the vocabulary and the `Progress`. The tensors are those of the current `TrainerState`, of the
+last good one, and of the best model. Tensors that they share are stored once. No random generators are saved, because
+the random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from charrnn.checkpoint import Tensors, check_tensors
 from charrnn.config import ModelConfig, ReadConfig, TrainConfig
@@ -28,48 +28,48 @@ if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
 BUDGETS = ("epochs", "steps", "minutes")
-MACHINE_SETTINGS = ("device", "threads", "precision", "engine")  # where and how it is computed, not what
-_AGAIN = "start again with --force"
+MACHINE_SETTINGS = ("device", "threads", "precision", "engine")  # change the speed of a run, and rounding errors
+_START_AGAIN = "start again with --force"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is, which never changes but for its budget."""
+    """The identity of a run. Only the budget and the `MACHINE_SETTINGS` of its plan can change."""
 
     plan: Plan
-    overrides: Overrides  # the settings that the user chose
-    name: str  # of the text
-    sha256: str
+    overrides: Overrides  # settings that the user chose
+    name: str  # name of the text
+    sha256: str  # digest of the text
     vocabulary: Vocabulary
     read_config: ReadConfig  # how the text is read
-    history: Mapping[str, Any] = field(default_factory=dict)  # for the record: ``from`` which model the first weights
-    # came, and what was ``changed`` on the way
+    # part of the training record: ``from``, the model that gave the first weights; ``changed``, changes on --resume
+    history: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def create(
         cls, plan: Plan, overrides: Overrides, corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
     ) -> "Run":
-        """A run on a text."""
+        """Return a new run on a corpus."""
         return cls(plan, overrides, corpus.name, corpus.sha256, corpus.vocabulary, corpus.read_config, history)
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run and how far it came."""
+    """A run and its state between two steps."""
 
     run: Run
     current: TrainerState
-    last_good: TrainerState  # where it rolls back to
-    best: Tensors
-    rollbacks: int
+    last_good: TrainerState  # state to which the run rolls back
+    best: Tensors  # weights of the best model
+    rollbacks: int  # number of rollbacks so far
 
     @classmethod
     def capture(cls, run: Run, trainer: "Trainer") -> "SavedRun":
-        """The run of a trainer as it is now, between two steps."""
+        """Return the run with the current state of its trainer, between two steps."""
         return cls(run, trainer.snapshot(), trainer.last_good, trainer.best, trainer.rollbacks)
 
     def trainer(self, corpus: Corpus) -> "Trainer":
-        """A trainer that goes on from here; needs torch."""
+        """Return a trainer that continues the run. This imports torch."""
         from charrnn.training.trainer import Trainer
 
         trainer = Trainer(corpus, self.run.plan, self.run.history)
@@ -78,7 +78,7 @@ class SavedRun:
 
 
 def to_bytes(saved: SavedRun) -> bytes:
-    """The state of a run as a file."""
+    """Return the training state as the bytes of a file."""
     run = saved.run
     header = {
         "plan": asdict(run.plan),
@@ -96,129 +96,145 @@ def to_bytes(saved: SavedRun) -> bytes:
         "last_good": saved.last_good.tensors,
         "best": saved.best,
     }
-    arrays, names = {}, {}
-    places: dict[int, str] = {}
+    stored, names = {}, {}
+    stored_names: dict[int, str] = {}
     for group, tensors in groups.items():
         for name, array in tensors.items():
-            place = places.setdefault(id(array), f"{group}.{name}")  # the same array goes by its first name
-            arrays[place] = array
-            names[f"{group}.{name}"] = place
-    header["aliases"] = {name: place for name, place in names.items() if name != place}
-    return container.to_bytes(RUN_STATE, header, arrays)
+            stored_name = stored_names.setdefault(id(array), f"{group}.{name}")
+            stored[stored_name] = array
+            names[f"{group}.{name}"] = stored_name
+    header["aliases"] = {name: stored_name for name, stored_name in names.items() if name != stored_name}
+    return container.to_bytes(RUN_STATE, header, stored)
 
 
 def from_bytes(data: bytes, path: Path) -> SavedRun:
-    """The inverse of `to_bytes`.
+    """Return the training state from the result of `to_bytes`.
+
+    Args:
+        data: Bytes of a file.
+        path: Path of the file, for error messages.
 
     Raises:
-        ModelFileError: it is damaged, or not the state of a run.
+        ModelFileError: If the bytes are damaged, or not a training state.
     """
-    return _build(path, *container.from_bytes(RUN_STATE, data, path))
+    return _from_header(path, *container.from_bytes(RUN_STATE, data, path))
 
 
 def read(path: Path) -> SavedRun:
-    """`from_bytes` of a file.
+    """Return the training state from a file.
 
     Raises:
-        ModelFileError: it cannot be read, is damaged, or not the state of a run.
+        ModelFileError: If the file cannot be read, is damaged, or is not a training state.
     """
-    return _build(path, *container.read(RUN_STATE, path))
+    return _from_header(path, *container.read(RUN_STATE, path))
 
 
 def check_same(run: Run, name: str, sha256: str, overrides: Overrides) -> None:
-    """Check that a run may go on with this text and these settings.
+    """Check that a run may continue with a text and settings.
 
-    Only the budget may change, and what computes. The vocabulary is the run's own, and the same text fits it.
+    The text must be the same. Of the settings, only the budget and `MACHINE_SETTINGS` may change.
+
+    Args:
+        run: Run to continue.
+        name: Name of the text.
+        sha256: Digest of the text.
+        overrides: Settings that the user chose for resuming.
 
     Raises:
-        ResumeError: the text is another one.
-        SettingError: a setting is another one.
+        ResumeError: If the text differs.
+        SettingError: If a setting differs.
     """
     if sha256 != run.sha256:
-        reason = f"is not the text of this run (SHA-256 {sha256[:12]}..., it was {run.sha256[:12]}...)"
-        raise ResumeError(name, reason, f"give the text as it was, or {_AGAIN}")
+        reason = f"is not the text of this run: its SHA-256 is {sha256[:12]}..., not {run.sha256[:12]}..."
+        raise ResumeError(name, reason, f"give the original text, or {_START_AGAIN}")
     configs = (run.plan.model_config, run.plan.train_config, run.read_config)
     for setting, value in overrides.chosen():
+        if setting in (*BUDGETS, *MACHINE_SETTINGS):
+            continue
         chosen = getattr(run.overrides, setting)
         planned = next((getattr(config, setting) for config in configs if hasattr(config, setting)), None)
-        if setting not in (*BUDGETS, *MACHINE_SETTINGS) and value not in (
-            chosen,
-            planned,
-        ):  # the plan may have cut it
-            before = chosen if planned is None else planned
-            has = "was not given it" if before is None else f"has {before}"
-            reason = f"cannot be {value} in a run that {has}"
-            raise SettingError(setting, reason, f"leave it out to go on, or {_AGAIN}")
+        if value not in (chosen, planned):  # they differ if the plan reduced the chosen value
+            current = chosen if planned is None else planned
+            reason = f"cannot be {value}, because the run " + (
+                "started without it" if current is None else f"started with {current}"
+            )
+            raise SettingError(setting, reason, f"leave it out to resume, or {_START_AGAIN}")
 
 
 def extend(saved: SavedRun, overrides: Overrides) -> tuple[SavedRun, list[str]]:
-    """Return the run with another budget and on another machine, if they are chosen, and what to say about it.
+    """Return the run with the chosen budget and `MACHINE_SETTINGS`, and notes about the changes.
 
-    A larger budget stretches the schedule: the learning rate is what it would have been at this share of the new one.
+    Another budget rescales the learning-rate schedule. The next learning rate is the one that belongs to the share of
+    the new budget that is already spent.
 
     Raises:
-        SettingError: a budget that is spent already.
+        SettingError: If the new budget is already spent.
     """
-    plan, now, notes = saved.run.plan, saved.current.progress, []
+    plan, progress, notes = saved.run.plan, saved.current.progress, []
     if changes := _changed_machine_settings(plan.train_config, overrides):
         listed = ", ".join(f"{name} {value}" for name, value in changes.items())
-        notes.append(f"goes on with {listed}: from here on not the same to the last bit")
+        notes.append(f"resuming with {listed}; from here on, results may differ in the last bits")
         plan = replace(plan, train_config=replace(plan.train_config, **changes))
     budgets = [name for name in BUDGETS if getattr(overrides, name) is not None]
     if any(getattr(overrides, name) != getattr(plan.train_config, name) for name in budgets):
-        before = _describe_budget(plan)
+        old_budget = _describe_budget(plan)
         train = replace(plan.train_config, epochs=overrides.epochs, steps=overrides.steps, minutes=overrides.minutes)
         plan = plan.with_budget(train)
-        if plan.budget_spent(now.step, now.seconds) >= 1:
-            name = next(
-                name for name in budgets if _with_only_budget(plan, name).budget_spent(now.step, now.seconds) >= 1
-            )
-            amounts = {"minutes": format_duration(now.seconds), "steps": f"{now.step:,} steps"}
-            spent = amounts.get(name, f"{now.step / plan.steps_per_epoch:.1f} epochs")
-            reason = f"cannot be {getattr(overrides, name)}, {spent} are behind it"
-            raise SettingError(name, reason, "give more, all of it counted")
-        change = "stretches" if plan.steps > saved.run.plan.steps else "shrinks"
-        now, good = (_rescaled(progress, plan) for progress in (now, saved.last_good.progress))
-        saved = replace(saved, last_good=replace(saved.last_good, progress=good))
-        notes.append(f"the budget is {_describe_budget(plan)} instead of {before}; the schedule {change} with it")
-    changed = [*saved.run.history.get("changed", ()), *(f"step {now.step}: {note}" for note in notes)]
+        if plan.budget_spent(progress.step, progress.seconds) >= 1:
+            _refuse_spent_budget(plan, progress, budgets)
+        change = "stretched" if plan.steps > saved.run.plan.steps else "shortened"
+        progress, last_good = (_rescaled(old, plan) for old in (progress, saved.last_good.progress))
+        saved = replace(saved, last_good=replace(saved.last_good, progress=last_good))
+        new_budget = _describe_budget(plan)
+        notes.append(f"the budget is {new_budget} instead of {old_budget}; the learning-rate schedule is {change}")
+    changed = [*saved.run.history.get("changed", ()), *(f"step {progress.step}: {note}" for note in notes)]
     history = {**saved.run.history, **({"changed": changed} if changed else {})}
     run = replace(saved.run, plan=plan, history=history)
-    return replace(saved, run=run, current=replace(saved.current, progress=now)), notes
+    return replace(saved, run=run, current=replace(saved.current, progress=progress)), notes
 
 
 def _changed_machine_settings(train: TrainConfig, overrides: Overrides) -> dict[str, Any]:
     """Return the settings of `MACHINE_SETTINGS` that are chosen and differ from those of a run."""
-    places = {
-        name: getattr(overrides, name)
-        for name in MACHINE_SETTINGS
-        if getattr(overrides, name) not in (None, "auto", 0)
+    chosen = {name: getattr(overrides, name) for name in MACHINE_SETTINGS}
+    changes = {
+        name: value
+        for name, value in chosen.items()
+        if value not in (None, "auto", 0) and value != getattr(train, name)
     }
-    places = {name: value for name, value in places.items() if value != getattr(train, name)}
-    if places.get("device", "cpu") != "cpu":
-        places["engine"] = "torch"  # our kernels run on the CPU only
-    return places
+    if changes.get("device", "cpu") != "cpu":
+        changes["engine"] = "torch"  # the compiled kernels run on the CPU only
+    return changes
+
+
+def _refuse_spent_budget(plan: Plan, progress: Progress, budgets: Sequence[str]) -> NoReturn:
+    """Raise a SettingError about the first of the budgets that is spent."""
+    step, seconds = progress.step, progress.seconds
+    name = next(name for name in budgets if _with_only_budget(plan, name).budget_spent(step, seconds) >= 1)
+    spent = {
+        "minutes": format_duration(seconds),
+        "steps": f"{step:,} steps",
+        "epochs": f"{step / plan.steps_per_epoch:.1f} epochs",
+    }
+    value = getattr(plan.train_config, name)
+    reason = f"cannot be {value}, because the run has already taken {spent[name]}"
+    raise SettingError(name, reason, "give a larger total")
 
 
 def _with_only_budget(plan: Plan, budget: str) -> Plan:
-    """The plan with one of its budgets only."""
+    """Return the plan without its other budgets."""
     others: dict[str, Any] = {name: None for name in BUDGETS if name != budget}
     return plan.with_budget(replace(plan.train_config, **others))
 
 
 def _rescaled(progress: Progress, plan: Plan) -> Progress:
-    """The same progress under another budget, which it hasn't spent."""
-    fraction, waited = (
-        plan.budget_spent(progress.step, progress.seconds),
-        0 if progress.outcome else progress.evaluations_since_best,
-    )
+    """Return the progress of a run as part of a larger budget."""
     return replace(
         progress,
-        fraction=fraction,
+        fraction=plan.budget_spent(progress.step, progress.seconds),
         outcome=None,
         finished=False,
         early_best_nats=progress.best_nats,
-        evaluations_since_best=waited,
+        evaluations_since_best=0 if progress.outcome else progress.evaluations_since_best,
     )
 
 
@@ -232,7 +248,7 @@ def _describe_budget(plan: Plan) -> str:
     return " or ".join(budget for budget in budgets.values() if budget)
 
 
-def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
+def _from_header(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
     try:
         plan = dict(header["plan"])
         plan["model_config"] = ModelConfig(**plan["model_config"])
@@ -244,14 +260,13 @@ def _build(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
         run = Run(
             Plan(**plan), Overrides(**header["overrides"]), name, sha256, vocabulary, read_config, header["history"]
         )
-        whole = {**arrays, **{name: arrays[place] for name, place in header["aliases"].items()}}
-        groups = [TrainerState(Progress(), whole).part(group) for group in ("current", "last_good", "best")]
-        now, good = (
-            TrainerState(Progress.from_json(header[name]), tensors)
-            for name, tensors in zip(("current", "last_good"), groups[:2], strict=True)
+        tensors = {**arrays, **{name: arrays[stored_name] for name, stored_name in header["aliases"].items()}}
+        groups = {group: TrainerState(Progress(), tensors).part(group) for group in ("current", "last_good", "best")}
+        current, last_good = (
+            TrainerState(Progress.from_json(header[group]), groups[group]) for group in ("current", "last_good")
         )
-        saved = SavedRun(run, now, good, groups[2], int(header["rollbacks"]))
+        saved = SavedRun(run, current, last_good, groups["best"], int(header["rollbacks"]))
     except (KeyError, TypeError, ValueError, AttributeError, CharrnnError) as error:
-        raise ModelFileError(str(path), f"does not describe a run ({error})", _AGAIN) from None
+        raise ModelFileError(str(path), f"does not describe a run ({error})", _START_AGAIN) from None
     check_tensors(path, run.plan.model_config, vocabulary, saved.best)
     return saved

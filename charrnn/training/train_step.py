@@ -1,7 +1,7 @@
 """One optimizer step: forward, loss, backward, clip, update.
 
-On a CPU the streams of a batch are computed in fixed groups (``rnn/stream_groups.py``), whose gradients are added in
-the order of their numbers. So a step gives the same weights, to the bit, with any number of threads.
+On a CPU, the streams of a batch are computed in fixed groups (``rnn/stream_groups.py``). The gradients of the groups
+are always added in the same order, so any number of threads gives the same weights, bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,23 +23,23 @@ from charrnn.rnn.stream_groups import stream_groups, torch_worker_pool
 from charrnn.rnn.torch_rnn import CharRNN, PackedWeights, detach, plain_name
 from charrnn.rnn.torch_scorer import autocast
 
-BETAS = (0.9, 0.99)  # of AdamW's moving averages
-_AVERAGING_POWER = 9  # the weights after step n count in their average as n ** (_AVERAGING_POWER - 1)
-WARMUP_STEPS = 1  # steps before it is at its pace
+BETAS = (0.9, 0.99)  # decay rates of AdamW's moving averages
+_AVERAGING_POWER = 9  # the weights after step n have the weight n ** (_AVERAGING_POWER - 1) in their average
+WARMUP_STEPS = 1  # slow steps at the start, which timings leave out
 
 _T = TypeVar("_T")
-_Learned = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients and the state after
+_GroupResult = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients, state after the chunk
 
 
 class TrainStep:
-    """A network with its optimizer (AdamW: Loshchilov & Hutter 2019).
+    """Training step of a network, with the AdamW optimizer (Loshchilov & Hutter 2019).
 
     Args:
-        network: what learns; moved to the device and set to the engine of ``config``.
-        config: with device, precision, engine and threads decided.
+        network: Network to train. It is moved to the device and set to the engine of ``config``.
+        config: Training settings with device, precision, engine and threads decided.
 
     Raises:
-        ImportError: the engine is native, and nothing can be compiled here.
+        ImportError: If the engine is native, and kernels cannot be compiled on this machine.
     """
 
     def __init__(self, network: CharRNN, config: TrainConfig) -> None:
@@ -47,73 +47,74 @@ class TrainStep:
         self.network.native = config.engine == "native"
         self._config = config
         self._parameters: list[Tensor] = list(network.parameters())
-        # AdamW as a function: the class loads torch's compiler, which takes longer to start than all else together.
+        # AdamW is used as a function, because the class imports torch's compiler, which takes seconds.
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
-        self._smooth = [parameter.detach().clone() for parameter in self._parameters]
+        self._average_weights = [parameter.detach().clone() for parameter in self._parameters]
         self._fused_update = config.device != "mps"
-        where = config.device if self._fused_update else "cpu"
-        self._steps = [torch.zeros((), device=where) for _ in self._parameters]
+        step_device = config.device if self._fused_update else "cpu"
+        self._steps = [torch.zeros((), device=step_device) for _ in self._parameters]
         self._workers = torch_worker_pool(config.threads if config.device == "cpu" else 1)
         self._autocast(self.network.compile_kernels)
 
     def step(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
     ) -> tuple[float, State]:
-        """Learn from one chunk.
+        """Update the weights on one chunk.
 
         Args:
-            number: of the step, from 0; dropout's random numbers follow from it and the seed.
-            inputs: ids (T, B).
-            targets: the ids that follow (T, B); padding counts nothing.
-            state: the state before the chunk.
-            learning_rate: of this step.
+            number: Number of the step, from 0. It determines the random numbers of dropout, together with the seed.
+            inputs: Ids (T, B).
+            targets: Next ids (T, B), `IGNORE_INDEX` for padding.
+            state: Recurrent state before the chunk.
+            learning_rate: Learning rate of this step.
 
         Returns:
-            The mean loss in nats per character before the update, and the state after the chunk, detached and in
-            float32. A loss that is no finite number changes nothing.
+            The mean loss in nats per character before the update, and the recurrent state after the chunk, detached
+            and in float32. If the loss is infinite or NaN, nothing changes.
         """
-        num_targets, batch = int((targets != IGNORE_INDEX).sum()), inputs.shape[1]
-        groups = stream_groups(batch) if self._config.device == "cpu" else [slice(0, batch)]
+        num_targets, batch_size = int((targets != IGNORE_INDEX).sum()), inputs.shape[1]
+        groups = stream_groups(batch_size) if self._config.device == "cpu" else [slice(0, batch_size)]
         packed = self._workers.run([partial(self._autocast, pack) for pack in self.network.packing()])
 
-        def learn(group: int) -> _Learned:
+        def compute_gradients(group: int) -> _GroupResult:
             streams = groups[group]
             dropout = torch.Generator(self._config.device).manual_seed(_random_seed(self._config.seed, number, group))
             loss, after = self._loss(inputs[:, streams], targets[:, streams], state.select(streams), dropout, packed)
             loss = loss / num_targets
             return loss.detach(), torch.autograd.grad(loss, self._parameters), detach(after)
 
-        parts = self._workers.run([partial(learn, group) for group in range(len(groups))])
-        nats = float(sum(loss for loss, _, _ in parts))
+        results = self._workers.run([partial(compute_gradients, group) for group in range(len(groups))])
+        nats = float(sum(loss for loss, _, _ in results))
         if not np.isfinite(nats):
             return nats, state
-        gradients = [gradients for _, gradients, _ in parts]
+        gradients = [gradients for _, gradients, _ in results]
         self._workers.run([partial(self._update, number, learning_rate, gradients)])
-        return nats, State.join([after for _, _, after in parts])
+        return nats, State.join([after for _, _, after in results])
 
     def averages(self) -> dict[str, NDArray[np.float32]]:
-        """A copy of AdamW's moving averages of each gradient, ``mean.NAME``, and of its square, ``square.NAME``.
+        """Return copies of the moving averages of the optimizer and of the averaged weights.
 
-        And of the weights' own, ``average.NAME``, which is the better model until the learning rate has come down.
-        It is polynomially decaying (Shamir & Zhang 2013): those in it are a tenth of the run old in the mean.
+        ``mean.NAME`` and ``square.NAME`` are AdamW's averages of a gradient and of its square. ``average.NAME`` are
+        the averaged weights. They make the better model until the learning rate is low. The average decays
+        polynomially (Shamir & Zhang 2013): the mean age of the weights in it is a tenth of the run.
         """
-        return {name: average.cpu().numpy().copy() for name, average in self._averages()}
+        return {name: average.cpu().numpy().copy() for name, average in self._named_averages()}
 
     def load_averages(self, averages: Mapping[str, NDArray[np.float32]], steps: int) -> None:
-        """Takes over what `averages` gave after so many steps."""
-        for name, average in self._averages():
+        """Restore the result of `averages` after a number of steps."""
+        for name, average in self._named_averages():
             average.copy_(torch.from_numpy(averages[name]))
         for step in self._steps:
             step.fill_(steps)
 
     def init_average(self) -> None:
-        """Has the average begin with the weights as they are, before the first step."""
-        for average, parameter in zip(self._smooth, self._parameters, strict=True):
+        """Start the average from the current weights, before the first step."""
+        for average, parameter in zip(self._average_weights, self._parameters, strict=True):
             average.copy_(parameter.detach())
 
-    def _averages(self) -> Iterator[tuple[str, Tensor]]:
-        for kind, averages in (("mean", self._means), ("square", self._squares), ("average", self._smooth)):
+    def _named_averages(self) -> Iterator[tuple[str, Tensor]]:
+        for kind, averages in (("mean", self._means), ("square", self._squares), ("average", self._average_weights)):
             for (name, _), average in zip(self.network.named_parameters(), averages, strict=True):
                 yield f"{kind}.{plain_name(name)}", average
 
@@ -125,23 +126,23 @@ class TrainStep:
         dropout: torch.Generator,
         packed: Sequence[PackedWeights],
     ) -> tuple[Tensor, State]:
-        """Return the sum of the losses of some streams, and the state after."""
+        """Return the sum of the losses of some streams, and their recurrent state after the chunk."""
         config = self._config
         with autocast(config.device, config.precision):
             hidden, after = self.network.read(self._tensor(inputs), state, dropout, packed=packed)
             logits = self.network.output(hidden).float()
-        wanted = self._tensor(targets).flatten()
-        return functional.cross_entropy(
-            logits.flatten(0, 1), wanted, ignore_index=IGNORE_INDEX, reduction="sum"
-        ), after
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), self._tensor(targets).flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        return loss, after
 
     def _autocast(self, function: Callable[[], _T]) -> _T:
-        with autocast(self._config.device, self._config.precision):  # a setting of each thread
+        with autocast(self._config.device, self._config.precision):  # applies to the current thread only
             return function()
 
-    def _update(self, number: int, learning_rate: float, of_groups: Sequence[Sequence[Tensor]]) -> None:
-        """Take the optimizer step along the sum of the groups' gradients, added in the order of the groups."""
-        gradients = [sum(same[1:], start=same[0]) for same in zip(*of_groups, strict=True)]
+    def _update(self, number: int, learning_rate: float, group_gradients: Sequence[Sequence[Tensor]]) -> None:
+        """Add the gradients of the groups in their order, and take the optimizer step."""
+        gradients = [sum(parts[1:], start=parts[0]) for parts in zip(*group_gradients, strict=True)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if self._config.grad_clip:
@@ -163,19 +164,19 @@ class TrainStep:
                 eps=1e-8,
                 maximize=False,
             )
-        self._average(number + 1)
+        self._update_average(number + 1)
 
-    def _average(self, steps: int) -> None:
-        """Takes the weights into their average, each time that the steps taken are half a per cent more or so.
+    def _update_average(self, steps: int) -> None:
+        """Add the weights to their average, whenever the number of steps has grown by about half a per cent.
 
-        That is often enough for what is a tenth of the run old, and costs nothing that could be measured.
+        This is often enough for an average over a tenth of the run, and takes no measurable time.
         """
         if steps % _stride(steps):
             return
-        before = steps - _stride(steps - 1)
-        share = 1 - (before / steps) ** _AVERAGING_POWER
+        last_update = steps - _stride(steps - 1)
+        share = 1 - (last_update / steps) ** _AVERAGING_POWER
         with torch.no_grad():
-            for average, parameter in zip(self._smooth, self._parameters, strict=True):
+            for average, parameter in zip(self._average_weights, self._parameters, strict=True):
                 average.lerp_(parameter, share)
 
     def _tensor(self, ids: NDArray[np.int64]) -> Tensor:
@@ -183,10 +184,10 @@ class TrainStep:
 
 
 def _stride(steps: int) -> int:
-    """A power of two, between a 128th and a 256th of the steps, or 1."""
+    """Return the steps between two updates of the average: a power of two, 1/256 to 1/128 of the steps, or 1."""
     return 1 << max(0, steps.bit_length() - 8)
 
 
 def _random_seed(*numbers: int) -> int:
-    """One seed from several numbers, as good as independent of the seeds from others."""
+    """Return a seed that depends on all the numbers. Seeds of different numbers are practically independent."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,7 +1,7 @@
-"""The loop: truncated backpropagation through time, with the state carried from chunk to chunk.
+"""The training loop: truncated backpropagation through time. The recurrent state is carried from chunk to chunk.
 
-`Trainer.run` yields what happens and leaves the rest (bars, lines, files) to whoever listens. Evaluations touch
-neither the training state nor its random numbers. Knows no terminal and no file.
+`Trainer.run` yields events. It prints nothing and writes no files. Evaluations change neither the recurrent state nor
+the random numbers of the training.
 """
 
 import math
@@ -28,28 +28,28 @@ from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.version import __version__
 
-OVERFITTING_NATS = 0.01  # nats by which the training loss falls while the validation loss doesn't: learning by heart
-MAX_ROLLBACKS = 5  # of a run, each of them at half the learning rate of the one before
+OVERFITTING_NATS = 0.01  # decrease of the training loss that counts as overfitting if the validation loss stays
+MAX_ROLLBACKS = 5  # rollbacks of a run; each one halves the learning rate
 
 
 class _Stopped(Exception):
-    """Raised in the middle of an evaluation to break it off."""
+    """Exception that interrupts an evaluation."""
 
 
 class Trainer:
-    """Trains one network on one corpus as a plan says.
+    """Trainer of one network on one corpus.
 
     Args:
-        corpus: the text.
-        plan: every setting, decided.
-        history: what else belongs into the record (`run_state.Run`).
+        corpus: Training and validation text.
+        plan: Every setting of the run.
+        history: Further entries of the training record (`run_state.Run`).
 
     Attributes:
-        stop: set it to True and the run ends at once, after the step at hand or in the midst of an evaluation, where
-            it can be resumed.
-        best: the weights of the best model so far.
-        last_good: the run as it was after the last evaluation, or at its start; where it rolls back to.
-        rollbacks: how often it did.
+        stop: Whether the run should stop. It stops after the current step, or within an evaluation, and can be
+            resumed.
+        best: Averaged weights of the best model so far.
+        last_good: State after the last evaluation, or at the start of the run. The run rolls back to it.
+        rollbacks: Number of rollbacks so far.
     """
 
     def __init__(self, corpus: Corpus, plan: Plan, history: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -66,59 +66,63 @@ class Trainer:
         self._train_step = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._progress = Progress()
-        self._started: float | None = None  # on the clock, such that the run has lasted since, breaks left out
+        self._started: float | None = None  # start on the monotonic clock, as if a resumed run had no breaks
         self._stopped = False
-        self._snapshot_tensors: tuple[int, Tensors] | None = None  # the tensors after so many steps
+        self._snapshot_cache: tuple[int, Tensors] | None = None  # step, and the tensors after it
         self.last_good = self.snapshot()
         self.best: Tensors = self.last_good.part("average")
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The best model so far, with its record; the latest, as long as none was measured."""
+        """Best model so far with its training record. Before the first evaluation, it is the latest model."""
         latest = self.snapshot().part("average")
-        tensors = self.best if self._progress.best_step or not _all_finite(latest) else latest
+        use_best = self._progress.best_step or not _all_finite(latest)
+        tensors = self.best if use_best else latest
         return Checkpoint(
             self._plan.model_config, self.corpus.vocabulary, tensors, self._record(), self.corpus.read_config
         )
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
-        """The network as it is progress, for a look at what it writes."""
+        """Return configuration and averaged weights of the current network, to preview its text."""
         return self._plan.model_config, self.snapshot().part("average")
 
     def load_weights(self, tensors: Tensors) -> None:
-        """Takes other first weights than random ones; before the first step."""
+        """Replace the random initial weights, before the first step."""
         self._network.load_tensors(tensors)
         self._train_step.init_average()
-        self._snapshot_tensors = None
+        self._snapshot_cache = None
         self.last_good = self.snapshot()
         self.best = self.last_good.part("average")
 
     def snapshot(self) -> TrainerState:
-        """The run as it is progress, between two steps."""
-        if self._snapshot_tensors is None or self._snapshot_tensors[0] != self._progress.step:
+        """Return the current state of the run, between two steps."""
+        if self._snapshot_cache is None or self._snapshot_cache[0] != self._progress.step:
             tensors = {f"weights.{name}": array for name, array in self._network.tensors().items()}
             tensors |= self._train_step.averages()
             tensors |= {name: part.cpu().numpy().copy() for name, part in self._state.named()}
-            self._snapshot_tensors = self._progress.step, tensors
-        return TrainerState(replace(self._progress, seconds=self._seconds()), self._snapshot_tensors[1])
+            self._snapshot_cache = self._progress.step, tensors
+        return TrainerState(replace(self._progress, seconds=self._seconds()), self._snapshot_cache[1])
 
     def resume(self, current: TrainerState, last_good: TrainerState, best: Tensors, rollbacks: int) -> None:
-        """Goes on where another trainer of the same corpus and plan was; before `run`.
+        """Restore the state of another trainer of the same corpus and plan, before `run`.
 
         Args:
-            current: what its `snapshot` gave.
-            last_good: its attribute, as are the other two.
-            best: the weights of the best model so far.
-            rollbacks: how often it went back.
+            current: Result of `snapshot` of the other trainer.
+            last_good: Attribute ``last_good`` of the other trainer.
+            best: Attribute ``best`` of the other trainer.
+            rollbacks: Attribute ``rollbacks`` of the other trainer.
         """
         self.last_good, self.best, self.rollbacks = last_good, best, rollbacks
         self._restore(current)
 
     def run(self) -> Iterator[Event]:
-        """Trains until the budget is spent, the validation loss stops falling, or `stop` is set.
+        """Train until the budget is spent, the validation loss stops falling, or `stop` is set.
+
+        Yields:
+            Events, of which `Finished` is the last.
 
         Raises:
-            TrainingError: the loss is no finite number, whatever the learning rate.
+            TrainingError: If the loss is infinite or NaN again after `MAX_ROLLBACKS` rollbacks.
         """
         self._started = time.monotonic() - self._progress.seconds
         try:
@@ -128,54 +132,62 @@ class Trainer:
         except _Stopped:
             pass
         self._stopped = not self._progress.finished
-        yield self._finished()
+        yield self._finished_event()
 
     def _advance(self) -> Event | None:
-        """Does the next thing."""
+        """Evaluate, take a step, or finish the run, whichever is next."""
         if self._progress.evaluation_due:
             return self._evaluate()
         if self._progress.outcome:
-            self._close()
+            self._measure_best()
             return None
         return self._step()
 
     def _step(self) -> Event:
         config, loader, progress = self._config, self._loader, self._progress
-        if progress.step % loader.steps_per_epoch == 0:  # every stream starts again
+        if progress.step % loader.steps_per_epoch == 0:  # the streams start at new positions
             self._state = self._network.zero_state(config.batch_size)
-        peak = config.learning_rate * 0.5**self.rollbacks
-        rate = peak * schedule(self._fraction(progress.step), config.warmup)
-        nats, state = self._train_step.step(progress.step, *loader.get_batch(progress.step), self._state, rate)
+        learning_rate = self._peak_learning_rate * schedule(self._fraction(progress.step), config.warmup)
+        batch = loader.get_batch(progress.step)
+        nats, state = self._train_step.step(progress.step, *batch, self._state, learning_rate)
         if not math.isfinite(nats):
             return self._roll_back(nats)
         self._state = state
         step, fraction = progress.step + 1, self._fraction(progress.step + 1)
-        over = fraction >= 1
-        marks = [int(share * config.evaluations + 1e-9) for share in (progress.fraction, fraction)]
+        is_last = fraction >= 1
+        evaluations_before, evaluations_after = (
+            int(share * config.evaluations + 1e-9) for share in (progress.fraction, fraction)
+        )
         self._progress = replace(
             progress,
             step=step,
             fraction=fraction,
             nats_sum=progress.nats_sum + nats,
             nats_count=progress.nats_count + 1,
-            evaluation_due=over or marks[0] < marks[1],
-            outcome="done" if over else None,
+            evaluation_due=is_last or evaluations_before < evaluations_after,
+            outcome="done" if is_last else None,
         )
         return Step(step, fraction, nats, step * config.batch_size * config.seq_length)
 
+    @property
+    def _peak_learning_rate(self) -> float:
+        """Peak of the schedule, halved by every rollback."""
+        return self._config.learning_rate * 0.5**self.rollbacks
+
     def _fraction(self, step: int) -> float:
-        """How much of the budget is spent after so many steps."""
+        """Return the share of the budget that is spent after a number of steps."""
         return min(1.0, self._plan.budget_spent(step, self._seconds()))
 
     def _roll_back(self, nats: float) -> Event:
-        """Returns to the last finite state, which isn't far, with half the learning rate."""
-        failed, rate = self._progress.step + 1, self._config.learning_rate * 0.5**self.rollbacks
+        """Restore the last good state, and halve the learning rate."""
+        failed_step = self._progress.step + 1
         if self.rollbacks >= MAX_ROLLBACKS:
-            reason = f"the loss is {nats} at step {failed}, down to a learning rate of {rate:.2g}"
-            raise TrainingError("training", reason, f"start again with --force and --lr below {rate:.2g}")
+            peak = f"{self._peak_learning_rate:.2g}"
+            reason = f"the loss is {nats} at step {failed_step}, even with a learning rate of {peak}"
+            raise TrainingError("training", reason, f"start again with --force and --lr below {peak}")
         self.rollbacks += 1
         self._restore(self.last_good)
-        return RolledBack(failed, nats, self._progress.step, rate / 2)
+        return RolledBack(failed_step, nats, self._progress.step, self._peak_learning_rate)
 
     def _restore(self, snapshot: TrainerState) -> None:
         device = self._config.device
@@ -184,7 +196,7 @@ class Trainer:
         self._train_step.load_averages(snapshot.tensors, snapshot.progress.step)
         saved = self._state.from_named(snapshot.tensors)
         self._state = saved.map(lambda part: torch.tensor(part, device=device))
-        self._snapshot_tensors = snapshot.progress.step, snapshot.tensors
+        self._snapshot_cache = snapshot.progress.step, snapshot.tensors
 
     def _evaluate(self) -> Event:
         config, progress = self._config, self._progress
@@ -192,9 +204,8 @@ class Trainer:
         tensors = self.snapshot().part("average")
         nats = self._measure(tensors, approximate=True)
         finite = _all_finite(self.snapshot().tensors) and math.isfinite(nats or 0)
-        best = finite and (
-            nats is None or progress.best_nats is None or nats < progress.best_nats
-        )  # unmeasured, the latest is
+        # without a validation text, the latest model is the best one
+        best = finite and (nats is None or progress.best_nats is None or nats < progress.best_nats)
         progress = replace(
             progress,
             evaluation_due=False,
@@ -214,21 +225,27 @@ class Trainer:
             )
             progress = replace(progress, outcome="overfitting" if overfitting else "stuck")
         event = Evaluation(progress.step, self._epoch(progress.step), progress.fraction, train_nats, nats, best)
-        rate = config.learning_rate * 0.5**self.rollbacks * schedule(progress.fraction, config.warmup)
-        line = {**asdict(event), "learning_rate": rate, "seconds": round(self._seconds(), 3)}
-        line["validation_nats"] = nats if math.isfinite(nats or 0) else None  # JSON knows no other numbers
-        self._progress = replace(progress, evaluations=(*progress.evaluations, line))
+        learning_rate = self._peak_learning_rate * schedule(progress.fraction, config.warmup)
+        entry = {**asdict(event), "learning_rate": learning_rate, "seconds": round(self._seconds(), 3)}
+        entry["validation_nats"] = nats if math.isfinite(nats or 0) else None  # JSON has no infinity or NaN
+        self._progress = replace(progress, evaluations=(*progress.evaluations, entry))
         if finite:
             self.last_good = self.snapshot()
         return event
 
-    def _close(self) -> None:
-        """Measures the best model once more, as `charrnn eval` would."""
+    def _measure_best(self) -> None:
+        """Measure the best model in fp32, as ``charrnn eval`` does, and finish the run."""
         nats = self._measure(self.best, approximate=False)
         self._progress = replace(self._progress, finished=True, final_nats=nats, seconds=self._seconds())
 
     def _measure(self, tensors: Tensors, *, approximate: bool) -> float | None:
-        """The validation loss of these weights, near enough to rank models or as `charrnn eval` has it; or None."""
+        """Return the validation loss of a network, or None without a validation text.
+
+        Args:
+            tensors: Weights of the network.
+            approximate: Whether to measure faster, exact enough to rank models. Otherwise the result is that of
+                ``charrnn eval``.
+        """
         if not len(self._validation):
             return None
         network = self._new_network().to(self._config.device)
@@ -244,33 +261,35 @@ class Trainer:
         vocabulary = self.corpus.vocabulary
         return CharRNN(self._plan.model_config, len(vocabulary), vocabulary.boundary_id)
 
-    def _finished(self) -> Finished:
+    def _finished_event(self) -> Finished:
         progress = self._progress
-        gain = (
+        late_gain = (
             progress.early_best_nats - progress.best_nats
             if progress.early_best_nats is not None and progress.best_nats is not None
             else 0.0
         )
         outcome = progress.outcome if progress.finished and progress.outcome else "stopped"
         epoch = self._epoch(progress.best_step)
-        return Finished(outcome, progress.step, progress.best_step, epoch, progress.final_nats, gain, self._seconds())
+        return Finished(
+            outcome, progress.step, progress.best_step, epoch, progress.final_nats, late_gain, self._seconds()
+        )
 
     def _check_stop(self, _: int = 0) -> None:
         if self.stop:
             raise _Stopped
 
     def _seconds(self) -> float:
-        """Of the run so far."""
-        return (
-            self._progress.seconds
-            if self._started is None or self._progress.finished
-            else time.monotonic() - self._started
-        )
+        """Return the duration of the run so far, without breaks."""
+        if self._started is None or self._progress.finished:
+            return self._progress.seconds
+        return time.monotonic() - self._started
 
     def _epoch(self, step: int) -> float:
+        """Return the number of epochs in a number of steps."""
         return step / self._loader.steps_per_epoch
 
     def _record(self) -> Mapping[str, Any]:
+        """Return the training record of the model file."""
         progress = self._progress
         return {
             "corpus": {

@@ -1,7 +1,7 @@
-"""How far a run has come: one value from which it goes on, bit for bit.
+"""Everything that changes during a run, as one value from which the run continues bit for bit.
 
-What a run *is* (text, plan) doesn't change and isn't here. Resuming, rolling back and saving are all the same: taking
-a `TrainerState`, or going on from one.
+Saving takes a `TrainerState` from a trainer. Resuming and rolling back give one to a trainer. The corpus and the plan
+do not change during a run and are not included.
 """
 
 from collections.abc import Mapping
@@ -18,49 +18,53 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Progress:
-    """The numbers of a run; JSON types only."""
+    """Progress of a run, in JSON types only."""
 
-    step: int = 0  # optimizer steps taken; the cursor of every stream is this modulo the chunks of an epoch
-    seconds: float = 0.0  # spent so far
-    fraction: float = 0.0  # of the budget spent, after the last step
-    nats_sum: float = 0.0  # training losses since the last evaluation
-    nats_count: int = 0
-    evaluation_due: bool = False  # an evaluation comes before the next step
-    evaluations_since_best: int = 0  # evaluations without a better one
-    best_step: int = 0
-    best_nats: float | None = None  # validation loss of the best model, as measured in training
-    best_train_nats: float | None = None  # training loss when it was
-    early_best_nats: float | None = None  # the best before the last fifth of the run
-    final_nats: float | None = None  # validation loss of the best model, in fp32 once the run is over
-    outcome: Outcome | None = None  # why the run ended; None while it goes on
-    finished: bool = False  # and the best model was measured
-    evaluations: tuple[Mapping[str, Any], ...] = ()  # the log
+    step: int = 0  # optimizer steps taken; modulo the steps per epoch, this is the cursor of every stream
+    seconds: float = 0.0  # duration of the run so far
+    fraction: float = 0.0  # share of the budget that was spent after the last step
+    nats_sum: float = 0.0  # sum of the training losses since the last evaluation
+    nats_count: int = 0  # number of these losses
+    evaluation_due: bool = False  # whether an evaluation precedes the next step
+    evaluations_since_best: int = 0  # evaluations since the best one
+    best_step: int = 0  # steps taken by the best model
+    best_nats: float | None = None  # validation loss of the best model, as measured during the run
+    best_train_nats: float | None = None  # training loss of the best model
+    early_best_nats: float | None = None  # lowest validation loss before the last fifth of the run
+    final_nats: float | None = None  # validation loss of the best model, measured in fp32 once the run is finished
+    outcome: Outcome | None = None  # reason why the run ended; None before its end
+    finished: bool = False  # whether the run ended and its best model was measured in fp32
+    evaluations: tuple[Mapping[str, Any], ...] = ()  # entries of the log
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the progress as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Progress":
-        """The inverse of `to_json`."""
+        """Return the progress from the result of `to_json`."""
         return cls(**{**data, "evaluations": tuple(data["evaluations"])})
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """A run at a moment between two steps.
+    """State of a run between two steps.
 
-    ``tensors`` holds, with the names of `ModelConfig.tensor_shapes` in place of NAME, ``weights.NAME``,
-    ``mean.NAME`` and ``square.NAME`` (AdamW's moving averages of the gradient and its square), ``average.NAME`` (of
-    the weights: what is measured, kept and written with), and ``state.L.P``:
-    part P of the state of layer L after the last step, (B, H), a row for each stream in the order of their numbers.
+    Attributes:
+        progress: Step, losses and log.
+        tensors: Arrays by name. NAME is a name of `ModelConfig.tensor_shapes`.
+
+            - ``weights.NAME``: weights that the optimizer updates
+            - ``mean.NAME``, ``square.NAME``: AdamW's moving averages of the gradient and of its square
+            - ``average.NAME``: averaged weights, which are evaluated and saved as the model
+            - ``state.L.P``: part P of the recurrent state of layer L after the last step, (B, H), by stream number
     """
 
     progress: Progress
     tensors: Arrays
 
     def part(self, prefix: str) -> dict[str, NDArray[np.float32]]:
-        """The tensors whose names begin with ``prefix`` and a dot, under the rest of their names."""
+        """Return the tensors whose names begin with ``prefix`` and a dot, without this beginning."""
         return {
             name.removeprefix(prefix + "."): array
             for name, array in self.tensors.items()

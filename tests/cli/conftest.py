@@ -1,4 +1,4 @@
-"""What the tests of the command line share: processes to talk to while they run, and one training run for all."""
+"""Fixtures for the tests of the command line: running processes, and one training run for all tests."""
 
 import os
 import resource
@@ -20,33 +20,33 @@ from tests.conftest import TEXT, environment, make_checkpoint
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 NETWORK = ("--hidden", "16", "--layers", "1", "--validation", "0.2", "--threads", "1", "--precision", "fp32",
-           "--engine", "torch")  # fmt: skip  # nothing raced: two runs are the same
+           "--engine", "torch")  # fmt: skip  # nothing is timed: two runs are equal
 QUICK = (*NETWORK, "--steps", "20")
-ENDLESS = (*NETWORK, "--steps", "20000", "--patience", "0")  # with the first evaluation after 200 steps
+ENDLESS = (*NETWORK, "--steps", "20000", "--patience", "0")  # the first evaluation is after 200 steps
 CORPUS = TEXT * 40
-WIDE = "йцуé€𝄞\n"  # the alphabet of a model whose characters take one to four bytes
+WIDE = "йцуé€𝄞\n"  # characters of one to four bytes in UTF-8
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled() -> None:
-    """So that no test but that of the message is the first one ever to compile."""
-    made = make_checkpoint()
-    CompiledRNN(made.model_config, made.tensors)
+    """Compile the kernels, so that only the test of the message compiles with an empty cache."""
+    model = make_checkpoint()
+    CompiledRNN(model.model_config, model.tensors)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is over."""
+    """The result of a finished run."""
 
-    folder: Path  # where it ran
+    folder: Path  # the working directory
     code: int
     stdout: bytes
     stderr: bytes
-    stdin_taken: int = 0  # bytes that it read from stdin
+    stdin_taken: int = 0  # bytes read from stdin
 
     @property
     def model(self) -> Path:
-        """The model that it says it wrote."""
+        """The path of the model, as printed."""
         return self.folder / self.stdout.decode().removesuffix("\n")
 
 
@@ -54,11 +54,10 @@ class Run:
 def running(
     *arguments: str | Path, program: Sequence[str] = PROGRAM, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A ``charrnn`` at work, on pipes unless ``options`` say otherwise; killed at the end, or when it hangs."""
+    """Start a ``charrnn`` process with pipes by default; kill it at the end of the block or after 100 seconds."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # where pytest ignores it, so would its children
+    # A child would inherit an ignored SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen([*program, *map(str, arguments)], env=environment(), **options)
     finally:
@@ -75,7 +74,7 @@ def running(
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond a size, as if its disk were full."""
+    """Limit the size of files that this process writes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -84,14 +83,17 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Everything under a folder: paths and contents, the latter empty for what is no regular file."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+def files(directory: Path) -> dict[str, bytes]:
+    """Return the paths under a directory and the contents of regular files (empty for other paths)."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else b""
+        for path in directory.rglob("*")
+    }
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """``charrnn train corpus.txt`` without a terminal, with a stdin to steal from and homes of its own to litter."""
+    """A run of ``charrnn train corpus.txt`` without a terminal, with data on stdin and temporary home directories."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "corpus.txt").write_text(CORPUS)
     homes = {name: str(folder / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
@@ -108,7 +110,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def wide_path(tmp_path: Path) -> Path:
-    """An untrained model that writes characters of one to four bytes, all of them often."""
+    """An untrained model that often generates characters of one, two, three and four bytes."""
     path = tmp_path / "wide.safetensors"
     checkpoint.save(path, make_checkpoint(text=WIDE))
     return path

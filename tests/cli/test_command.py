@@ -69,7 +69,7 @@ def test_an_option_has_the_flags_the_help_and_the_default_of_its_setting() -> No
     size, kind = parameters["size"].default, parameters["kind"].default
     assert (size.param_decls, size.metavar, size.help) == (("-s", "--size"), "N", "How large.  [default: 3]")
     assert kind.help == "Which.  [default: the plain one]"
-    assert parameters["size"].annotation == int | None
+    assert parameters["size"].annotation == str | None  # parsed by charrnn, not by Typer
 
 
 def test_a_command_may_have_options_of_some_settings_only() -> None:

@@ -418,7 +418,7 @@ def test_steps_and_epochs_are_one_budget_too_many(charrnn: Charrnn, tmp_path: Pa
     result = charrnn("train", "nothing.txt", "--steps", 5, "--epochs", 1)
 
     assert result.returncode == 2
-    assert one_line(result) == "charrnn: --steps: given together with epochs; give one of them\n"
+    assert one_line(result) == "charrnn: --steps: cannot be combined with --epochs; give one of them\n"
 
 
 @pytest.mark.parametrize(

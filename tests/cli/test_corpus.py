@@ -339,7 +339,7 @@ def test_check_says_how_train_would_go_about_it(run: Run, tmp_path: Path) -> Non
 
 def test_check_passes_on_what_the_plan_notes_of_a_short_text(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello\n" * 10)
-    assert "note          6 characters are too few to measure on" in run("check", "text.txt").out
+    assert "note          6 characters are too few for a validation text" in run("check", "text.txt").out
 
 
 def test_check_as_json_is_one_object(run: Run, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_filters_that_leave_nothing_are_refused(charrnn: Charrnn, tiny_path: Pat
     result = charrnn("sample", tiny_path, "--allow", "é")
 
     assert result.returncode == 2
-    assert one_line(result).startswith("charrnn: --allow: leaves no character that the model can write ('é'); ")
+    assert one_line(result).startswith("charrnn: --allow: leaves no character of the vocabulary ('é'); ")
 
 
 def test_a_stop_string_that_cannot_come_is_noted(charrnn: Charrnn, tiny_path: Path) -> None:

@@ -180,7 +180,9 @@ def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> No
         records = [json.loads(row) for row in rows.splitlines()]
         assert sum(one["characters"] for one in records) == len(data) - 1 == figure["characters"]
         assert sum(one["nats"] for one in records) / (len(data) - 1) == pytest.approx(figure["nats"], abs=1e-5)
-    assert "--encoding: is for characters" in one_line(charrnn("score", "byte.safetensors", "--encoding", "cp1251"))
+    assert "--encoding: applies to characters only" in one_line(
+        charrnn("score", "byte.safetensors", "--encoding", "cp1251")
+    )
 
 
 def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
         (
             ("score", "lines.safetensors", "--carry"),
             2,
-            "--carry: cannot be: to this model each line is a text of its",
+            "--carry: this model reads each line as a separate document",
         ),
         (("classify", "-m", "tiny.safetensors"), 2, "--model: given only once"),
         (("classify", "-m", "tiny.safetensors", "-m", "./tiny.safetensors"), 2, "--model: given twice"),

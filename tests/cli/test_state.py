@@ -40,7 +40,7 @@ def test_a_long_text_is_read_once_and_continued_many_times(charrnn: Charrnn, tin
     [
         (("--load-state", "none"), "none: cannot be read (no such file or directory); check the path"),
         (("--load-state", "tiny.safetensors"), "tiny.safetensors: is a charrnn model, but not a saved state; "),
-        (("--save-state", "tiny.safetensors"), "tiny.safetensors: exists already and is no saved state; "),
+        (("--save-state", "tiny.safetensors"), "tiny.safetensors: already exists and is not a prompt state; "),
         (("--save-state", "."), ".: "),
         (("--save-state", "no/such"), ""),
     ],

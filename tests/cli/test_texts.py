@@ -151,7 +151,7 @@ def test_a_run_goes_on_only_with_the_text_read_as_it_was(charrnn: Charrnn, tmp_p
     train(tmp_path, "names.txt", "--lines", *QUICK)
     refused = charrnn("train", "names.txt", "--resume", "--steps", 30, "--unit", "byte")
     assert refused.returncode == 2
-    assert one_line(refused).startswith("charrnn: --unit: cannot be byte in a run that has char")
+    assert one_line(refused).startswith("charrnn: --unit: cannot be byte, because the run started with char")
 
 
 def test_a_trained_model_goes_on_with_another_text_read_likewise(
@@ -351,7 +351,7 @@ def test_the_smallest_texts_train_and_sample(
     (tmp_path / "a.txt").write_text(text)
     result = charrnn("train", "a.txt", "--steps", "3", "--hidden", "16", *NETWORK[-6:], *option)
     assert result.returncode == 0, result.stderr
-    assert b"too few to measure on" in result.stderr
+    assert b"too few for a validation text" in result.stderr
     assert b"no validation text, so its quality on other text is unknown" in result.stderr
     sampled = charrnn("sample", "a", "-n", 20, "--seed", 1)
     assert sampled.returncode == 0

@@ -11,129 +11,129 @@ from charrnn.data.token_view import TokenView
 SIZES = st.integers(1, 50)
 
 
-def whole(length: int) -> TokenView:
-    """A text in which each id is its own place, so that a pair tells where it was read."""
+def numbered_text(length: int) -> TokenView:
+    """Return a text in which each id equals the position, so that pairs show where they were read."""
     return TokenView.contiguous(np.arange(length, dtype=np.uint16), np.arange(length))
 
 
-class Made(StreamLoader):
-    """Streams of a text that is read as it stands, which remember how they were asked for."""
+class NumberedLoader(StreamLoader):
+    """A loader of a numbered text that stores the arguments."""
 
     def __init__(self, length: int, batch_size: int, seq_length: int) -> None:
-        super().__init__(whole(length), batch_size, seq_length)
+        super().__init__(numbered_text(length), batch_size, seq_length)
         self.length, self.batch_size, self.seq_length = length, batch_size, seq_length
 
 
-ANY_STREAMS = st.builds(Made, length=st.integers(2, 400), batch_size=SIZES, seq_length=SIZES)
+ANY_LOADER = st.builds(NumberedLoader, length=st.integers(2, 400), batch_size=SIZES, seq_length=SIZES)
 
 
-def pairs_of(streams: StreamLoader, stream: int, epoch: int = 0) -> list[tuple[int, int]]:
-    """The (symbol, next symbol) pairs that count of one stream, in the order in which they are read."""
+def pairs_of(loader: StreamLoader, stream: int, epoch: int = 0) -> list[tuple[int, int]]:
+    """Return the (symbol, next symbol) pairs of one stream, in the order of reading and without padding."""
     pairs = []
-    for index in range(streams.steps_per_epoch):
-        inputs, targets = streams.get_batch(epoch * streams.steps_per_epoch + index)
+    for index in range(loader.steps_per_epoch):
+        inputs, targets = loader.get_batch(epoch * loader.steps_per_epoch + index)
         column = zip(inputs[:, stream].tolist(), targets[:, stream].tolist(), strict=True)
-        pairs += [(symbol, following) for symbol, following in column if following != IGNORE_INDEX]
+        pairs += [(symbol, next_symbol) for symbol, next_symbol in column if next_symbol != IGNORE_INDEX]
     return pairs
 
 
-@given(ANY_STREAMS)
-def test_an_epoch_reads_every_pair_of_the_text_exactly_once(streams: Made) -> None:
-    read = Counter(pair for stream in range(streams.batch_size) for pair in pairs_of(streams, stream))
-    assert read == Counter((place, place + 1) for place in range(streams.length - 1))
-    assert streams.num_targets == streams.length - 1
+@given(ANY_LOADER)
+def test_an_epoch_reads_every_pair_exactly_once(loader: NumberedLoader) -> None:
+    read = Counter(pair for stream in range(loader.batch_size) for pair in pairs_of(loader, stream))
+    assert read == Counter((index, index + 1) for index in range(loader.length - 1))
+    assert loader.num_targets == loader.length - 1
 
 
-@given(ANY_STREAMS)
-def test_a_stream_goes_on_in_each_chunk_where_the_last_one_ended(streams: Made) -> None:
-    for stream in range(streams.batch_size):
-        places = [symbol for symbol, _ in pairs_of(streams, stream)]
-        assert all(later == earlier + 1 for earlier, later in pairwise(places))
+@given(ANY_LOADER)
+def test_a_stream_continues_across_chunks(loader: NumberedLoader) -> None:
+    for stream in range(loader.batch_size):
+        indices = [symbol for symbol, _ in pairs_of(loader, stream)]
+        assert all(later == earlier + 1 for earlier, later in pairwise(indices))
 
 
-@given(ANY_STREAMS)
-def test_streams_follow_one_another_in_the_text_and_none_is_longer_than_the_first(streams: Made) -> None:
-    runs = [pairs_of(streams, stream) for stream in range(streams.batch_size)]
-    assert [pair for run in runs for pair in run] == [(place, place + 1) for place in range(streams.num_targets)]
-    assert max(map(len, runs)) == len(runs[0]) == streams.stream_length
+@given(ANY_LOADER)
+def test_streams_are_consecutive_and_the_first_is_longest(loader: NumberedLoader) -> None:
+    runs = [pairs_of(loader, stream) for stream in range(loader.batch_size)]
+    assert [pair for run in runs for pair in run] == [(index, index + 1) for index in range(loader.num_targets)]
+    assert max(map(len, runs)) == len(runs[0]) == loader.stream_length
 
 
-@given(ANY_STREAMS)
-def test_every_chunk_is_time_major_and_has_something_to_predict(streams: Made) -> None:
-    for index in range(streams.steps_per_epoch):
-        inputs, targets = streams.get_batch(index)
-        assert inputs.shape == targets.shape == (streams.seq_length, streams.batch_size)
+@given(ANY_LOADER)
+def test_every_chunk_is_time_major_and_has_targets(loader: NumberedLoader) -> None:
+    for index in range(loader.steps_per_epoch):
+        inputs, targets = loader.get_batch(index)
+        assert inputs.shape == targets.shape == (loader.seq_length, loader.batch_size)
         assert inputs.dtype == targets.dtype == np.int64
         assert (targets != IGNORE_INDEX).any()
 
 
-@given(ANY_STREAMS)
-def test_padding_comes_only_after_the_end_of_a_stream(streams: Made) -> None:
+@given(ANY_LOADER)
+def test_padding_occurs_only_at_the_end_of_a_stream(loader: NumberedLoader) -> None:
     targets = np.concatenate(
-        [streams.get_batch(index)[1] for index in range(streams.steps_per_epoch)]
+        [loader.get_batch(index)[1] for index in range(loader.steps_per_epoch)]
     )  # (chunks * T, B)
     padding = targets == IGNORE_INDEX
     assert (np.sort(padding, axis=0) == padding).all()
 
 
-@given(ANY_STREAMS)
-def test_padding_reads_symbols_that_the_network_knows(streams: Made) -> None:
-    for index in range(streams.steps_per_epoch):
-        inputs, _ = streams.get_batch(index)
+@given(ANY_LOADER)
+def test_padding_inputs_are_valid_ids(loader: NumberedLoader) -> None:
+    for index in range(loader.steps_per_epoch):
+        inputs, _ = loader.get_batch(index)
         assert (inputs >= 0).all()
-        assert (inputs < streams.length).all()
+        assert (inputs < loader.length).all()
 
 
-@given(ANY_STREAMS, st.data())
-def test_a_chunk_is_the_same_whenever_it_is_read(streams: Made, data: st.DataObject) -> None:
-    index = data.draw(st.integers(0, streams.steps_per_epoch - 1))
-    once, again = streams.get_batch(index), streams.get_batch(index)
+@given(ANY_LOADER, st.data())
+def test_reading_a_chunk_again_gives_the_same_chunk(loader: NumberedLoader, data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, loader.steps_per_epoch - 1))
+    once, again = loader.get_batch(index), loader.get_batch(index)
     assert np.array_equal(once, again)
 
 
-def test_two_streams_of_a_short_text_look_as_drawn() -> None:
+def test_two_streams_of_a_short_text() -> None:
     ids = np.array([7, 8, 9, 7, 8, 9], dtype=np.uint8)
-    streams = StreamLoader(TokenView.contiguous(ids, np.arange(10)), batch_size=2, seq_length=2)
-    first, second = streams.get_batch(0), streams.get_batch(1)
+    loader = StreamLoader(TokenView.contiguous(ids, np.arange(10)), batch_size=2, seq_length=2)
+    first, second = loader.get_batch(0), loader.get_batch(1)
     assert first[0].tolist() == [[7, 7], [8, 8]]  # inputs (T, B)
     assert first[1].tolist() == [[8, 8], [9, 9]]
     assert second[1].tolist() == [[7, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX]]
 
 
 def documents(lengths: list[int]) -> tuple[TokenView, list[list[int]]]:
-    """A text of documents, each with a boundary (0) before it, and them; every other id is its own place."""
+    """Return a text and its documents. Id 0 is the boundary before each document; every other id is the position."""
     starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)])
     ids = np.arange(starts[-1] + 1)
     ids[starts] = 0
-    each = [ids[start + 1 : end].tolist() for start, end in pairwise(starts.tolist())]
+    expected = [ids[start + 1 : end].tolist() for start, end in pairwise(starts.tolist())]
     text = TokenView(ids, np.arange(len(ids)), starts[:-1], np.diff(starts), closing_index=int(starts[-1]))
-    return text, each
+    return text, expected
 
 
-def read_documents(streams: StreamLoader, batch_size: int, epoch: int) -> list[list[int]]:
-    """The documents in the order in which an epoch reads them, those that a stream's end cuts put together again."""
-    ids = [following for stream in range(batch_size) for _, following in pairs_of(streams, stream, epoch)]
+def read_documents(loader: StreamLoader, batch_size: int, epoch: int) -> list[list[int]]:
+    """Return the documents in the order of an epoch. Documents cut at the end of a stream are joined."""
+    ids = [next_symbol for stream in range(batch_size) for _, next_symbol in pairs_of(loader, stream, epoch)]
     read: list[list[int]] = [[]]
-    for one in ids:
-        if one == 0:
+    for index in ids:
+        if index == 0:
             read.append([])
         else:
-            read[-1].append(one)
+            read[-1].append(index)
     assert read.pop() == []
     return read
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), SIZES, SIZES, st.integers(0, 3), st.integers(0, 3))
-def test_every_epoch_reads_every_document_once_and_whole(
+def test_every_epoch_reads_every_document_once(
     lengths: list[int], batch_size: int, seq_length: int, seed: int, epoch: int
 ) -> None:
-    text, each = documents(lengths)
-    streams = StreamLoader(text, batch_size, seq_length, seed)
-    assert sorted(read_documents(streams, batch_size, epoch)) == sorted(each)
+    text, expected = documents(lengths)
+    loader = StreamLoader(text, batch_size, seq_length, seed)
+    assert sorted(read_documents(loader, batch_size, epoch)) == sorted(expected)
 
 
 @given(st.integers(0, 5), st.integers(0, 5))
-def test_documents_come_in_another_order_in_each_epoch_and_for_each_seed(one: int, other: int) -> None:
+def test_the_order_of_documents_depends_on_epoch_and_seed(one: int, other: int) -> None:
     assume(one != other)
     text, _ = documents([1] * 30)
 
@@ -146,6 +146,6 @@ def test_documents_come_in_another_order_in_each_epoch_and_for_each_seed(one: in
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), SIZES, SIZES)
-def test_the_documents_are_the_same_whatever_the_size_of_a_chunk(lengths: list[int], one: int, other: int) -> None:
+def test_the_order_of_documents_does_not_depend_on_the_chunk_size(lengths: list[int], one: int, other: int) -> None:
     text, _ = documents(lengths)
     assert read_documents(StreamLoader(text, 3, one), 3, 1) == read_documents(StreamLoader(text, 3, other), 3, 1)

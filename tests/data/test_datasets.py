@@ -30,7 +30,7 @@ DATA = b"To be, or not to be, that is the question:\n" * 5_000
 REMOTE = Remote("play", "one line", "none", "http://nowhere.invalid/", len(DATA), hashlib.sha256(DATA).hexdigest())
 HALF = f"the download ended after {len(DATA) // 2:,} of {len(DATA):,} bytes"
 
-everyone = pytest.mark.parametrize("entry", DATASETS, ids=lambda entry: entry.name)
+all_datasets = pytest.mark.parametrize("entry", DATASETS, ids=lambda entry: entry.name)
 
 
 @pytest.fixture(autouse=True)
@@ -43,31 +43,31 @@ def download(answer: Answer) -> bytes:
         return b"".join(datasets.download(replace(REMOTE, url=server.url)))
 
 
-def made_elsewhere(name: str) -> str:
-    """The SHA-256 of a corpus as another process makes it, which puts sets and dictionaries in another order."""
+def digest_in_new_process(name: str) -> str:
+    """Return the SHA-256 of a corpus made in another process, with another order of sets."""
     code = (
         "import hashlib, sys; from charrnn.data.datasets import find; "
         "print(hashlib.sha256(find(sys.argv[1]).make().encode()).hexdigest())"
     )
     command = [sys.executable, "-c", code, name]
-    done = subprocess.run(command, env=environment(PYTHONHASHSEED="1"), capture_output=True, check=True, timeout=60)
-    return done.stdout.decode().strip()
+    result = subprocess.run(command, env=environment(PYTHONHASHSEED="1"), capture_output=True, check=True, timeout=60)
+    return result.stdout.decode().strip()
 
 
-@everyone
-def test_every_corpus_is_found_by_its_name(entry: Made | Remote) -> None:
+@all_datasets
+def test_every_corpus_is_found_by_name(entry: Made | Remote) -> None:
     assert datasets.find(entry.name) is entry
 
 
-def test_an_unknown_name_lists_those_there_are() -> None:
+def test_an_unknown_name_lists_the_available_ones() -> None:
     with pytest.raises(SettingError) as caught:
         datasets.find("nope")
     assert caught.value.reason == "nope is not a corpus"
     assert all(entry.name in caught.value.advice for entry in DATASETS)
 
 
-@everyone
-def test_the_readme_of_the_corpora_says_what_each_one_is(entry: Made | Remote) -> None:
+@all_datasets
+def test_the_readme_of_the_corpora_describes_each_one(entry: Made | Remote) -> None:
     readme = (CORPORA / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{entry.name}` |")]
     assert f"| {entry.about} |" in row
@@ -82,25 +82,25 @@ def test_the_readme_of_the_corpora_says_what_each_one_is(entry: Made | Remote) -
         assert "| differs between Python versions |" in row
 
 
-def test_hello_is_the_text_in_the_repository() -> None:
+def test_hello_equals_the_file_in_the_repository() -> None:
     hello = datasets.find("hello")
     assert isinstance(hello, Made)
     assert hello.make().encode() == (CORPORA / "hello.txt").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "least"), [("python-docs", 400_000), ("python-stdlib", 1_000_000)])
-def test_what_python_carries_is_a_text_worth_training_on_and_always_the_same(name: str, least: int) -> None:
+def test_corpora_made_from_python_are_large_and_reproducible(name: str, least: int) -> None:
     entry = datasets.find(name)
     assert isinstance(entry, Made)
     text = entry.make()
     assert len(text) > least
-    assert len(text.encode("utf-8")) > least  # no surrogate in it
+    assert len(text.encode("utf-8")) > least  # contains no surrogate
     assert "\r" not in text
-    assert made_elsewhere(name) == hashlib.sha256(text.encode()).hexdigest()
+    assert digest_in_new_process(name) == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("answer", [whole(DATA), without_length(DATA)], ids=["with a length", "without"])
-def test_a_download_gives_the_file_byte_for_byte(answer: Answer) -> None:
+def test_a_download_returns_the_file_unchanged(answer: Answer) -> None:
     assert download(answer) == DATA
 
 
@@ -119,14 +119,14 @@ def test_a_download_gives_the_file_byte_for_byte(answer: Answer) -> None:
     ],
     ids=["cut", "cut, no length", "cut in a chunk", "empty", "changed", "longer", "404", "garbage", "hangs up"],
 )
-def test_a_bad_download_tells_what_is_wrong(answer: Answer, reason: str) -> None:
+def test_a_failed_download_states_the_reason(answer: Answer, reason: str) -> None:
     with pytest.raises(DownloadError) as caught:
         download(answer)
     assert caught.value.reason.startswith(reason)
     assert caught.value.subject.startswith("http://127.0.0.1:")
 
 
-def test_a_server_that_is_not_there_is_told() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     with pytest.raises(DownloadError, match=r"cannot be reached \(connection refused\)"):
         list(datasets.download(replace(REMOTE, url=f"http://127.0.0.1:{free_port()}/")))
 
@@ -136,29 +136,29 @@ def test_a_server_that_is_not_there_is_told() -> None:
     [(stalled(DATA), f"{HALF} (timed out)"), (silent, "cannot be reached (timed out)")],
     ids=["half way", "from the start"],
 )
-def test_a_server_that_falls_silent_is_given_up(answer: Answer, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(answer: Answer, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 1.0)
     with pytest.raises(DownloadError) as caught:
         download(answer)
     assert caught.value.reason == reason
 
 
-def test_a_server_that_sends_too_much_is_not_heard_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 10.0)  # the end never comes
+def test_a_download_that_is_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 10.0)  # the answer never ends
     with serving(stalled(DATA * 4)) as server, pytest.raises(DownloadError, match="SHA-256"):
         list(datasets.download(replace(REMOTE, url=server.url)))
 
 
-def test_bytes_are_handed_on_as_they_come() -> None:
+def test_blocks_are_yielded_as_they_arrive() -> None:
     with serving(stalled(DATA)) as server:
-        pieces = datasets.download(replace(REMOTE, url=server.url))
+        blocks = datasets.download(replace(REMOTE, url=server.url))
         received = b""
         while len(received) < len(DATA) // 2:
-            received += next(pieces)
+            received += next(blocks)
         assert received == DATA[: len(DATA) // 2]
-        pieces.close()
+        blocks.close()
 
 
 @pytest.mark.parametrize(("data", "right"), [(DATA, True), (DATA[:-1], False), (DATA[:-1] + b"!", False)])
-def test_a_file_is_known_by_its_contents(data: bytes, right: bool) -> None:
+def test_a_file_is_recognized_by_the_digest(data: bytes, right: bool) -> None:
     assert datasets.matches(REMOTE, data) is right

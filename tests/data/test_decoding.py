@@ -13,11 +13,11 @@ from charrnn.errors import CorpusError
 
 CYRILLIC = "Мама мыла раму, и было хорошо. "
 FRENCH = "Le café était très joli, à côté. "
-PIECES = st.lists(st.integers(1, 9), max_size=12)
+BLOCK_SIZES = st.lists(st.integers(1, 9), max_size=12)
 
 
 def decode(data: bytes, sizes: list[int] | None = None, **settings: Any) -> tuple[str, DecodingStats]:
-    """The text of a file that comes in pieces of these sizes, and what is left over."""
+    """Return the text and the statistics of a file that is read in blocks of these sizes."""
     decoding_stats = DecodingStats()
     decoder = TextDecoder(ReadConfig(**settings), "my poem.txt", decoding_stats)
     text = ""
@@ -45,47 +45,47 @@ def refusal(data: bytes, sizes: list[int] | None = None, **settings: Any) -> Cor
     ],
 )
 @given(sizes=st.lists(st.integers(1, 3), max_size=5))
-def test_line_ends_become_line_feeds_unless_they_are_to_be_kept_and_are_counted(
+def test_line_endings_are_counted_and_converted_or_kept(
     text: str, unix: str, ends: dict[str, int], sizes: list[int]
 ) -> None:
-    for newlines, wanted in (("unix", unix), ("keep", text)):
+    for newlines, expected in (("unix", unix), ("keep", text)):
         decoded, decoding_stats = decode(text.encode(), sizes, newlines=newlines)
-        assert decoded == wanted
+        assert decoded == expected
         assert decoding_stats.line_ends == ends
 
 
-def test_other_characters_that_end_lines_for_python_are_left_alone() -> None:
+def test_other_line_separators_of_python_are_kept() -> None:
     text = "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g"
     assert decode(text.encode())[0] == text
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "label"),
     [
         ("utf-8-sig", "UTF-8 with a byte order mark"),
         ("utf-16", "UTF-16 with a byte order mark"),
         ("utf-32", "UTF-32 with a byte order mark"),
     ],
 )
-def test_a_byte_order_mark_tells_the_encoding_and_is_removed(encoding: str, told: str) -> None:
+def test_a_byte_order_mark_determines_the_encoding_and_is_removed(encoding: str, label: str) -> None:
     text, decoding_stats = decode("\ufeffnaïve".removeprefix("\ufeff").encode(encoding))
     assert text == "naïve"
-    assert decoding_stats.encodings == {told: 1}
+    assert decoding_stats.encodings == {label: 1}
 
 
 @pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
-def test_either_order_of_bytes_is_understood(mark: str) -> None:
+def test_both_byte_orders_are_decoded(mark: str) -> None:
     assert decode("\ufeff".encode(mark) + "Ode".encode(mark))[0] == "Ode"
 
 
-def test_the_same_character_within_a_text_is_kept() -> None:
+def test_a_byte_order_mark_within_a_text_is_kept() -> None:
     text, decoding_stats = decode("ab\ufeffc".encode())
     assert text == "ab\ufeffc"
     assert decoding_stats.encodings == {"UTF-8": 1}
 
 
-@given(st.text(), PIECES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))
-def test_a_text_comes_out_as_it_went_in_whatever_the_pieces(text: str, sizes: list[int], encoding: str) -> None:
+@given(st.text(), BLOCK_SIZES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))
+def test_decoding_does_not_depend_on_the_blocks(text: str, sizes: list[int], encoding: str) -> None:
     text = text.replace("\0", "0").removeprefix("\ufeff")
     data = text.encode(encoding)
     if encoding == "utf-8":
@@ -93,23 +93,23 @@ def test_a_text_comes_out_as_it_went_in_whatever_the_pieces(text: str, sizes: li
     assert decode(data, sizes, encoding=encoding, newlines="keep")[0] == text
 
 
-@given(st.text(st.sampled_from("aeé\u0301\u0327한\u1100\u1161\u11a8が\u3099ﬁ\uff76\uff9e\n")), PIECES)
+@given(st.text(st.sampled_from("aeé\u0301\u0327한\u1100\u1161\u11a8が\u3099ﬁ\uff76\uff9e\n")), BLOCK_SIZES)
 @pytest.mark.parametrize("form", ["nfc", "nfkc"])
-def test_a_text_is_normalized_as_a_whole_whatever_the_pieces(form: Any, text: str, sizes: list[int]) -> None:
+def test_normalization_does_not_depend_on_the_blocks(form: Any, text: str, sizes: list[int]) -> None:
     assert decode(text.encode(), sizes, normalize=form)[0] == unicodedata.normalize(form.upper(), text)
 
 
-@given(st.binary(), PIECES)
-def test_bytes_are_taken_as_they_are(data: bytes, sizes: list[int]) -> None:
+@given(st.binary(), BLOCK_SIZES)
+def test_bytes_are_not_changed(data: bytes, sizes: list[int]) -> None:
     assert decode(data, sizes, unit="byte")[0].encode("latin-1") == data
 
 
 @given(
     st.lists(st.sampled_from(["é", "x", "\n", "\r\n", "\r", "中"]), max_size=30).map("".join),
     st.sampled_from([b"\xff", b"\xed\xa0\x80", b"\xc3\n", b"\0"]),
-    PIECES,
+    BLOCK_SIZES,
 )
-def test_the_first_wrong_byte_is_named_with_line_column_and_place(
+def test_an_error_gives_line_column_and_offset_of_the_first_wrong_byte(
     before: str, wrong: bytes, sizes: list[int]
 ) -> None:
     error = refusal(before.encode() + wrong + b"and more" * 9, sizes)
@@ -120,17 +120,17 @@ def test_the_first_wrong_byte_is_named_with_line_column_and_place(
     assert error.reason.startswith(reason)
 
 
-def test_what_does_not_fit_the_encoding_that_was_asked_for_is_told() -> None:
+def test_an_invalid_byte_in_a_given_encoding_is_an_error() -> None:
     error = refusal(b"a\nb\x98", encoding="cp1251")
     assert error.reason == "is not CP1251: byte 0x98 at line 2, column 2 (byte 3)"
 
 
-def test_a_nul_byte_is_one_where_the_encoding_was_asked_for() -> None:
+def test_a_nul_byte_is_accepted_in_a_given_encoding() -> None:
     assert decode(b"a\0b", encoding="utf-8")[0] == "a\0b"
 
 
 @pytest.mark.parametrize(
-    ("text", "written_in", "guess"),
+    ("text", "encoding", "guess"),
     [
         (CYRILLIC, "cp1251", "cp1251"),
         (CYRILLIC, "koi8_r", "koi8-r"),
@@ -146,21 +146,21 @@ def test_a_nul_byte_is_one_where_the_encoding_was_asked_for() -> None:
         ("다람쥐 헌 쳇바퀴에 타고파. 안녕하세요 여러분. ", "cp949", "cp949"),
     ],
 )
-def test_a_foreign_encoding_is_guessed_and_the_advice_works(text: str, written_in: str, guess: str) -> None:
-    data = (text * 20).encode(written_in)
+def test_another_encoding_is_guessed_and_the_advice_works(text: str, encoding: str, guess: str) -> None:
+    data = (text * 20).encode(encoding)
     error = refusal(data)
     assert error.advice.startswith(f"it looks like {guess}")
     assert error.advice.endswith(f"so add --encoding {guess}")
     assert decode(data, encoding=guess, newlines="keep")[0] == text * 20
 
 
-def test_a_foreign_encoding_is_guessed_from_the_lines_that_show_it() -> None:
+def test_another_encoding_is_guessed_from_lines_that_are_not_ascii() -> None:
     ascii_lines = b"GET /index.html 200\n" * (encoding_guess.SAMPLE_BYTES // 8)
     error = refusal(ascii_lines + (CYRILLIC + "\n").encode("cp1251") * 3 + ascii_lines)
     assert "looks like cp1251" in error.advice
 
 
-def test_a_binary_file_is_called_one() -> None:
+def test_a_binary_file_is_reported_as_binary() -> None:
     error = refusal(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     assert error.advice == "it looks like a binary file; give a text file, or add --unit byte"
 
@@ -170,13 +170,13 @@ def test_a_binary_file_is_called_one() -> None:
     [(CYRILLIC * 50).encode()[:-3], (CYRILLIC * 20).encode() + b"\xff" + (CYRILLIC * 20).encode()],
     ids=["cut in a character", "a wrong byte"],
 )
-def test_utf_8_with_little_wrong_is_called_damaged_with_a_command_that_can_be_pasted(data: bytes) -> None:
+def test_damaged_utf_8_is_reported_with_a_repair_command(data: bytes) -> None:
     error = refusal(data)
     assert "damaged UTF-8" in error.advice
     assert error.advice.endswith("iconv -c -f utf-8 -t utf-8 'my poem.txt'")
 
 
-@given(st.binary(), PIECES)
+@given(st.binary(), BLOCK_SIZES)
 @example(b"\xff", [])
 @example(b"# -*- coding: latin-1 -*-\ncaf\xe9\n", [])
 @example(b"<meta charset=utf-8>caf\xe9\n", [])
@@ -185,21 +185,21 @@ def test_utf_8_with_little_wrong_is_called_damaged_with_a_command_that_can_be_pa
 @example(bytes(range(1, 256)), [])
 @example(b"\xff\xfe\x00", [])
 @example(b"\xff\xfe\x00\xd8a\x00", [])
-def test_bytes_of_any_kind_are_decoded_or_refused_in_our_own_words(data: bytes, sizes: list[int]) -> None:
+def test_any_bytes_are_decoded_or_rejected_with_a_corpus_error(data: bytes, sizes: list[int]) -> None:
     with suppress(CorpusError):
         text, _ = decode(data, sizes, newlines="keep")
         marked = data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe"))
         assert marked or text == data.decode().removeprefix("\ufeff")
 
 
-def test_where_text_is_cut_nothing_merges() -> None:
-    """Nothing that may stand behind a cut is, in any form, the second part of a composition."""
+def test_no_character_composes_across_a_cut() -> None:
+    """No character that may follow a cut is the second part of a composition in any normalization form."""
     seconds = set()
     for code in range(0x110000):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
             seconds.add(chr(int(parts[1], 16)))
-    seconds |= {chr(code) for code in range(0x1161, 0x11C3)}  # Hangul's vowels and finals compose by rule
+    seconds |= {chr(code) for code in range(0x1161, 0x11C3)}  # vowels and final consonants of Hangul compose by rule
     for code in range(0x110000):
         if 0xD800 <= code < 0xE000 or not _STABLE.match(chr(code)):
             continue

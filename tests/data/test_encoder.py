@@ -1,4 +1,4 @@
-"""From pieces of text to numbers, before all symbols are known."""
+"""The encoder: from blocks of text to ids, before all symbols are known."""
 
 from collections import Counter
 from typing import Any
@@ -18,43 +18,43 @@ LIMIT = encoder._MIN_PAIR_COUNT
 ALPHABET = st.sampled_from("aéÿ中𝄞\n")
 
 
-def pieces(text: str, sizes: list[int]) -> list[str]:
-    cut = []
+def blocks_of(text: str, sizes: list[int]) -> list[str]:
+    blocks = []
     for size in sizes:
-        cut.append(text[:size])
+        blocks.append(text[:size])
         text = text[size:]
-    return [*cut, text]
+    return [*blocks, text]
 
 
 @given(st.text(st.sampled_from("ab-"), max_size=30), SIZES, st.sampled_from(["-", "--", "ab", "aab", "aba"]))
-def test_separators_are_found_across_pieces(text: str, sizes: list[int], separator: str) -> None:
+def test_separators_are_found_across_blocks(text: str, sizes: list[int], separator: str) -> None:
     marker = BoundaryMarker(ReadConfig(documents="separated", separator=separator))
-    *first, last = pieces(text, sizes)
-    marked = "".join([*(marker.feed(piece, last=False) for piece in first), marker.feed(last, last=True)])
+    *first, last = blocks_of(text, sizes)
+    marked = "".join([*(marker.feed(block, last=False) for block in first), marker.feed(last, last=True)])
     assert marked == text.replace(separator, marker.boundary) + marker.boundary
 
 
 @given(st.text(ALPHABET, max_size=40), SIZES)
-def test_numbers_stand_for_the_symbols_that_came_and_count_them(text: str, sizes: list[int]) -> None:
-    made = Encoder("char")
-    ids = np.concatenate([made.encode(piece) for piece in pieces(text, sizes)])
-    assert "".join(made.symbols[number] for number in ids) == text
-    assert made.counts == dict(Counter(text))
+def test_ids_encode_the_symbols_and_symbols_are_counted(text: str, sizes: list[int]) -> None:
+    text_encoder = Encoder("char")
+    ids = np.concatenate([text_encoder.encode(block) for block in blocks_of(text, sizes)])
+    assert "".join(text_encoder.symbols[index] for index in ids) == text
+    assert text_encoder.counts == dict(Counter(text))
 
 
 @pytest.mark.parametrize("length", [LIMIT - 1, LIMIT, LIMIT + 1, 3 * LIMIT + 1])
 @pytest.mark.parametrize("alphabet", ["abc", "ab中", "".join(map(chr, range(300, 700)))])
-def test_long_pieces_are_numbered_and_counted_all_the_same(length: int, alphabet: str) -> None:
+def test_long_blocks_are_encoded_and_counted_correctly(length: int, alphabet: str) -> None:
     text = "".join(alphabet[index] for index in np.random.default_rng(length).integers(len(alphabet), size=length))
-    made = Encoder("char")
-    ids = made.encode(text)
-    assert "".join(made.symbols[number] for number in ids) == text
-    assert made.counts == dict(Counter(text))
+    text_encoder = Encoder("char")
+    ids = text_encoder.encode(text)
+    assert "".join(text_encoder.symbols[index] for index in ids) == text
+    assert text_encoder.counts == dict(Counter(text))
 
 
 @pytest.mark.parametrize("unit", ["char", "byte"])
-def test_boundaries_that_follow_each_other_are_one(unit: Any) -> None:
-    made = Encoder(unit, "\n")
-    ids = np.concatenate([made.encode(piece) for piece in ("\n", "\na\n", "\n\nb", "c\n", "\n")])
-    assert "".join(made.symbols[number] for number in ids) == f"{BOUNDARY}a{BOUNDARY}bc{BOUNDARY}"
-    assert made.counts[BOUNDARY] == 3
+def test_consecutive_boundaries_are_merged(unit: Any) -> None:
+    text_encoder = Encoder(unit, "\n")
+    ids = np.concatenate([text_encoder.encode(block) for block in ("\n", "\na\n", "\n\nb", "c\n", "\n")])
+    assert "".join(text_encoder.symbols[index] for index in ids) == f"{BOUNDARY}a{BOUNDARY}bc{BOUNDARY}"
+    assert text_encoder.counts[BOUNDARY] == 3

@@ -1,4 +1,4 @@
-"""Bits per character: the figure of one stream, however it is computed."""
+"""Bits per character: every method of computing gives the result of a single stream."""
 
 import math
 
@@ -21,12 +21,12 @@ def build(cell: Cell = "lstm") -> CharRNN:
     return network
 
 
-def some_ids(size: int) -> np.ndarray:
+def random_ids(size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(V, size=size).astype(np.uint8)
 
 
 def one_stream(network: CharRNN, ids: np.ndarray, reset: int = 10**9) -> float:
-    """The definition: one stream, character by character in one pass, the state fresh every ``reset`` characters."""
+    """Return the nats by the definition: one stream, with the state reset every ``reset`` characters."""
     total = 0.0
     with torch.no_grad():
         for first in range(0, len(ids) - 1, reset):
@@ -38,106 +38,106 @@ def one_stream(network: CharRNN, ids: np.ndarray, reset: int = 10**9) -> float:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("size", [2, 3, 1000, 5000, 20_011])
-def test_carried_is_the_figure_of_the_single_stream(cell: Cell, size: int) -> None:
-    network, ids = build(cell), some_ids(size)
+def test_segments_give_the_result_of_a_single_stream(cell: Cell, size: int) -> None:
+    network, ids = build(cell), random_ids(size)
     assert mean_nats(TorchScorer(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
 
 
-def test_a_network_that_never_forgets_is_measured_just_as_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ids = build(), some_ids(6000)
+def test_a_network_with_long_memory_is_measured_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), random_ids(6000)
     bias = network.tensors()
-    bias["layers.0.bias_ih"][16:32] = 12  # forget gates at 0.999994: the run-up alone would be far off
+    bias["layers.0.bias_ih"][16:32] = 12  # forget gates at 0.999994; the burn-in alone is far off
     bias["layers.0.weight_hh"] *= 0
     bias["output.weight"] *= 8
     network.load_tensors(bias)
-    exact = one_stream(network, ids)
-    assert mean_nats(TorchScorer(network), ids, tolerance=math.inf) != pytest.approx(exact, abs=1e-4)
-    assert mean_nats(TorchScorer(network), ids) == pytest.approx(exact, abs=1e-5)
+    reference = one_stream(network, ids)
+    assert mean_nats(TorchScorer(network), ids, tolerance=math.inf) != pytest.approx(reference, abs=1e-4)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(reference, abs=1e-5)
 
 
-def test_what_is_remembered_for_ever_but_never_needed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ids = build(), some_ids(70_000)
+def test_an_unused_permanent_memory_costs_no_extra_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), random_ids(70_000)
     tensors = network.tensors()
-    tensors["layers.1.bias_ih"][16] = 40  # one unit of the last layer never forgets, and no character depends on it
+    tensors["layers.1.bias_ih"][16] = 40  # this unit never forgets, and no output depends on it
     tensors["layers.1.weight_hh"][:, 0] = tensors["output.weight"][:, 0] = 0
     network.load_tensors(tensors)
-    read, streams = surprisal.SurprisalMeter._read, []
+    read, streams = surprisal.SurprisalMeter._read_segments, []
     monkeypatch.setattr(
-        surprisal.SurprisalMeter, "_read", lambda *given: streams.append(len(given[2])) or read(*given)
+        surprisal.SurprisalMeter, "_read_segments", lambda *args: streams.append(len(args[2])) or read(*args)
     )
     assert mean_nats(TorchScorer(network), ids) == pytest.approx(one_stream(network, ids), abs=1e-6)
     assert sum(streams) < 4 * surprisal.SEGMENTS
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
-def test_the_length_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ids = build(), some_ids(3000)
-    whole = mean_nats(TorchScorer(network), ids)
+def test_the_result_does_not_depend_on_the_chunk_length(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), random_ids(3000)
+    expected = mean_nats(TorchScorer(network), ids)
     monkeypatch.setattr(surprisal, "CHUNK", chunk)
-    assert mean_nats(TorchScorer(network), ids) == pytest.approx(whole, abs=1e-6)
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_large_vocabulary_is_measured_in_shorter_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ids = build(), some_ids(3000)
-    whole, seen = mean_nats(TorchScorer(network), ids), []
+def test_a_large_vocabulary_is_evaluated_in_shorter_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ids = build(), random_ids(3000)
+    expected, sizes = mean_nats(TorchScorer(network), ids), []
     forward = CharRNN.forward
-    monkeypatch.setattr(CharRNN, "forward", lambda *x, **how: seen.append(x[1].numel()) or forward(*x, **how))
+    monkeypatch.setattr(CharRNN, "forward", lambda *x, **how: sizes.append(x[1].numel()) or forward(*x, **how))
     monkeypatch.setattr(surprisal, "MAX_LOGITS", 50 * V)
-    assert mean_nats(TorchScorer(network), ids) == pytest.approx(whole, abs=1e-6)
-    assert max(seen) <= 50
+    assert mean_nats(TorchScorer(network), ids) == pytest.approx(expected, abs=1e-6)
+    assert max(sizes) <= 50
 
 
 @pytest.mark.parametrize("reset", [1, 10, 256, 300, 5000, 10**30])
-def test_reset_starts_afresh_every_so_many_characters(reset: int) -> None:
-    network, ids = build(), some_ids(2001)
+def test_the_state_is_reset_at_the_given_interval(reset: int) -> None:
+    network, ids = build(), random_ids(2001)
     assert mean_nats_with_resets(TorchScorer(network), ids, reset) == pytest.approx(
         one_stream(network, ids, reset), abs=1e-6
     )
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 599, 600, 601])
-def test_a_text_that_is_held_in_parts_has_the_same_figure(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, ids = TorchScorer(build()), some_ids(600)
-    whole = mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)
+def test_the_result_does_not_depend_on_the_window_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, ids = TorchScorer(build()), random_ids(600)
+    expected = mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)
     monkeypatch.setattr(metrics, "WINDOW", size)
-    assert (mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)) == pytest.approx(whole, abs=1e-6)
+    assert (mean_nats(scorer, ids), mean_nats_with_resets(scorer, ids, 100)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_measuring_leaves_no_gradient_and_no_trace() -> None:
+def test_evaluation_does_not_change_the_network() -> None:
     network = build()
     before = network.tensors()
-    mean_nats(TorchScorer(network), some_ids(100))
+    mean_nats(TorchScorer(network), random_ids(100))
     assert all(parameter.grad is None for parameter in network.parameters())
     for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, before[name])
 
 
 @pytest.mark.parametrize("size", [20_000, 3_000_017])
-def test_the_interval_of_independent_figures_is_that_of_their_mean(size: int) -> None:
+def test_the_interval_of_independent_values_is_that_of_their_mean(size: int) -> None:
     nats = np.random.default_rng(1).exponential(size=size)
-    found = bootstrap(iter([nats]), size)
-    assert found.nats == pytest.approx(nats.mean())
-    assert found.interval is not None
-    low, high = found.interval
-    assert low < found.nats < high
+    result = bootstrap(iter([nats]), size)
+    assert result.nats == pytest.approx(nats.mean())
+    assert result.interval is not None
+    low, high = result.interval
+    assert low < result.nats < high
     assert (high - low) / 2 == pytest.approx(1.96 * nats.std() / size**0.5, rel=0.35)
 
 
-def test_neighbours_that_go_together_make_it_less_sure() -> None:
+def test_correlated_neighbours_widen_the_interval() -> None:
     nats = np.random.default_rng(1).exponential(size=200)
-    apart, together = (
+    independent, clustered = (
         bootstrap(iter([each]), 100_000).interval for each in (np.tile(nats, 500), np.repeat(nats, 500))
     )
-    assert apart is not None
-    assert together is not None
-    assert together[1] - together[0] > 5 * (apart[1] - apart[0])
+    assert independent is not None
+    assert clustered is not None
+    assert clustered[1] - clustered[0] > 5 * (independent[1] - independent[0])
 
 
-def test_a_figure_is_the_same_however_its_parts_are_cut() -> None:
+def test_the_interval_does_not_depend_on_the_parts() -> None:
     nats = np.random.default_rng(1).exponential(size=5000)
-    whole = bootstrap(iter([nats]), 5000)
-    assert bootstrap(iter(np.split(nats, [1, 7, 2500, 4999])), 5000) == whole
+    expected = bootstrap(iter([nats]), 5000)
+    assert bootstrap(iter(np.split(nats, [1, 7, 2500, 4999])), 5000) == expected
 
 
-def test_of_a_short_text_nothing_is_said_about_others() -> None:
+def test_a_short_text_has_no_interval() -> None:
     assert bootstrap(iter([np.ones(300)]), 300).interval is None

@@ -1,4 +1,4 @@
-"""What a model has in mind after a text, in memory and on disk."""
+"""The state of a model after a prompt, in memory and on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,24 @@ def state_after(network: Decoder, tiny: Checkpoint, *parts: str) -> PromptState:
     return prompt_state
 
 
-def written(
+def generate_text(
     network: Decoder, tiny: Checkpoint, prompt: str, prompt_state: PromptState | None, **settings: Any
 ) -> str:
     config = SampleConfig(length=40, seed=1, **settings)
-    return "".join(piece.text for piece in generate(network, tiny.vocabulary, config, prompt, prompt_state))
+    return "".join(chunk.text for chunk in generate(network, tiny.vocabulary, config, prompt, prompt_state))
 
 
 @settings(max_examples=30)
 @given(parts=st.lists(texts, min_size=1, max_size=4), rest=texts, penalty=st.sampled_from([1.0, 1.5]))
-def test_a_text_read_in_parts_is_the_text_read_at_once(
+def test_reading_a_text_in_parts_equals_reading_it_at_once(
     tiny: Checkpoint, parts: list[str], rest: str, penalty: float
 ) -> None:
     network, options = NumPyRNN(tiny.model_config, tiny.tensors), {"repeat_penalty": penalty, "repeat_window": 7}
-    whole = written(network, tiny, "".join(parts) + rest, None, **options)
-    assert written(network, tiny, rest, state_after(network, tiny, *parts), **options) == whole
+    full = generate_text(network, tiny, "".join(parts) + rest, None, **options)
+    assert generate_text(network, tiny, rest, state_after(network, tiny, *parts), **options) == full
 
 
-def test_compiled_code_reads_what_numpy_reads(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_reads_a_prompt_as_numpy_does(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_SIZE", 10)
     by_numpy, compiled = (
         state_after(network, tiny, TEXT)
@@ -56,40 +56,40 @@ def test_compiled_code_reads_what_numpy_reads(tiny: Checkpoint, monkeypatch: pyt
     assert np.array_equal(by_numpy.state.flatten(), compiled.state.flatten())
 
 
-def test_every_character_of_a_long_text_is_told_of(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_covers_every_character(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_SIZE", 10)
-    heard: list[int] = []
+    counts: list[int] = []
     network = NumPyRNN(tiny.model_config, tiny.tensors)
     read_prompt(
-        network, empty_prompt_state(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), heard.append
+        network, empty_prompt_state(network, tiny.vocabulary), tiny.vocabulary.encode("fox" * 11), counts.append
     )
-    assert heard == [10, 10, 10, 2]  # the last one is read when something is written
+    assert counts == [10, 10, 10, 2]  # the last character is read by the first sampling step
 
 
-def test_many_samples_go_on_from_one_state(tiny: Checkpoint) -> None:
+def test_many_samples_can_start_from_one_state(tiny: Checkpoint) -> None:
     network = NumPyRNN(tiny.model_config, tiny.tensors)
     prompt_state, config = state_after(network, tiny, "The quick "), SampleConfig(length=20, seed=3)
 
-    def texts_of(prompts: list[str], before: PromptState | None) -> list[str]:
+    def texts_of(prompts: list[str], start: PromptState | None) -> list[str]:
         requests = RequestList(Request(number, prompt) for number, prompt in enumerate(prompts))
-        return [one.text for one in generate_batch(network, tiny.vocabulary, config, requests, before, width=2)]
+        return [sample.text for sample in generate_batch(network, tiny.vocabulary, config, requests, start, width=2)]
 
     prompts = ["", "fox", "brown fox"]
     assert texts_of(prompts, prompt_state) == texts_of(["The quick " + prompt for prompt in prompts], None)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_state_survives_the_disk(cell: Any, tmp_path: Path) -> None:
+def test_saving_and_loading_preserves_a_state(cell: Any, tmp_path: Path) -> None:
     model = make_checkpoint(cell=cell, layers=2)
     network = NumPyRNN(model.model_config, model.tensors)
     prompt_state, path = state_after(network, model, "The quick "), tmp_path / "state"
     save(path, model, prompt_state)
 
-    again = load(path, model, network)
-    assert written(network, model, "fox", again) == written(network, model, "The quick fox", None)
+    loaded = load(path, model, network)
+    assert generate_text(network, model, "fox", loaded) == generate_text(network, model, "The quick fox", None)
 
 
-def test_a_model_that_was_never_saved_has_the_same_states_as_its_file(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_states_of_an_unsaved_model_fit_the_saved_one(tiny: Checkpoint, tmp_path: Path) -> None:
     network = NumPyRNN(tiny.model_config, tiny.tensors)
     checkpoint.save(tmp_path / "model.safetensors", tiny)
     save(tmp_path / "state", tiny, state_after(network, tiny, "fox"))
@@ -102,10 +102,10 @@ def refusal(path: Path, model: Checkpoint) -> str:
     return f"{raised.value.reason}; {raised.value.advice}"
 
 
-def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_the_state_of_another_model_is_rejected(tiny: Checkpoint, tmp_path: Path) -> None:
     network, other = NumPyRNN(tiny.model_config, tiny.tensors), make_checkpoint(text=TEXT + "?")
     save(tmp_path / "state", tiny, state_after(network, tiny, "fox"))
-    assert refusal(tmp_path / "state", other) == "is the state of another model; name the one that it was saved with"
+    assert refusal(tmp_path / "state", other) == "is the state of another model; use the model that saved it"
 
 
 @pytest.mark.parametrize(
@@ -117,24 +117,24 @@ def test_the_state_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path)
         (lambda data: b"hello" * 9, "is not a safetensors file"),
     ],
 )
-def test_a_state_that_is_none_is_refused(tiny: Checkpoint, tmp_path: Path, change: Any, reason: str) -> None:
+def test_an_invalid_state_file_is_rejected(tiny: Checkpoint, tmp_path: Path, change: Any, reason: str) -> None:
     network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
     save(path, tiny, state_after(network, tiny, "fox"))
     path.write_bytes(change(path.read_bytes()))
     assert reason in refusal(path, tiny)
 
 
-def test_a_model_is_no_state_and_is_never_replaced_by_one(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_a_model_file_is_not_overwritten_by_a_state(tiny: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, tiny)
-    before = path.read_bytes()
+    start = path.read_bytes()
     assert "is a charrnn model, but not a saved state" in refusal(path, tiny)
-    with pytest.raises(ModelFileError, match="exists already and is no saved state"):
+    with pytest.raises(ModelFileError, match="already exists and is not a prompt state"):
         check_can_save(path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == start
 
 
-def test_an_older_state_is_replaced_and_a_folder_is_none(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_an_older_state_is_overwritten_but_not_a_directory(tiny: Checkpoint, tmp_path: Path) -> None:
     network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
     save(path, tiny, state_after(network, tiny, "fox"))
     check_can_save(path)
@@ -142,9 +142,11 @@ def test_an_older_state_is_replaced_and_a_folder_is_none(tiny: Checkpoint, tmp_p
         check_can_save(tmp_path)
 
 
-def test_the_state_before_the_first_character_is_one_too(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_the_empty_state_can_be_saved(tiny: Checkpoint, tmp_path: Path) -> None:
     network = NumPyRNN(tiny.model_config, tiny.tensors)
-    (tmp_path / "state").touch()  # as mktemp leaves it
+    (tmp_path / "state").touch()  # an empty file, as created by mktemp
     check_can_save(tmp_path / "state")
     save(tmp_path / "state", tiny, empty_prompt_state(network, tiny.vocabulary))
-    assert written(network, tiny, "", load(tmp_path / "state", tiny, network)) == written(network, tiny, "", None)
+    assert generate_text(network, tiny, "", load(tmp_path / "state", tiny, network)) == generate_text(
+        network, tiny, "", None
+    )

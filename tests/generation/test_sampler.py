@@ -1,4 +1,4 @@
-"""Temperature and filters, against a plain reference and against the definition."""
+"""Temperature and filters, compared with a reference in plain Python."""
 
 import math
 from typing import Any
@@ -23,29 +23,29 @@ def sampler(**settings: Any) -> Sampler:
     return Sampler(SampleConfig(**settings), CHARACTERS[: len(LOGITS)])
 
 
-def nothing_recent(rows: int, window: int = 0) -> NDArray[np.intp]:
+def no_recent_ids(rows: int, window: int = 0) -> NDArray[np.intp]:
     return np.full((rows, window), NO_ID, dtype=np.intp)
 
 
 def distribution(logits: Any, recent: Any = None, **settings: Any) -> NDArray[np.float64]:
-    """Of a single stream."""
-    chooser = Sampler(SampleConfig(**settings), CHARACTERS[: len(logits)])
+    """Return the probabilities (V,) for a single stream."""
+    text_sampler = Sampler(SampleConfig(**settings), CHARACTERS[: len(logits)])
     rows = np.array([logits], dtype=np.float32)
-    temperatures = chooser.temperatures(np.zeros(1, dtype=np.intp))
-    known = nothing_recent(1, chooser.window) if recent is None else np.array([recent])
-    return np.asarray(chooser.distribution(rows, temperatures, known)[0])
+    temperatures = text_sampler.temperatures(np.zeros(1, dtype=np.intp))
+    recent_ids = no_recent_ids(1, text_sampler.window) if recent is None else np.array([recent])
+    return np.asarray(text_sampler.distribution(rows, temperatures, recent_ids)[0])
 
 
 def draws(number: int, logits: NDArray[np.float32] = LOGITS, **settings: Any) -> NDArray[np.intp]:
-    """Independent choices from the same logits."""
-    chooser = sampler(**settings)
-    recent = nothing_recent(number, chooser.window)
+    """Return independent samples from the same logits."""
+    text_sampler = sampler(**settings)
+    recent = no_recent_ids(number, text_sampler.window)
     rows, uniforms = np.tile(logits, (number, 1)), np.random.default_rng(0).random(number)
-    return chooser.sample(rows, uniforms, chooser.temperatures(np.zeros(number, dtype=np.intp)), recent)
+    return text_sampler.sample(rows, uniforms, text_sampler.temperatures(np.zeros(number, dtype=np.intp)), recent)
 
 
 def reference(logits: list[float], settings: dict[str, Any], recent: set[int]) -> list[float]:
-    """The same in plain Python, one character after the other."""
+    """Return the same distribution, computed in plain Python."""
     temperature, top_k = settings["temperature"], settings["top_k"]
     top_p, min_p = settings["top_p"], settings["min_p"]
     total = math.log(sum(math.exp(logit - max(logits)) for logit in logits)) + max(logits)
@@ -55,23 +55,23 @@ def reference(logits: list[float], settings: dict[str, Any], recent: set[int]) -
     weights = {i: math.exp(max((scores[i] - best) / temperature, -745)) for i in allowed}
     p = {i: weights.get(i, 0.0) / sum(weights.values()) for i in range(len(logits))}
 
-    def again(kept: set[int]) -> dict[int, float]:
-        total = sum(p[i] for i in kept)
-        return {i: p[i] / total if i in kept else 0.0 for i in p}
+    def renormalized(nucleus: set[int]) -> dict[int, float]:
+        total = sum(p[i] for i in nucleus)
+        return {i: p[i] / total if i in nucleus else 0.0 for i in p}
 
     by_rank = sorted(p, key=lambda i: (-p[i], i))
     if top_k:
-        p = again(set(by_rank[:top_k]))
+        p = renormalized(set(by_rank[:top_k]))
     if top_p < 1:
-        kept, reached = set(), 0.0
+        nucleus, cumulative = set(), 0.0
         for i in by_rank:
-            kept.add(i)
-            reached += p[i]
-            if reached >= top_p:
+            nucleus.add(i)
+            cumulative += p[i]
+            if cumulative >= top_p:
                 break
-        p = again(kept)
+        p = renormalized(nucleus)
     if min_p:
-        p = again({i for i in p if p[i] >= min_p * max(p.values())})
+        p = renormalized({i for i in p if p[i] >= min_p * max(p.values())})
     return [p[i] for i in sorted(p)]
 
 
@@ -92,32 +92,36 @@ SETTINGS = st.fixed_dictionaries(
     settings=SETTINGS,
     recent=st.lists(st.integers(0, 11), max_size=4),
 )
-def test_the_distribution_is_that_of_the_reference(
+def test_the_distribution_equals_the_reference(
     logits: list[float], settings: dict[str, Any], recent: list[int]
 ) -> None:
     recent = [index if index < len(logits) else NO_ID for index in recent]
     window = {"repeat_window": max(1, len(recent))}
-    known = recent or [NO_ID]
-    found = distribution(logits, known if settings["repeat_penalty"] != 1 else None, **settings, **window)
-    np.testing.assert_allclose(found, reference(logits, settings, set(recent)), atol=1e-9)
+    recent_ids = recent or [NO_ID]
+    probabilities = distribution(
+        logits, recent_ids if settings["repeat_penalty"] != 1 else None, **settings, **window
+    )
+    np.testing.assert_allclose(probabilities, reference(logits, settings, set(recent)), atol=1e-9)
 
 
 @given(logits=st.lists(st.lists(numbers, min_size=6, max_size=6), min_size=2, max_size=5), settings=SETTINGS)
-def test_streams_side_by_side_know_nothing_of_each_other(logits: list[list[float]], settings: dict[str, Any]) -> None:
-    chooser, rows = sampler(**settings), np.array(logits, dtype=np.float32)
-    recent = nothing_recent(len(rows), chooser.window)
-    temperatures = chooser.temperatures(np.zeros(len(rows), dtype=np.intp))
-    together = chooser.distribution(rows, temperatures, recent)
-    alone = [chooser.distribution(rows[[b]], temperatures[[b]], recent[[b]])[0] for b in range(len(rows))]
+def test_streams_do_not_affect_each_other(logits: list[list[float]], settings: dict[str, Any]) -> None:
+    text_sampler, rows = sampler(**settings), np.array(logits, dtype=np.float32)
+    recent = no_recent_ids(len(rows), text_sampler.window)
+    temperatures = text_sampler.temperatures(np.zeros(len(rows), dtype=np.intp))
+    together = text_sampler.distribution(rows, temperatures, recent)
+    alone = [text_sampler.distribution(rows[[b]], temperatures[[b]], recent[[b]])[0] for b in range(len(rows))]
     np.testing.assert_array_equal(together, alone)
 
 
-def test_top_p_counts_what_top_k_left_as_the_whole() -> None:
-    found = distribution(np.log([0.4, 0.3, 0.2, 0.1]), top_k=2, top_p=0.5)  # 4/7 and 3/7: the first reaches 0.5
-    np.testing.assert_allclose(found, [1, 0, 0, 0])
+def test_top_p_applies_to_the_renormalized_result_of_top_k() -> None:
+    probabilities = distribution(
+        np.log([0.4, 0.3, 0.2, 0.1]), top_k=2, top_p=0.5
+    )  # 4/7 and 3/7: the first reaches 0.5
+    np.testing.assert_allclose(probabilities, [1, 0, 0, 0])
 
 
-def test_the_filters_see_what_the_penalty_left() -> None:
+def test_filters_apply_after_the_penalty() -> None:
     likely = np.log([0.6, 0.4])
     assert distribution(likely, recent=[0], repeat_penalty=3.0, repeat_window=1, top_k=1).tolist() == [0, 1]
     assert distribution(likely, recent=[NO_ID], repeat_penalty=3.0, repeat_window=1, top_k=1).tolist() == [1, 0]
@@ -134,80 +138,82 @@ def test_a_million_draws_follow_the_reference(settings: dict[str, Any]) -> None:
     number = 1_000_000
     counts = np.bincount(draws(number, **settings), minlength=len(LOGITS))
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "allow": ""}
-    plain = dict(settings)
-    if plain.pop("forbid", "") or plain.get("allow"):
-        plain["allow"] = "bcdef"
-    expected = np.array(reference(LOGITS.tolist(), {**neutral, **plain}, set())) * number
+    changed = dict(settings)
+    if changed.pop("forbid", "") or changed.get("allow"):
+        changed["allow"] = "bcdef"
+    expected = np.array(reference(LOGITS.tolist(), {**neutral, **changed}, set())) * number
     assert counts[expected == 0].sum() == 0
     possible = expected > 0
     chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
-    assert chi_square < 25  # five degrees of freedom exceed this once in 7,000 seeds
+    assert chi_square < 25  # exceeded once in 7,000 seeds with five degrees of freedom
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_zero_takes_the_most_likely() -> None:
     assert [draws(1, np.roll(LOGITS, shift), temperature=0)[0] for shift in range(4)] == [0, 1, 2, 3]
 
 
-def test_the_likeliest_is_taken_of_what_is_allowed() -> None:
+def test_temperature_zero_takes_the_most_likely_allowed_character() -> None:
     assert draws(1, temperature=0, forbid="ab").tolist() == [2]
     assert draws(1, temperature=0, allow="^abc").tolist() == [3]
 
 
-def test_a_tiny_temperature_is_nearly_greedy_and_breaks_nothing() -> None:
+def test_a_tiny_temperature_is_greedy() -> None:
     assert draws(9, temperature=1e-300).tolist() == [0] * 9
 
 
 def test_a_huge_temperature_is_nearly_uniform() -> None:
-    found = distribution(LOGITS, temperature=1e300)
-    np.testing.assert_allclose(found, np.full(len(LOGITS), 1 / len(LOGITS)))
+    probabilities = distribution(LOGITS, temperature=1e300)
+    np.testing.assert_allclose(probabilities, np.full(len(LOGITS), 1 / len(LOGITS)))
 
 
-def test_a_range_of_temperatures_is_swept_from_the_first_character_to_the_last() -> None:
-    swept = sampler(temperature=(0.5, 1.5), length=11).temperatures(np.array([[0, 5], [10, 1]]))
-    np.testing.assert_allclose(swept, [[0.5, 1.0], [1.5, 0.6]])
+def test_a_temperature_range_is_interpolated_over_the_sample() -> None:
+    temperatures = sampler(temperature=(0.5, 1.5), length=11).temperatures(np.array([[0, 5], [10, 1]]))
+    np.testing.assert_allclose(temperatures, [[0.5, 1.0], [1.5, 0.6]])
     assert sampler(temperature=(0.5, 1.5), length=1).temperatures(np.array([0])).tolist() == [0.5]
 
 
-def test_a_sweep_that_begins_at_zero_begins_greedy() -> None:
-    chooser = sampler(temperature=(0, 100), length=2)
-    temperatures = chooser.temperatures(np.array([0, 1]))
-    found = chooser.sample(np.tile(LOGITS, (2, 1)), np.array([0.999, 0.999]), temperatures, nothing_recent(2))
-    assert found.tolist() == [0, 5]
+def test_a_temperature_range_from_zero_starts_greedy() -> None:
+    text_sampler = sampler(temperature=(0, 100), length=2)
+    temperatures = text_sampler.temperatures(np.array([0, 1]))
+    probabilities = text_sampler.sample(
+        np.tile(LOGITS, (2, 1)), np.array([0.999, 0.999]), temperatures, no_recent_ids(2)
+    )
+    assert probabilities.tolist() == [0, 5]
 
 
-def test_a_draw_beyond_the_last_character_falls_on_one_that_has_a_probability() -> None:
-    chooser = sampler(top_k=2)
+def test_a_draw_of_one_selects_a_possible_character() -> None:
+    text_sampler = sampler(top_k=2)
     rows = np.tile(LOGITS, (2, 1))
-    always = np.array([1.0, 0.0])  # 1 is what a product rounded up comes to
-    assert chooser.sample(rows, always, np.ones(2), nothing_recent(2)).tolist() == [1, 0]
+    uniforms = np.array([1.0, 0.0])  # rounding can turn a uniform number below 1 into 1
+    assert text_sampler.sample(rows, uniforms, np.ones(2), no_recent_ids(2)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("settings", "name"),
     [({"allow": "x"}, "allow"), ({"forbid": "a-z"}, "forbid"), ({"allow": "ab", "forbid": "a-c"}, "allow")],
 )
-def test_filters_that_leave_nothing_are_refused(settings: dict[str, str], name: str) -> None:
+def test_filters_that_leave_nothing_are_rejected(settings: dict[str, str], name: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: leaves no character"):
         sampler(**settings)
 
 
-def test_a_range_of_temperatures_goes_no_further_than_its_end() -> None:
+def test_a_temperature_range_stops_at_its_end() -> None:
     sampler = Sampler(SampleConfig(length=10, temperature=(1.0, 0.5)), "ab")
     assert sampler.temperatures(np.array([0, 9, 10, 30])).tolist() == [1.0, 0.5, 0.5, 0.5]
 
 
-def test_what_is_unknown_is_never_written_and_an_end_may_come_whatever_is_allowed() -> None:
+def test_the_unknown_symbol_is_forbidden_and_the_boundary_always_allowed() -> None:
     symbols = "ab" + UNKNOWN + BOUNDARY
     logits = np.array([[0.0, 0.0, 9.0, 0.0]] * 300, dtype=np.float32)
     uniforms = np.random.default_rng(0).random(300)
     for settings, expected in (({}, {0, 1, 3}), ({"allow": "a"}, {0, 3}), ({"forbid": "a"}, {1, 3})):
         sampler = Sampler(SampleConfig(**settings), symbols)
-        chosen = sampler.sample(logits, uniforms, np.ones(300), np.empty((300, 0), dtype=np.intp))
-        assert set(chosen.tolist()) == expected
+        ids = sampler.sample(logits, uniforms, np.ones(300), np.empty((300, 0), dtype=np.intp))
+        assert set(ids.tolist()) == expected
         assert sampler.forbidden_ids.tolist() == [index not in expected for index in range(4)]
 
 
-def test_an_end_is_no_repetition() -> None:
+def test_the_boundary_is_not_penalized() -> None:
     sampler = Sampler(SampleConfig(repeat_penalty=2.0), "ab" + BOUNDARY)
     logits, recent = np.zeros((1, 3), dtype=np.float32), np.array([[2, 0]])
     probabilities = sampler.distribution(logits, np.ones(1), recent)[0]

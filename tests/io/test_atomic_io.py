@@ -1,4 +1,4 @@
-"""Files written whole: in the order that a crash can't break."""
+"""Atomic writes: the order of system calls makes them safe against crashes."""
 
 import os
 import re
@@ -15,19 +15,19 @@ from charrnn.io import atomic_io
 from tests.conftest import environment
 
 
-def test_the_file_is_on_disk_before_it_gets_its_name_and_the_folder_after(
+def test_the_file_is_synced_before_the_rename_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[str] = []
-    real_fsync, real_replace = os.fsync, os.replace
+    calls_made: list[str] = []
+    original_fsync, original_replace = os.fsync, os.replace
 
     def fsync(descriptor: int) -> None:
-        done.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
-        real_fsync(descriptor)
+        calls_made.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        original_fsync(descriptor)
 
     def replace(source: Path, target: Path) -> None:
-        done.append(f"{Path(source).name} -> {Path(target).name}")
-        real_replace(source, target)
+        calls_made.append(f"{Path(source).name} -> {Path(target).name}")
+        original_replace(source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
@@ -35,12 +35,12 @@ def test_the_file_is_on_disk_before_it_gets_its_name_and_the_folder_after(
         atomic_io.write_atomic(tmp_path / "m", data, keep_backup=True)
     temporary = f".m.{os.getpid()}.tmp"
     writing, naming, closing = f"fsync {temporary}", f"{temporary} -> m", f"fsync {tmp_path.name}"
-    assert done == [writing, naming, closing, writing, "m -> m.old", naming, closing]
+    assert calls_made == [writing, naming, closing, writing, "m -> m.old", naming, closing]
     assert [(tmp_path / name).read_bytes() for name in ("m", "m.old")] == [b"two", b"one"]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_the_system_sees_the_same_order(tmp_path: Path) -> None:
+def test_the_system_calls_have_the_same_order(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from charrnn.io import atomic_io; "
         "atomic_io.write_atomic(Path(sys.argv[1]), b'x')"
@@ -52,18 +52,16 @@ def test_the_system_sees_the_same_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_a_rename_that_fails_leaves_the_file_under_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
+def test_a_failed_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     atomic_io.write_atomic(tmp_path / "m", b"one")
-    real, calls = os.replace, 0
+    original, calls = os.replace, 0
 
-    def replace(*given: Any) -> None:
+    def replace(*args: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == failing:
             raise OSError(5, "Input/output error")
-        real(*given)
+        original(*args)
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(FileError, match="cannot be written"):
@@ -71,7 +69,7 @@ def test_a_rename_that_fails_leaves_the_file_under_its_name(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"m": b"one"}
 
 
-def test_what_is_replaced_is_kept_beside_the_file_behind_a_link(tmp_path: Path) -> None:
+def test_the_backup_lies_next_to_the_target_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "far" / "m")
     for data in (b"one", b"two"):

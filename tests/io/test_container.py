@@ -1,4 +1,4 @@
-"""Sealed files: whatever bytes come in, either the contents come out or one error."""
+"""Container files: loading any bytes returns the contents or raises one kind of error."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from charrnn.io.container import MODEL, RUN_STATE
 HEADER = {"vocabulary": "ab", "nested": {"list": [1, 2.5, None]}}
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float32)}
 GOOD = container.to_bytes(MODEL, HEADER, ARRAYS)
-PIECES = [b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"-1", b"1e999", b"\\ud800", b"\xff", b"\x00",
+TOKENS = [b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"-1", b"1e999", b"\\ud800", b"\xff", b"\x00",
           b"[" * 3000, b"__metadata__", b"data_offsets", b"dtype", b"F32", b"shape", b"charrnn",
           b"digest", b"format"]  # fmt: skip
 
 
-def attempt(data: bytes) -> bool:
-    """Whether a file opens; it may fail in one way only."""
+def opens(data: bytes) -> bool:
+    """Return whether a file opens. Any error other than `ModelFileError` fails the test."""
     try:
         container.from_bytes(MODEL, data, Path("m"))
     except ModelFileError:
@@ -36,55 +36,55 @@ def attempt(data: bytes) -> bool:
     header=st.dictionaries(st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), max_size=4),
     values=st.lists(st.floats(width=32, allow_nan=False), max_size=8),
 )
-def test_what_is_sealed_comes_out_again(header: dict[str, Any], values: list[float]) -> None:
+def test_saving_and_loading_preserves_contents(header: dict[str, Any], values: list[float]) -> None:
     header = {name: value for name, value in header.items() if name not in ("format", "digest")}
     array = np.array(values, np.float32)
     data = container.to_bytes(RUN_STATE, header, {"values": array})
-    found, arrays = container.from_bytes(RUN_STATE, data, Path("m"))
-    assert {name: found[name] for name in header} == header
+    loaded, arrays = container.from_bytes(RUN_STATE, data, Path("m"))
+    assert {name: loaded[name] for name in header} == header
     np.testing.assert_array_equal(arrays["values"], array)
     assert container.to_bytes(RUN_STATE, header, {"values": array}) == data
 
 
-def test_text_that_looks_like_a_digest_is_no_digest() -> None:
+def test_text_that_looks_like_a_digest_is_preserved() -> None:
     header = {"a": "0" * 64, "b": '"digest": "' + "0" * 64, "c": json.dumps({"digest": "0" * 64})}
-    found, _ = container.from_bytes(MODEL, container.to_bytes(MODEL, header, ARRAYS), Path("m"))
-    assert {name: found[name] for name in header} == header
+    loaded, _ = container.from_bytes(MODEL, container.to_bytes(MODEL, header, ARRAYS), Path("m"))
+    assert {name: loaded[name] for name in header} == header
 
 
-def test_every_flip_of_every_byte_is_found() -> None:
-    for place in range(len(GOOD)):
+def test_every_flipped_bit_is_detected() -> None:
+    for index in range(len(GOOD)):
         for bit in range(8):
             data = bytearray(GOOD)
-            data[place] ^= 1 << bit
-            assert not attempt(bytes(data)), (place, bit)
+            data[index] ^= 1 << bit
+            assert not opens(bytes(data)), (index, bit)
 
 
-def mutated(dice: random.Random) -> bytes:
-    """A good file with its header mangled, its length field mended or not."""
+def corrupt_header(rng: random.Random) -> bytes:
+    """Return a valid file with a corrupted header and a corrected or random length field."""
     size = int.from_bytes(GOOD[:8], "little")
     header, body = bytearray(GOOD[8 : 8 + size]), GOOD[8 + size :]
-    for _ in range(dice.randint(1, 4)):
-        place = dice.randrange(len(header) + 1)
-        kind = dice.randrange(4)
+    for _ in range(rng.randint(1, 4)):
+        index = rng.randrange(len(header) + 1)
+        kind = rng.randrange(4)
         if kind == 0:
-            header[place : place + dice.randint(0, 20)] = dice.choice(PIECES)
+            header[index : index + rng.randint(0, 20)] = rng.choice(TOKENS)
         elif kind == 1:
-            header[place : place + 1] = bytes([dice.randrange(256)])
+            header[index : index + 1] = bytes([rng.randrange(256)])
         elif kind == 2:
-            del header[place : place + dice.randint(1, 40)]
+            del header[index : index + rng.randint(1, 40)]
         else:
-            header[place:place] = header[dice.randrange(len(header) + 1) :][: dice.randint(1, 60)]
-    length = len(header) if dice.random() < 0.8 else dice.choice([0, 2**63, 2**64 - 1, dice.randrange(2**64)])
+            header[index:index] = header[rng.randrange(len(header) + 1) :][: rng.randint(1, 60)]
+    length = len(header) if rng.random() < 0.8 else rng.choice([0, 2**63, 2**64 - 1, rng.randrange(2**64)])
     return length.to_bytes(8, "little") + bytes(header) + body
 
 
 @pytest.mark.parametrize("times", [3000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_no_mangled_header_does_anything_but_be_refused(times: int) -> None:
-    dice = random.Random(int(os.environ.get("FUZZ_SEED", "0")))
+def test_every_corrupt_header_is_rejected(times: int) -> None:
+    rng = random.Random(int(os.environ.get("FUZZ_SEED", "0")))
     for _ in range(times):
-        data = mutated(dice)
-        if attempt(data):  # only a mutation that changed nothing may open
+        data = corrupt_header(rng)
+        if opens(data):  # opens only if nothing was changed
             assert data == GOOD
 
 
@@ -94,14 +94,14 @@ def test_no_mangled_header_does_anything_but_be_refused(times: int) -> None:
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_a_header_of_any_json_is_refused(value: Any) -> None:
+def test_a_header_of_arbitrary_json_is_rejected(value: Any) -> None:
     for text in (json.dumps(value), json.dumps({"__metadata__": value}), json.dumps({"w": value})):
         data = text.encode("utf-8", "surrogatepass")
-        assert not attempt(len(data).to_bytes(8, "little") + data)
+        assert not opens(len(data).to_bytes(8, "little") + data)
 
 
 @pytest.mark.parametrize("kind", [MODEL, RUN_STATE])
-def test_a_sealed_file_of_another_kind_is_told_apart(kind: container.FileKind) -> None:
+def test_a_file_of_another_kind_is_rejected(kind: container.FileKind) -> None:
     other = RUN_STATE if kind is MODEL else MODEL
     with pytest.raises(ModelFileError, match=f"is {other.noun}, but not {kind.noun}"):
         container.from_bytes(kind, container.to_bytes(other, HEADER, ARRAYS), Path("m"))

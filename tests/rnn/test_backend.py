@@ -1,4 +1,4 @@
-"""The choice of a backend: by costs that were measured and remembered, or by typical ones."""
+"""The choice of a backend: by saved costs, or by typical costs if none are saved."""
 
 import json
 from dataclasses import asdict, replace
@@ -20,18 +20,18 @@ SLOW_NUMPY = replace(TYPICAL, numpy_char=1.0)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache."""
+    """Path of the saved costs in a temporary cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "charrnn" / "costs.json"
 
 
-def test_costs_are_typical_until_they_are_remembered() -> None:
+def test_costs_are_typical_until_measured_costs_are_saved() -> None:
     assert load_costs() == TYPICAL
     assert save_costs(SLOW_NUMPY)
     assert load_costs() == SLOW_NUMPY
 
 
-def test_what_is_remembered_decides(tiny: Checkpoint) -> None:
+def test_saved_costs_determine_the_decoder(tiny: Checkpoint) -> None:
     assert isinstance(DecoderSelector(tiny).choose("int8", 10), NumPyRNN)
     save_costs(SLOW_NUMPY)
     assert isinstance(DecoderSelector(tiny).choose("int8", 10), CompiledRNN)
@@ -46,28 +46,28 @@ def test_what_is_remembered_decides(tiny: Checkpoint) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_not_as_it_was_written_is_not_believed(cache: Path, change: dict[str, Any]) -> None:
+def test_invalid_saved_costs_are_ignored(cache: Path, change: dict[str, Any]) -> None:
     save_costs(SLOW_NUMPY)
     cache.write_text(json.dumps({**json.loads(cache.read_text()), **change}))
     assert load_costs() == TYPICAL
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"1", b"{", b"[" * 100_000])
-def test_a_damaged_file_is_as_good_as_none(cache: Path, data: bytes) -> None:
+def test_a_damaged_file_is_ignored(cache: Path, data: bytes) -> None:
     save_costs(SLOW_NUMPY)
     cache.write_bytes(data)
     assert load_costs() == TYPICAL
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    for place in (str(tmp_path / "file"), "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", place)
+    for value in (str(tmp_path / "file"), "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert not save_costs(TYPICAL)
         assert load_costs() == TYPICAL
 
 
-def test_measured_costs_grow_with_what_there_is_to_do() -> None:
+def test_measured_costs_grow_with_the_amount_of_work() -> None:
     costs = measure_costs()
     assert all(0 < cost < 10 for cost in asdict(costs).values())
     assert costs.decoding(100, 10**6) > costs.decoding(10, 10**6)
@@ -75,7 +75,7 @@ def test_measured_costs_grow_with_what_there_is_to_do() -> None:
     assert costs.load_torch == Costs().load_torch
 
 
-def test_torch_has_to_win_by_a_margin() -> None:
+def test_torch_is_chosen_only_if_faster_by_a_margin() -> None:
     native, torch = (StepTiming(seconds, "fp32", engine, 1) for seconds, engine in ((1.1, "native"), (1.0, "torch")))
     assert fastest([torch, native]) is native
     assert fastest([replace(torch, seconds_per_step=0.9), native]).engine == "torch"

@@ -1,4 +1,4 @@
-"""The equations of the cells: written once, run by every kind of number, and differentiated correctly."""
+"""The equations of the cells: the same results with every kind of number, and correct gradients."""
 
 import math
 from typing import Any
@@ -23,51 +23,55 @@ TORCH = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell, "rnn": torch.nn.RNN
 H = 5
 
 
-def drawn(number: int, seed: int, dtype: type = np.float64) -> list[Any]:
-    """Return some arrays of LANES numbers."""
+def random_vectors(number: int, seed: int, dtype: type = np.float64) -> list[Any]:
+    """Return ``number`` arrays of LANES random numbers."""
     random = np.random.default_rng(seed)
     return [random.normal(size=LANES).astype(dtype) for _ in range(number)]
 
 
 @ALL_CELLS
-def test_a_step_is_that_of_torch(cell: Cell) -> None:
-    equations, torchs = EQUATIONS[cell], TORCH[cell](3, H).double()
+def test_a_step_equals_the_cell_of_torch(cell: Cell) -> None:
+    equations, torch_cell = EQUATIONS[cell], TORCH[cell](3, H).double()
     random = torch.Generator().manual_seed(1)
-    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.parts))
-    inputs = x @ torchs.weight_ih.T + torchs.bias_ih
-    recurrent = state[0] @ torchs.weight_hh.T + torchs.bias_hh
+    x, *state = (torch.randn(2, size, generator=random).double() for size in (3, *[H] * equations.num_state_arrays))
+    inputs = x @ torch_cell.weight_ih.T + torch_cell.bias_ih
+    recurrent = state[0] @ torch_cell.weight_hh.T + torch_cell.bias_hh
     gates = [tuple(product.detach().numpy().reshape(2, -1, H).swapaxes(0, 1)) for product in (inputs, recurrent)]
-    _, after = equations.step(equations.pre(*gates), tuple(part.numpy() for part in state), np.tanh)
-    expected = torchs(x, tuple(state) if len(state) > 1 else state[0])
+    _, next_state = equations.step(equations.pre(*gates), tuple(part.numpy() for part in state), np.tanh)
+    expected = torch_cell(x, tuple(state) if len(state) > 1 else state[0])
     expected = expected if isinstance(expected, tuple) else (expected,)
-    for ours, theirs in zip(after, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-12)
+    for actual, reference in zip(next_state, expected, strict=True):
+        np.testing.assert_allclose(actual, reference.detach().numpy(), atol=1e-12)
 
 
 @ALL_CELLS
 @given(seed=st.integers(0, 10**6))
-def test_the_gradient_is_that_of_the_step(cell: Cell, seed: int) -> None:
+def test_the_gradient_equals_finite_differences_of_the_step(cell: Cell, seed: int) -> None:
     equations = EQUATIONS[cell]
-    pre, before = drawn(equations.pre_activations, seed), drawn(equations.parts, seed + 1)
-    grad = drawn(equations.parts, seed + 2)
+    pre, before = (
+        random_vectors(equations.pre_activations, seed),
+        random_vectors(equations.num_state_arrays, seed + 1),
+    )
+    grad = random_vectors(equations.num_state_arrays, seed + 2)
 
     def value(pre: list[Any], before: list[Any]) -> Any:
-        _, after = equations.step(tuple(pre), tuple(before), np.tanh)
-        return sum(weight * part for weight, part in zip(grad, after, strict=True))
+        _, next_state = equations.step(tuple(pre), tuple(before), np.tanh)
+        return sum(weight * part for weight, part in zip(grad, next_state, strict=True))
 
-    saved, after = equations.step(tuple(pre), tuple(before), np.tanh)
-    grad_pre, grad_before = equations.gradient(saved, tuple(before), after, tuple(grad), np.tanh)
+    saved, next_state = equations.step(tuple(pre), tuple(before), np.tanh)
+    grad_pre, grad_before = equations.gradient(saved, tuple(before), next_state, tuple(grad), np.tanh)
     for numbers, gradients in ((pre, grad_pre), (before, grad_before)):
-        for place, gradient in enumerate(gradients):
-            shifted = [[*numbers[:place], numbers[place] + step, *numbers[place + 1 :]] for step in (1e-6, -1e-6)]
-            up, down = (value(one, before) if numbers is pre else value(pre, one) for one in shifted)
+        for index, gradient in enumerate(gradients):
+            shifted = [[*numbers[:index], numbers[index] + step, *numbers[index + 1 :]] for step in (1e-6, -1e-6)]
+            up, down = (value(vectors, before) if numbers is pre else value(pre, vectors) for vectors in shifted)
             np.testing.assert_allclose(0 if gradient is None else gradient, (up - down) / 2e-6, atol=1e-7)
 
 
 @ALL_CELLS
-def test_vectors_of_the_compiler_compute_what_numpy_computes_to_the_last_bit(cell: Cell) -> None:
+def test_compiled_vectors_equal_numpy_bit_for_bit(cell: Cell) -> None:
     equations = EQUATIONS[cell]
-    names = [f"pre{n}" for n in range(equations.pre_activations)] + [f"state{n}" for n in range(equations.parts)]
+    names = [f"pre{n}" for n in range(equations.pre_activations)]
+    names += [f"state{n}" for n in range(equations.num_state_arrays)]
     parameters: dict[str, Parameters] = {"step": dict.fromkeys([*names, "result"], F32)}
 
     def build(target: Target) -> ir.Module:
@@ -75,39 +79,39 @@ def test_vectors_of_the_compiler_compute_what_numpy_computes_to_the_last_bit(cel
         f = Function(module, "step", parameters["step"])
         numbers = [f[name].vector() for name in names]
         pre, state = numbers[: equations.pre_activations], numbers[equations.pre_activations :]
-        saved, after = equations.step(tuple(pre), tuple(state), tanh)
-        for place, number in enumerate((*saved, *after)):
-            f["result"].at(place * LANES).store_vector(number)
+        saved, next_state = equations.step(tuple(pre), tuple(state), tanh)
+        for index, number in enumerate((*saved, *next_state)):
+            f["result"].at(index * LANES).store_vector(number)
         f.finish()
         return module
 
-    arrays = [array * np.float32(3) for array in drawn(len(names), 7, np.float32)]
+    arrays = [array * np.float32(3) for array in random_vectors(len(names), 7, np.float32)]
     pre, state = arrays[: equations.pre_activations], arrays[equations.pre_activations :]
-    saved, after = equations.step(tuple(pre), tuple(state), tanh)
-    expected = np.stack([*saved, *after])
+    saved, next_state = equations.step(tuple(pre), tuple(state), tanh)
+    expected = np.stack([*saved, *next_state])
     result = np.empty_like(expected)
     load_kernels(f"test_step_{cell}", parameters, build)["step"](
         **dict(zip(names, arrays, strict=True)), result=result
     )
     assert expected.dtype == np.float32
     np.testing.assert_array_equal(result, expected)
-    for lane in range(LANES):  # and numbers one by one
+    for lane in range(LANES):  # and with scalars
         _, alone = equations.step(tuple(a[lane] for a in pre), tuple(a[lane] for a in state), tanh)
-        assert [float(one) for one in alone] == [float(many[lane]) for many in after]
+        assert [float(scalar) for scalar in alone] == [float(vector[lane]) for vector in next_state]
 
 
 @ALL_CELLS
-def test_the_shapes_of_weights_are_those_of_the_equations(cell: Cell) -> None:
+def test_the_equations_and_the_weights_have_the_same_gates(cell: Cell) -> None:
     assert EQUATIONS[cell].gates == GATES[cell]
-    assert len(EQUATIONS[cell].recurrent) == GATES[cell]
+    assert len(EQUATIONS[cell].recurrent_slots) == GATES[cell]
 
 
 @given(st.floats(-20, 20, width=32))
-def test_tanh_is_near_the_true_one(x: float) -> None:
+def test_tanh_is_accurate(x: float) -> None:
     assert float(tanh(np.float32(x))) == pytest.approx(math.tanh(x), rel=4e-7, abs=1e-38)
 
 
-def test_tanh_is_odd_ends_at_one_and_keeps_nan() -> None:
+def test_tanh_is_odd_bounded_by_one_and_propagates_nan() -> None:
     x = np.linspace(-30, 30, 1001, dtype=np.float32)
     np.testing.assert_array_equal(tanh(x), -tanh(-x))
     assert np.abs(tanh(x)).max() <= 1

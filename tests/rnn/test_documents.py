@@ -1,4 +1,4 @@
-"""Where a document starts, a stream forgets: whatever computes it, forward and backward."""
+"""A stream is reset where a document starts, with every backend, forward and backward."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from charrnn.config import Cell, ModelConfig
 from charrnn.rnn.kernels.gemm import TILE_ROWS
 from charrnn.rnn.torch_rnn import CharRNN, RecurrentLayer, Reset
-from tests.rnn.test_recurrence import CELLS, UNITS, assert_close, layer, random, state_of
+from tests.rnn.test_recurrence import CELLS, UNITS, assert_close, make_layer, random, random_state
 
 V, B, BOUNDARY = 7, 3, 2
 ENGINES = pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
@@ -21,11 +21,11 @@ ALL_CELLS = pytest.mark.parametrize("cell", CELLS)
 IDS = st.integers(0, V - 1)
 
 
-def network(cell: Cell, native: bool, **shape: Any) -> CharRNN:
-    made = CharRNN(ModelConfig(cell=cell, hidden=6, **shape), V, BOUNDARY)
-    made.initialize(seed=0)
-    made.native = native
-    return made
+def make_network(cell: Cell, native: bool, **shape: Any) -> CharRNN:
+    network = CharRNN(ModelConfig(cell=cell, hidden=6, **shape), V, BOUNDARY)
+    network.initialize(seed=0)
+    network.native = native
+    return network
 
 
 @ENGINES
@@ -33,14 +33,12 @@ def network(cell: Cell, native: bool, **shape: Any) -> CharRNN:
 @settings(max_examples=8)
 @given(documents=st.lists(st.lists(IDS.filter(lambda one: one != BOUNDARY), max_size=5), min_size=1, max_size=6))
 @torch.no_grad()
-def test_documents_in_a_row_are_read_as_each_of_them_alone(
-    native: bool, cell: Cell, documents: list[list[int]]
-) -> None:
-    made = network(cell, native)
+def test_consecutive_documents_equal_separate_documents(native: bool, cell: Cell, documents: list[list[int]]) -> None:
+    network = make_network(cell, native)
     ids = [torch.tensor([BOUNDARY, *document])[:, None].expand(-1, B) for document in documents]
-    used = made.zero_state(B).map(torch.ones_like)
-    together, _ = made(torch.cat(ids), used)
-    alone = [made(one, made.zero_state(B))[0] for one in ids]
+    nonzero_state = network.zero_state(B).map(torch.ones_like)
+    together, _ = network(torch.cat(ids), nonzero_state)
+    alone = [network(one, network.zero_state(B))[0] for one in ids]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
@@ -49,14 +47,14 @@ def test_documents_in_a_row_are_read_as_each_of_them_alone(
 @settings(max_examples=8)
 @given(ids=st.lists(st.lists(IDS, min_size=B, max_size=B), min_size=2, max_size=9), data=st.data())
 @torch.no_grad()
-def test_a_text_in_chunks_is_read_as_the_whole(
+def test_consecutive_chunks_equal_one_long_chunk(
     native: bool, cell: Cell, ids: list[list[int]], data: st.DataObject
 ) -> None:
-    made, whole = network(cell, native, embedding=3), torch.tensor(ids)
+    network, whole = make_network(cell, native, embedding=3), torch.tensor(ids)
     cut = data.draw(st.integers(1, len(ids) - 1))
-    at_once, after = made(whole, made.zero_state(B))
-    first, state = made(whole[:cut], made.zero_state(B))
-    second, last = made(whole[cut:], state)
+    at_once, after = network(whole, network.zero_state(B))
+    first, state = network(whole[:cut], network.zero_state(B))
+    second, last = network(whole[cut:], state)
     torch.testing.assert_close(torch.cat([first, second]), at_once)
     for (_, one), (_, other) in zip(last.named(), after.named(), strict=True):
         torch.testing.assert_close(one, other)
@@ -64,78 +62,81 @@ def test_a_text_in_chunks_is_read_as_the_whole(
 
 @ENGINES
 @torch.no_grad()
-def test_streams_that_start_no_document_are_left_alone(native: bool) -> None:
-    made = network("lstm", native)
+def test_streams_without_a_boundary_are_not_reset(native: bool) -> None:
+    network = make_network("lstm", native)
     ids = torch.tensor([[0, 1, 3], [BOUNDARY, 4, 5], [1, 1, BOUNDARY]])
-    plain = CharRNN(made.config, V)
-    plain.load_state_dict(made.state_dict())
-    plain.native = native
-    torch.testing.assert_close(made(ids, made.zero_state(B))[0][:, 1], plain(ids, made.zero_state(B))[0][:, 1])
+    without_boundary = CharRNN(network.config, V)
+    without_boundary.load_state_dict(network.state_dict())
+    without_boundary.native = native
+    torch.testing.assert_close(
+        network(ids, network.zero_state(B))[0][:, 1], without_boundary(ids, network.zero_state(B))[0][:, 1]
+    )
 
 
 RESET = st.lists(st.lists(st.booleans(), min_size=TILE_ROWS + 1, max_size=TILE_ROWS + 1), min_size=6, max_size=6).map(
     np.array
 )
-RARELY = st.sets(st.tuples(st.integers(0, 5), st.integers(0, TILE_ROWS)), max_size=5)
+SPARSE = st.sets(st.tuples(st.integers(0, 5), st.integers(0, TILE_ROWS)), max_size=5)
 
 
-def reset_at(places: set[tuple[int, int]]) -> NDArray[np.bool_]:
+def reset_at(indices: set[tuple[int, int]]) -> NDArray[np.bool_]:
     reset = np.zeros((6, TILE_ROWS + 1), dtype=np.bool_)
-    for step, stream in places:
+    for step, stream in indices:
         reset[step, stream] = True
     return reset
 
 
-def results(made: RecurrentLayer, native: bool, inputs: Tensor, state: Any, reset: Reset) -> list[Tensor]:
-    made.native = native
-    outputs, after = made(inputs, state, None, reset)
-    mixture = sum(
-        (part * random(*part.shape, dtype=inputs.dtype, seed=20 + place).detach()).sum()
-        for place, part in enumerate((outputs, *after))
+def results(layer: RecurrentLayer, native: bool, inputs: Tensor, state: Any, reset: Reset) -> list[Tensor]:
+    layer.native = native
+    outputs, after = layer(inputs, state, None, reset)
+    projection = sum(
+        (part * random(*part.shape, dtype=inputs.dtype, seed=20 + index).detach()).sum()
+        for index, part in enumerate((outputs, *after))
     )
-    grads = torch.autograd.grad(mixture, [inputs, *state, *made.parameters()])  # type: ignore[arg-type]
+    grads = torch.autograd.grad(projection, [inputs, *state, *layer.parameters()])  # type: ignore[arg-type]
     return [outputs, *after, *grads]
 
 
 @ALL_CELLS
 @pytest.mark.parametrize("hidden", [5, UNITS + 1])
 @settings(max_examples=10)
-@given(reset=st.one_of(RESET, RARELY.map(reset_at)))
-def test_the_kernels_compute_and_learn_what_torch_does(cell: Cell, hidden: int, reset: Reset) -> None:
-    made = layer(cell, 3, hidden, torch.float32)
-    x, state = random(6, TILE_ROWS + 1, 3, dtype=torch.float32, seed=1), state_of(made, TILE_ROWS + 1, torch.float32)
-    assert_close(results(made, True, x, state, reset), results(made, False, x, state, reset), 1e-5)
+@given(reset=st.one_of(RESET, SPARSE.map(reset_at)))
+def test_the_kernels_equal_the_layers_of_torch_with_resets(cell: Cell, hidden: int, reset: Reset) -> None:
+    layer = make_layer(cell, 3, hidden, torch.float32)
+    x = random(6, TILE_ROWS + 1, 3, dtype=torch.float32, seed=1)
+    state = random_state(layer, TILE_ROWS + 1, torch.float32)
+    assert_close(results(layer, True, x, state, reset), results(layer, False, x, state, reset), 1e-5)
 
 
 @ALL_CELLS
-def test_the_gradients_are_those_of_the_function(cell: Cell) -> None:
-    made = layer(cell, 3, 5, torch.float64)
-    made.native = True
-    state = state_of(made, 2, torch.float64)
-    names = [name for name, _ in made.named_parameters()]
+def test_the_gradients_pass_gradcheck_with_resets(cell: Cell) -> None:
+    layer = make_layer(cell, 3, 5, torch.float64)
+    layer.native = True
+    state = random_state(layer, 2, torch.float64)
+    names = [name for name, _ in layer.named_parameters()]
     reset = np.array([[False, True], [False, False], [True, True], [True, False], [False, False]])
 
     def function(inputs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        before, parameters = rest[: len(state)], dict(zip(names, rest[len(state) :], strict=True))
-        outputs, after = torch.func.functional_call(made, parameters, (inputs, before, None, reset))
+        initial_state, parameters = rest[: len(state)], dict(zip(names, rest[len(state) :], strict=True))
+        outputs, after = torch.func.functional_call(layer, parameters, (inputs, initial_state, None, reset))
         return outputs, *after
 
     x = random(5, 2, 3, dtype=torch.float64, seed=1)
     assert torch.autograd.gradcheck(
-        function, (x, *state, *made.parameters()), eps=1e-6, atol=1e-8, rtol=1e-8, fast_mode=True
+        function, (x, *state, *layer.parameters()), eps=1e-6, atol=1e-8, rtol=1e-8, fast_mode=True
     )
 
 
 @ALL_CELLS
-def test_in_bf16_the_kernels_forget_as_well(cell: Cell) -> None:
+def test_the_kernels_reset_streams_in_bf16(cell: Cell) -> None:
     ids = torch.tensor([[0, 1, 3], [BOUNDARY, 4, 5], [1, 1, BOUNDARY], [4, BOUNDARY, 0], [0, 0, 0]])
 
-    def learned(made: CharRNN) -> tuple[Tensor, tuple[Tensor, ...]]:
-        logits = made(ids, made.zero_state(B))[0].float()
-        return logits, torch.autograd.grad(logits.square().sum(), list(made.parameters()))
+    def logits_and_gradients(network: CharRNN) -> tuple[Tensor, tuple[Tensor, ...]]:
+        logits = network(ids, network.zero_state(B))[0].float()
+        return logits, torch.autograd.grad(logits.square().sum(), list(network.parameters()))
 
-    exact, of_exact = learned(network(cell, False))
+    fp32_logits, fp32_gradients = logits_and_gradients(make_network(cell, False))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded, of_rounded = learned(network(cell, True))
-    torch.testing.assert_close(rounded, exact, atol=0.03, rtol=0.03)
-    assert_close(list(of_rounded), list(of_exact), 0.05)
+        bf16_logits, bf16_gradients = logits_and_gradients(make_network(cell, True))
+    torch.testing.assert_close(bf16_logits, fp32_logits, atol=0.03, rtol=0.03)
+    assert_close(list(bf16_gradients), list(fp32_gradients), 0.05)

@@ -1,4 +1,4 @@
-"""The language of the kernels, and that kernels for another processor compute the same."""
+"""The language of the kernels, and kernels for another processor."""
 
 from functools import cache
 from pathlib import Path
@@ -20,12 +20,12 @@ from charrnn.rnn.kernels.object_cache import Target
 from charrnn.rnn.kernels.simd import BF16, F32, F64, I64, LANES, Function, Parameters, exp
 from charrnn.rnn.kernels.training import training_kernels
 from charrnn.rnn.numpy_rnn import NumPyRNN
-from tests.rnn.test_recurrence import assert_close, layer, random, results, state_of
+from tests.rnn.test_recurrence import assert_close, make_layer, random, random_state, results
 
-GENERIC = Target("generic", "")  # a processor with the narrowest vectors
+GENERIC = Target("generic", "")  # target with the narrowest vectors
 
 
-def test_bfloat16_is_rounded_to_the_nearest_even_and_keeps_what_is_no_number() -> None:
+def test_bfloat16_is_rounded_to_nearest_even_and_keeps_nan() -> None:
     parameters: dict[str, Parameters] = {"round": {"numbers": F32, "rounded": BF16, "back": F32}}
 
     def build(target: Target) -> ir.Module:
@@ -61,7 +61,7 @@ def exponential() -> Kernel:
 
 
 @given(st.lists(st.floats(-800, 0), min_size=LANES, max_size=LANES))
-def test_the_exponential_is_exact_to_a_few_units_in_the_last_place(values: list[float]) -> None:
+def test_the_exponential_is_accurate(values: list[float]) -> None:
     numbers = np.array(values)
     result = np.empty_like(numbers)
     exponential()(numbers=numbers, result=result)
@@ -87,7 +87,7 @@ def loop() -> Kernel:
 
 
 @given(start=st.integers(-3, 5), stop=st.integers(-3, 20), step=st.integers(1, 4))
-def test_loops_are_those_of_python(start: int, stop: int, step: int) -> None:
+def test_loops_equal_the_range_of_python(start: int, stop: int, step: int) -> None:
     seen = np.zeros(40, dtype=np.int64)
     loop()(start=start, stop=stop, step=step, seen=seen)
     expected = [number for number in range(start, stop, step) if number != 3]
@@ -96,37 +96,35 @@ def test_loops_are_those_of_python(start: int, stop: int, step: int) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_training_kernels_for_narrow_vectors_compute_the_same(
+def test_training_kernels_for_narrow_vectors_agree(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path))
-    made = layer(cell, 3, 37, torch.float32)
-    x, state = random(4, 5, 3, dtype=torch.float32, seed=1), state_of(made, 5, torch.float32)
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path))
+    layer = make_layer(cell, 3, 37, torch.float32)
+    x, state = random(4, 5, 3, dtype=torch.float32, seed=1), random_state(layer, 5, torch.float32)
     exact: list[torch.Tensor] = []
-    for rough in (False, True):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rough):
-            here = results(made, True, x, state)
+    for bf16 in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            host = results(layer, True, x, state)
             with monkeypatch.context() as patch:
                 patch.setattr(Target, "host", classmethod(lambda cls: GENERIC))
                 patch.setattr(recurrence, "training_kernels", training_kernels.__wrapped__)
-                there = results(made, True, x, state)
-        exact = exact or here
-        assert_close([part.float() for part in here], exact, 0.1)
-        for one, other in zip(here, there, strict=True):
-            torch.testing.assert_close(one, other, atol=0.05 if rough else 1e-5, rtol=0.05 if rough else 1e-5)
+                generic = results(layer, True, x, state)
+        exact = exact or host
+        assert_close([part.float() for part in host], exact, 0.1)
+        for one, other in zip(host, generic, strict=True):
+            torch.testing.assert_close(one, other, atol=0.05 if bf16 else 1e-5, rtol=0.05 if bf16 else 1e-5)
 
 
-def test_the_decoder_for_narrow_vectors_computes_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path))
+def test_the_decoder_for_narrow_vectors_is_bit_identical(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path))
     config = ModelConfig(hidden=20)
     random_numbers = np.random.default_rng(0)
     shapes = config.tensor_shapes(9).items()
     tensors = {name: random_numbers.normal(size=shape).astype(np.float32) for name, shape in shapes}
     monkeypatch.setattr(compiled_rnn, "decoding_kernel", lambda cell: decoding_kernel.__wrapped__(cell, GENERIC))
-    ours, theirs = CompiledRNN(config, tensors), NumPyRNN(config, tensors)
-    logits, state = ours.step(np.arange(7), ours.zero_state(7))
-    expected, expected_state = theirs.step(np.arange(7), theirs.zero_state(7))
+    compiled, numpy_rnn = CompiledRNN(config, tensors), NumPyRNN(config, tensors)
+    logits, state = compiled.step(np.arange(7), compiled.zero_state(7))
+    expected, expected_state = numpy_rnn.step(np.arange(7), numpy_rnn.zero_state(7))
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(state.flatten(), expected_state.flatten())

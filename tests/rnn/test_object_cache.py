@@ -1,4 +1,4 @@
-"""Compiled code is kept on disk, and nothing that happens to it there does harm."""
+"""Compiled code is cached on disk; damaged or missing cache files do no harm."""
 
 import subprocess
 import sys
@@ -23,13 +23,13 @@ PARAMETERS: dict[str, Parameters] = {"answer": {"result": I64, "number": int}}
 
 
 class Build:
-    """Writes a kernel that answers 42 plus a number, and counts how often it is asked."""
+    """Builds a kernel that returns 42 plus a number, and counts its calls."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self, target: Target) -> ir.Module:
-        self.asked += 1
+        self.calls += 1
         module = ir.Module("answer")
         f = Function(module, "answer", PARAMETERS["answer"])
         f["result"].store(f["number"] + 42)
@@ -38,12 +38,12 @@ class Build:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where compiled code is kept."""
-    monkeypatch.setenv(object_cache.FOLDER_VARIABLE, str(tmp_path / "kept"))
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the cached code."""
+    monkeypatch.setenv(object_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
-    return tmp_path / "kept"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    return tmp_path / "cache"
 
 
 def answer(build: Build, target: Target | None = None) -> int:
@@ -52,77 +52,77 @@ def answer(build: Build, target: Target | None = None) -> int:
     return int(result[0])
 
 
-def test_it_is_compiled_once_and_found_from_then_on(folder: Path) -> None:
+def test_a_kernel_is_compiled_once_and_then_cached(cache_dir: Path) -> None:
     build = Build()
     assert [answer(build) for _ in range(3)] == [42] * 3
-    assert build.asked == 1
-    assert [file.name.split("-")[0] for file in folder.iterdir()] == ["answer"]
+    assert build.calls == 1
+    assert [file.name.split("-")[0] for file in cache_dir.iterdir()] == ["answer"]
 
 
-def test_it_is_compiled_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_compiled_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = Build()
-    monkeypatch.setattr(object_cache, "_HERE", tmp_path / "kernels")
+    monkeypatch.setattr(object_cache, "_SOURCE_DIR", tmp_path / "kernels")
     (tmp_path / "kernels").mkdir()
     for name in ("kernels/simd.py", "cells.py", "tanh_approx.py"):
-        asked = build.asked
+        calls = build.calls
         for text in ("one", "one", "other"):
             (tmp_path / name).write_text(text, encoding="utf-8")
-            object_cache._sources.cache_clear()
+            object_cache._source_digest.cache_clear()
             answer(build)
-        assert build.asked >= asked + 1
-    object_cache._sources.cache_clear()
+        assert build.calls >= calls + 1
+    object_cache._source_digest.cache_clear()
 
 
-def test_it_is_compiled_again_for_another_processor() -> None:
+def test_a_kernel_is_compiled_again_for_another_processor() -> None:
     build = Build()
     assert answer(build) == answer(build, Target(Target.host().cpu, "")) == 42
-    assert build.asked == 2
+    assert build.calls == 2
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "bit", "text"])
-def test_a_damaged_file_is_never_run_but_replaced(damage: str, folder: Path) -> None:
+def test_a_damaged_file_is_replaced_and_not_run(damage: str, cache_dir: Path) -> None:
     build = Build()
     answer(build)
-    (file,) = folder.iterdir()
+    (file,) = cache_dir.iterdir()
     data = file.read_bytes()
     flipped = data[:200] + bytes([data[200] ^ 1]) + data[201:]
     file.write_bytes({"empty": b"", "short": data[:-1], "bit": flipped, "text": b"no machine code"}[damage])
     assert answer(build) == 42
-    assert build.asked == 2
+    assert build.calls == 2
     assert file.read_bytes() == data
 
 
-def test_where_nothing_can_be_written_it_is_compiled_each_time(folder: Path) -> None:
-    folder.write_bytes(b"no folder")
+def test_a_kernel_is_compiled_each_time_if_the_cache_is_unwritable(cache_dir: Path) -> None:
+    cache_dir.write_bytes(b"not a directory")
     build = Build()
     assert answer(build) == answer(build) == 42
-    assert build.asked == 2
+    assert build.calls == 2
 
 
-def test_where_the_first_folder_cannot_be_written_the_next_one_serves(
+def test_the_next_directory_is_used_if_the_first_is_unwritable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    folders = [tmp_path / "file", tmp_path / "folder"]
-    monkeypatch.setattr(object_cache, "_folders", lambda: folders)
+    directories = [tmp_path / "file", tmp_path / "directory"]
+    monkeypatch.setattr(object_cache, "_directories", lambda: directories)
     build = Build()
     assert answer(build) == answer(build) == 42
-    assert build.asked == 1
-    assert len(list(folders[1].iterdir())) == 1
+    assert build.calls == 1
+    assert len(list(directories[1].iterdir())) == 1
 
 
-def test_the_users_own_folder_comes_second_and_is_never_relative_to_where_we_are(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_user_cache_comes_second_and_must_be_an_absolute_path(
+    cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert object_cache._folders() == [folder]
-    monkeypatch.delenv(object_cache.FOLDER_VARIABLE)
-    beside, own = Path(object_cache.__file__).parent / "__pycache__", tmp_path / "own" / "charrnn"
-    assert object_cache._folders() == [beside, own]
+    assert object_cache._directories() == [cache_dir]
+    monkeypatch.delenv(object_cache.CACHE_VARIABLE)
+    package_cache, user_cache = Path(object_cache.__file__).parent / "__pycache__", tmp_path / "user" / "charrnn"
+    assert object_cache._directories() == [package_cache, user_cache]
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
-    assert object_cache._folders() == [beside]
+    assert object_cache._directories() == [package_cache]
 
 
-def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_unknown_to_llvm_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(target: Target) -> None:
         raise RuntimeError("no such processor")
 
@@ -132,7 +132,7 @@ def test_a_processor_that_llvm_does_not_know_is_an_import_error(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("error", [OSError("no library"), RuntimeError("another version"), AttributeError("old")])
-def test_a_broken_llvmlite_is_as_good_as_none(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_is_used_if_llvmlite_is_broken(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise error
 
@@ -141,11 +141,11 @@ def test_a_broken_llvmlite_is_as_good_as_none(error: Exception, monkeypatch: pyt
         name for name in sys.modules if name.startswith(("charrnn.rnn.kernels", "charrnn.rnn.compiled_rnn"))
     ]:
         monkeypatch.delitem(sys.modules, name)
-    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("notice")).choose("int8", 1e9)
     assert isinstance(network, NumPyRNN)
 
 
-def test_a_function_that_is_not_there_is_an_import_error() -> None:
+def test_a_missing_function_is_an_import_error() -> None:
     with pytest.raises(ImportError, match="no function question"):
         load_kernels("answer", {"question": PARAMETERS["answer"]}, Build())
 
@@ -162,26 +162,26 @@ def test_a_function_that_is_not_there_is_an_import_error() -> None:
     ],
     ids=["another type", "not contiguous", "missing", "unknown", "no number", "no array"],
 )
-def test_a_kernel_refuses_arguments_that_it_would_misread(arguments: dict[str, Any]) -> None:
+def test_a_kernel_rejects_arguments_of_wrong_types(arguments: dict[str, Any]) -> None:
     kernel = load_kernels("answer", PARAMETERS, Build())["answer"]
     with pytest.raises(TypeError):
         kernel(**arguments)
 
 
-def fresh_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what this process has loaded, as a later process would."""
+def forget_loaded_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the kernels that this process has loaded, to simulate a later process."""
     monkeypatch.setattr(compiled_rnn, "decoding_kernel", decode.decoding_kernel.__wrapped__)
 
 
-def test_who_waits_for_a_compilation_is_told_once_and_not_by_the_next_process(
+def test_a_compilation_is_announced_once_and_cached_for_the_next_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, told = make_checkpoint(cell="rnn"), []
-    fresh_kernels(monkeypatch)
+    model, notices = make_checkpoint(cell="rnn"), []
+    forget_loaded_kernels(monkeypatch)
     for _ in range(2):
-        network = DecoderSelector(made, lambda: told.append(1)).choose("int8", 1e9)
+        network = DecoderSelector(model, lambda: notices.append(1)).choose("int8", 1e9)
         assert isinstance(network, CompiledRNN)
-    assert told == [1]
+    assert notices == [1]
     check = (
         "from charrnn.rnn.backend import DecoderSelector; from tests.conftest import make_checkpoint\n"
         "DecoderSelector(make_checkpoint(cell='rnn'), lambda: print('compiles')).choose('int8', 1e9); print('done')"
@@ -190,24 +190,24 @@ def test_who_waits_for_a_compilation_is_told_once_and_not_by_the_next_process(
     assert result.stdout.split() == [b"done"]
 
 
-def test_where_llvmlite_is_missing_nobody_is_told_and_numpy_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_is_used_without_a_notice_if_llvmlite_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charrnn.rnn.compiled_rnn", None)
-    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("told")).choose("int8", 1e9)
+    network = DecoderSelector(make_checkpoint(cell="rnn"), lambda: pytest.fail("notice")).choose("int8", 1e9)
     assert not isinstance(network, CompiledRNN)
 
 
-def test_nothing_is_compiled_for_what_numpy_does_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, told = make_checkpoint(cell="rnn"), []
-    fresh_kernels(monkeypatch)
-    decoders = DecoderSelector(made, lambda: told.append(1))
+def test_nothing_is_compiled_if_numpy_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, notices = make_checkpoint(cell="rnn"), []
+    forget_loaded_kernels(monkeypatch)
+    decoders = DecoderSelector(model, lambda: notices.append(1))
     assert isinstance(decoders.choose("int8", 2000), NumPyRNN)
-    assert told == []
+    assert notices == []
     assert isinstance(decoders.choose("int8", 1e6), CompiledRNN)
-    assert told == [1]
-    assert isinstance(DecoderSelector(made).choose("int8", 2000), CompiledRNN)  # it is on disk by now
+    assert notices == [1]
+    assert isinstance(DecoderSelector(model).choose("int8", 2000), CompiledRNN)  # it is cached by now
 
 
-def test_a_kernel_keeps_its_code_alive(folder: Path) -> None:
+def test_a_kernel_keeps_the_code_alive(cache_dir: Path) -> None:
     kernel: Kernel = load_kernels("answer", PARAMETERS, Build())["answer"]
     for _ in range(3):
         load_kernels("answer", PARAMETERS, Build())

@@ -1,4 +1,4 @@
-"""Weights that move to another vocabulary: by character, never by position."""
+"""Weights are transferred to another vocabulary by character, not by position."""
 
 from typing import cast
 
@@ -25,7 +25,7 @@ def weights(vocabulary: Vocabulary, seed: int, cell: str = "lstm", embedding: in
 def scores(
     tensors: dict[str, np.ndarray], vocabulary: Vocabulary, text: str, cell: str, embedding: int
 ) -> np.ndarray:
-    """Logits of the characters of ``text``, in that order, after reading it."""
+    """Return the logits of the characters of ``text``, in that order, after reading it."""
     numpy_rnn = NumPyRNN(ModelConfig(cell=cast(Cell, cell), layers=2, hidden=8, embedding=embedding), tensors)
     state = numpy_rnn.zero_state(1)
     ids = vocabulary.encode(text)
@@ -38,31 +38,35 @@ def scores(
 @pytest.mark.parametrize("embedding", [0, 5])
 @settings(max_examples=20)
 @given(old=CHARACTERS, new=CHARACTERS)
-def test_characters_that_both_know_mean_the_same_as_before(cell: str, embedding: int, old: str, new: str) -> None:
-    known, wanted = Vocabulary.from_text(old), Vocabulary.from_text(new + old)
-    trained, initial = weights(known, 1, cell, embedding), weights(wanted, 2, cell, embedding)
-    moved = transfer(trained, known, initial, wanted)
+def test_shared_characters_keep_their_logits(cell: str, embedding: int, old: str, new: str) -> None:
+    old_vocabulary, new_vocabulary = Vocabulary.from_text(old), Vocabulary.from_text(new + old)
+    trained, initial = weights(old_vocabulary, 1, cell, embedding), weights(new_vocabulary, 2, cell, embedding)
+    transferred = transfer(trained, old_vocabulary, initial, new_vocabulary)
     np.testing.assert_allclose(
-        scores(moved, wanted, old, cell, embedding), scores(trained, known, old, cell, embedding), atol=1e-5
+        scores(transferred, new_vocabulary, old, cell, embedding),
+        scores(trained, old_vocabulary, old, cell, embedding),
+        atol=1e-5,
     )
 
 
 @given(old=CHARACTERS, new=CHARACTERS)
-def test_new_characters_keep_their_fresh_weights(old: str, new: str) -> None:
-    known = Vocabulary.from_text(old)
-    wanted = known.extended(new)
-    initial = weights(wanted, 2)
-    moved = transfer(weights(known, 1), known, initial, wanted)
-    np.testing.assert_array_equal(moved["output.weight"][len(known) :], initial["output.weight"][len(known) :])
-    assert {name: array.shape for name, array in moved.items()} == {
+def test_new_characters_keep_their_initial_weights(old: str, new: str) -> None:
+    old_vocabulary = Vocabulary.from_text(old)
+    new_vocabulary = old_vocabulary.extended(new)
+    initial = weights(new_vocabulary, 2)
+    transferred = transfer(weights(old_vocabulary, 1), old_vocabulary, initial, new_vocabulary)
+    np.testing.assert_array_equal(
+        transferred["output.weight"][len(old_vocabulary) :], initial["output.weight"][len(old_vocabulary) :]
+    )
+    assert {name: array.shape for name, array in transferred.items()} == {
         name: array.shape for name, array in initial.items()
     }
 
 
 @given(old=CHARACTERS, new=CHARACTERS)
-def test_an_extended_vocabulary_begins_with_the_old_one_and_knows_the_text(old: str, new: str) -> None:
-    known = Vocabulary.from_text(old)
-    wanted = known.extended(new)
-    assert wanted.symbols.startswith(known.symbols)
-    assert wanted.split_unknown(new)[1] == ""
-    assert set(wanted.symbols) == set(old + new)
+def test_an_extended_vocabulary_starts_with_the_old_one_and_covers_the_text(old: str, new: str) -> None:
+    old_vocabulary = Vocabulary.from_text(old)
+    new_vocabulary = old_vocabulary.extended(new)
+    assert new_vocabulary.symbols.startswith(old_vocabulary.symbols)
+    assert new_vocabulary.split_unknown(new)[1] == ""
+    assert set(new_vocabulary.symbols) == set(old + new)

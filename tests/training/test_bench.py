@@ -1,4 +1,4 @@
-"""What a machine gives with a network: the arithmetic of it, and what is measured how often."""
+"""The benchmark of a machine: derived figures, and the number of measurements."""
 
 import pytest
 import torch
@@ -15,26 +15,28 @@ MODEL = ModelConfig(hidden=8)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLING_SECONDS", 0.001)
 
 
-def fixed(monkeypatch: pytest.MonkeyPatch, *precisions: Precision, gflops: float = 10.0) -> list[torch.dtype]:
-    """Makes the races end with these precisions in turn; the list fills with the products that are timed."""
-    paces = iter(StepTiming(0.25, precision, "torch", 1, "a note") for precision in precisions)
-    timed: list[torch.dtype] = []
+def set_precisions(
+    monkeypatch: pytest.MonkeyPatch, *precisions: Precision, gflops: float = 10.0
+) -> list[torch.dtype]:
+    """Make autotuning choose these precisions in turn, and return the list of measured products."""
+    timings = iter(StepTiming(0.25, precision, "torch", 1, "a note") for precision in precisions)
+    measured: list[torch.dtype] = []
 
     def product(device: str, dtype: torch.dtype) -> float:
-        timed.append(dtype)
+        measured.append(dtype)
         return gflops
 
-    monkeypatch.setattr(Autotuner, "measure_step", lambda *_: next(paces))
+    monkeypatch.setattr(Autotuner, "measure_step", lambda *_: next(timings))
     monkeypatch.setattr(module, "_product_gflops", product)
-    return timed
+    return measured
 
 
-def test_characters_and_operations_follow_from_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed(monkeypatch, "fp32", gflops=0.5)
+def test_throughput_follows_from_the_step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_precisions(monkeypatch, "fp32", gflops=0.5)
     speed = Bench(TrainConfig(device="cpu", batch_size=5, seq_length=10)).speed(MODEL)
 
     parameters = sum(part.numel() for part in CharRNN(MODEL, 65).parameters())
@@ -45,34 +47,34 @@ def test_characters_and_operations_follow_from_the_pace(monkeypatch: pytest.Monk
     assert (speed.note, speed.engine, speed.threads) == ("a note", "torch", 1)
 
 
-def test_the_limit_is_that_of_the_precision_and_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = fixed(monkeypatch, "fp32", "bf16", "fp32", "bf16")
+def test_the_limit_is_measured_once_per_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = set_precisions(monkeypatch, "fp32", "bf16", "fp32", "bf16")
     bench = Bench(TrainConfig(device="cpu"))
     for _ in range(4):
         bench.speed(MODEL)
 
-    assert timed == [torch.float32, torch.bfloat16]
+    assert measured == [torch.float32, torch.bfloat16]
 
 
-def test_the_limit_counts_a_product_and_a_sum_for_each_of_the_cubed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_counts_two_operations_per_term(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_SIZE", 10)
     monkeypatch.setattr(module, "LIMIT_SECONDS", 0)
-    monkeypatch.setattr(module, "LIMIT_LAP_SECONDS", 0)
+    monkeypatch.setattr(module, "LIMIT_TRIAL_SECONDS", 0)
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 
     assert module._product_gflops("cpu", torch.float32) == pytest.approx(2 * 10**3 / 1e9)  # each lap takes a second
 
 
-def test_the_cores_are_those_of_the_machine_whatever_threads_are_asked_for() -> None:
+def test_the_number_of_cores_does_not_depend_on_the_threads_option() -> None:
     assert Bench(TrainConfig(device="cpu", threads=1)).host.cores == Autotuner(TrainConfig(device="cpu")).threads
 
 
-def test_the_vocabulary_is_as_large_as_that_of_tiny_shakespeare() -> None:
+def test_the_vocabulary_has_the_size_of_tiny_shakespeare() -> None:
     assert len(VOCABULARY) == 65
 
 
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="mps is here")
-def test_a_device_that_is_not_here_is_refused() -> None:
-    with pytest.raises(SettingError, match="torch finds no mps here"):
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="mps is available")
+def test_an_unavailable_device_is_rejected() -> None:
+    with pytest.raises(SettingError, match="torch finds no mps device"):
         Bench(TrainConfig(device="mps"))

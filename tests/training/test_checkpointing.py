@@ -1,4 +1,4 @@
-"""A run on disk: what is found again after anything that can happen to it."""
+"""The files of a run: they can be loaded after damage, kills and failed writes."""
 
 import json
 import os
@@ -28,13 +28,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def kept(folder: Path, at: int = 20, saves: tuple[int, ...] = (), **settings: Any) -> tuple[Checkpointer, Trainer]:
-    """A run that was saved after some steps, and was stopped and saved after ``at``."""
-    made = plan(**settings)
-    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(folder / "m.safetensors", save_every=1e9)
+def saved_run_in(
+    folder: Path, at: int = 20, saves: tuple[int, ...] = (), **settings: Any
+) -> tuple[Checkpointer, Trainer]:
+    """Train and save after each step of ``saves``; stop and save after step ``at``."""
+    run_plan = plan(**settings)
+    trainer, checkpointer = Trainer(corpus(), run_plan), Checkpointer(folder / "m.safetensors", save_every=1e9)
     for event in trainer.run():
         trainer.stop = isinstance(event, Step) and event.step == at
-        checkpointer.save_if_due(run_of(made), trainer, event, force=isinstance(event, Step) and event.step in saves)
+        checkpointer.save_if_due(
+            run_of(run_plan), trainer, event, force=isinstance(event, Step) and event.step in saves
+        )
     return checkpointer, trainer
 
 
@@ -42,21 +46,21 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_stopped_run_leaves_model_state_and_log(tmp_path: Path) -> None:
-    kept(tmp_path)
+def test_a_stopped_run_writes_model_state_and_log(tmp_path: Path) -> None:
+    saved_run_in(tmp_path)
     assert names(tmp_path) >= {"m.safetensors", "m.training.safetensors", "m.jsonl"}
     assert checkpoint.load(tmp_path / "m.safetensors").training["best_step"] == 15
 
 
-def test_the_newest_state_is_found(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path, saves=(5, 10, 17))
+def test_the_newest_state_is_loaded(tmp_path: Path) -> None:
+    checkpointer, _ = saved_run_in(tmp_path, saves=(5, 10, 17))
     saved, note = checkpointer.find()
     assert (saved.current.progress.step, note) == (20, "")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, damage: str) -> None:
-    checkpointer, _ = kept(tmp_path, saves=(5, 17))
+def test_the_previous_state_replaces_a_damaged_one_with_a_note(tmp_path: Path, damage: str) -> None:
+    checkpointer, _ = saved_run_in(tmp_path, saves=(5, 17))
     data = bytearray(checkpointer.state.read_bytes())
     if damage == "gone":
         checkpointer.state.unlink()
@@ -65,24 +69,26 @@ def test_the_state_before_a_damaged_one_is_used_and_said_so(tmp_path: Path, dama
         checkpointer.state.write_bytes({"flip": data, "cut": data[:-7], "empty": b""}[damage])
     saved, note = checkpointer.find()
     assert saved.current.progress.step == 17
-    assert note.endswith("going on from the state before it, at step 17")
+    assert note.endswith("resuming from the state saved before it, at step 17")
     assert (damage == "gone") != ("m.training.safetensors is " in note)
 
 
-def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path, saves=(17,))
+def test_a_damaged_state_does_not_replace_the_backup(tmp_path: Path) -> None:
+    checkpointer, _ = saved_run_in(tmp_path, saves=(17,))
     checkpointer.state.write_bytes(b"")
-    again = Checkpointer(checkpointer.model, 60)
-    saved, _ = again.find()
-    again.adopt_existing()
+    resumed = Checkpointer(checkpointer.model, 60)
+    saved, _ = resumed.find()
+    resumed.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
+    resumed.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
     checkpointer.state.write_bytes(b"")
-    assert again.find()[0].current.progress.step == 17
+    assert resumed.find()[0].current.progress.step == 17
 
 
-def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpointer, _ = kept(tmp_path, saves=(17,))
+def test_a_state_of_another_format_is_an_error_without_fallback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer, _ = saved_run_in(tmp_path, saves=(17,))
     monkeypatch.setattr("charrnn.training.run_state.RUN_STATE", replace(RUN_STATE, format=RUN_STATE.format + 1))
     with pytest.raises(
         ModelFileError, match=r"has file format (\d+), but this charrnn reads format \d+; install the version"
@@ -90,20 +96,20 @@ def test_a_state_that_is_not_damaged_is_never_passed_over(tmp_path: Path, monkey
         checkpointer.find()
 
 
-def test_a_new_run_is_on_disk_before_its_first_step(tmp_path: Path) -> None:
-    kept(tmp_path, saves=(5, 17), seed=1)
-    made = plan()
-    checkpointer, trainer = Checkpointer(tmp_path / "m.safetensors", 60), Trainer(corpus(), made)
-    checkpointer.save_initial(run_of(made), trainer)
+def test_a_new_run_is_saved_before_the_first_step(tmp_path: Path) -> None:
+    saved_run_in(tmp_path, saves=(5, 17), seed=1)
+    run_plan = plan()
+    checkpointer, trainer = Checkpointer(tmp_path / "m.safetensors", 60), Trainer(corpus(), run_plan)
+    checkpointer.save_initial(run_of(run_plan), trainer)
     saved, note = checkpointer.find()
     assert (saved.run.plan.train_config.seed, saved.current.progress.step, note) == (0, 0, "")
     assert checkpointer.log.read_bytes() == b""
     assert outcome(saved.trainer(corpus())) == outcome(trainer)
 
 
-def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp_path: Path) -> None:
+def test_run_files_are_next_to_the_target_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    kept(tmp_path / "store")
+    saved_run_in(tmp_path / "store")
     (tmp_path / "ln.safetensors").symlink_to(tmp_path / "store" / "m.safetensors")
     checkpointer = Checkpointer(tmp_path / "ln.safetensors", 60)
     assert checkpointer.find()[0].current.progress.step == 20
@@ -113,101 +119,101 @@ def test_the_files_of_a_run_lie_beside_the_model_and_not_beside_a_link_to_it(tmp
 
 
 def test_two_damaged_states_are_an_error_with_advice(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path, saves=(17,))
+    checkpointer, _ = saved_run_in(tmp_path, saves=(17,))
     for path in (checkpointer.state, atomic_io.backup_path(checkpointer.state)):
         path.write_bytes(b"")
-    with pytest.raises(ModelFileError, match="is empty; start again with --force"):
+    with pytest.raises(ModelFileError, match="is empty; start resumed with --force"):
         checkpointer.find()
 
 
-def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+def test_there_is_no_state_without_files(tmp_path: Path) -> None:
     assert Checkpointer(tmp_path / "m.safetensors", 60).find() is None
 
 
-def test_the_state_of_another_run_is_never_the_one_before(tmp_path: Path) -> None:
-    kept(tmp_path, saves=(5, 17), seed=1)
-    checkpointer, _ = kept(tmp_path, at=3)
+def test_the_state_of_another_run_is_not_kept_as_backup(tmp_path: Path) -> None:
+    saved_run_in(tmp_path, saves=(5, 17), seed=1)
+    checkpointer, _ = saved_run_in(tmp_path, at=3)
     assert not atomic_io.backup_path(checkpointer.state).exists()
     assert checkpointer.find()[0].run.plan.train_config.seed == 0
 
 
-def test_a_run_that_goes_on_keeps_the_state_before(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path)
+def test_a_resumed_run_keeps_the_previous_state(tmp_path: Path) -> None:
+    checkpointer, _ = saved_run_in(tmp_path)
     saved, _ = checkpointer.find()
-    again = Checkpointer(checkpointer.model, 60)
-    again.adopt_existing()
+    resumed = Checkpointer(checkpointer.model, 60)
+    resumed.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
-    assert [again.find()[0].current.progress.step, 20] == [21, 20]
+    resumed.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
+    assert [resumed.find()[0].current.progress.step, 20] == [21, 20]
     checkpointer.state.unlink()
-    assert again.find()[0].current.progress.step == 20
+    assert resumed.find()[0].current.progress.step == 20
 
 
-def test_a_model_that_is_older_than_the_state_is_written_again(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path)
+def test_a_damaged_model_is_written_again_from_the_state(tmp_path: Path) -> None:
+    checkpointer, _ = saved_run_in(tmp_path)
     checkpointer.model.write_bytes(b"torn off")
     saved, _ = checkpointer.find()
-    again = Checkpointer(checkpointer.model, 60)
-    again.adopt_existing()
+    resumed = Checkpointer(checkpointer.model, 60)
+    resumed.adopt_existing()
     trainer = saved.trainer(corpus())
-    again.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
+    resumed.save_if_due(saved.run, trainer, next(trainer.run()), force=True)
     np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, dict(saved.best))
 
 
-def test_the_log_has_a_complete_line_per_evaluation_and_none_twice(tmp_path: Path) -> None:
-    checkpointer, _ = kept(tmp_path)
+def test_the_log_has_exactly_one_line_per_evaluation(tmp_path: Path) -> None:
+    checkpointer, _ = saved_run_in(tmp_path)
     checkpointer.log.write_text(
         checkpointer.log.read_text() + '{"step": 99, "ep'
     )  # as if a later state had been lost
     saved, _ = checkpointer.find()
-    again = Checkpointer(checkpointer.model, 60)
-    again.adopt_existing()
+    resumed = Checkpointer(checkpointer.model, 60)
+    resumed.adopt_existing()
     trainer = saved.trainer(corpus())
     for event in trainer.run():
-        again.save_if_due(saved.run, trainer, event)
+        resumed.save_if_due(saved.run, trainer, event)
     steps = [json.loads(line)["step"] for line in checkpointer.log.read_text().splitlines()]
     assert steps == [8, 15, 22, 29, 36, 43, 50]
     assert checkpointer.log.read_text().endswith("}\n")
 
 
-def test_without_an_evaluation_the_latest_weights_are_the_model(tmp_path: Path) -> None:
-    checkpointer, trainer = kept(tmp_path, at=3)
+def test_without_an_evaluation_the_latest_weights_are_saved(tmp_path: Path) -> None:
+    checkpointer, trainer = saved_run_in(tmp_path, at=3)
     np.testing.assert_equal(checkpoint.load(checkpointer.model).tensors, trainer.latest()[1])
     saved, _ = checkpointer.find()
     assert outcome(saved.trainer(corpus())) == outcome(Trainer(corpus(), plan()))
 
 
-def test_saving_is_due_after_so_many_seconds_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_is_due_after_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("charrnn.training.checkpointing.time.monotonic", lambda: now[0])
-    made = plan()
-    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=30)
+    run_plan = plan()
+    trainer, checkpointer = Trainer(corpus(), run_plan), Checkpointer(tmp_path / "m.safetensors", save_every=30)
     events = trainer.run()
     for seconds, due in ((29.0, False), (1.5, True), (29.0, False), (2.0, True)):
         now[0] += seconds
-        assert checkpointer.save_if_due(run_of(made), trainer, next(events)) == due
+        assert checkpointer.save_if_due(run_of(run_plan), trainer, next(events)) == due
 
 
-def test_evaluations_are_saved_only_as_often_as_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saves_at_evaluations_are_limited_by_their_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("charrnn.training.checkpointing.time.monotonic", lambda: now[0])
     write = atomic_io.write_atomic
     monkeypatch.setattr(
-        atomic_io, "write_atomic", lambda *given, **more: (write(*given, **more), now.__setitem__(0, now[0] + 0.1))
+        atomic_io, "write_atomic", lambda *args, **kwargs: (write(*args, **kwargs), now.__setitem__(0, now[0] + 0.1))
     )
-    made = plan(steps=100, evaluations=100)
-    trainer, checkpointer = Trainer(corpus(), made), Checkpointer(tmp_path / "m.safetensors", save_every=1e9)
+    run_plan = plan(steps=100, evaluations=100)
+    trainer, checkpointer = Trainer(corpus(), run_plan), Checkpointer(tmp_path / "m.safetensors", save_every=1e9)
     saves = []
     for event in trainer.run():
         now[0] += 0.5
-        if checkpointer.save_if_due(run_of(made), trainer, event):
+        if checkpointer.save_if_due(run_of(run_plan), trainer, event):
             saves.append(event)
-    assert isinstance(saves[0], Evaluation)  # the first one at once
+    assert isinstance(saves[0], Evaluation)  # the first evaluation is saved at once
     assert isinstance(saves[-1], Finished)
-    assert 3 <= len(saves) <= 9  # of three files, 0.3 s each, in 100 s
+    assert 3 <= len(saves) <= 9  # each save takes 0.3 s for three files, in 100 s
 
 
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
+def test_a_run_can_be_locked_only_once(tmp_path: Path) -> None:
     checkpointer = Checkpointer(tmp_path / "m.safetensors", 60)
     lock = checkpointer.lock()
     with pytest.raises(BusyError, match="another charrnn is training it"):
@@ -219,12 +225,12 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-def test_a_lock_leaves_no_folder_that_nothing_came_into(tmp_path: Path) -> None:
+def test_releasing_a_lock_removes_an_empty_directory(tmp_path: Path) -> None:
     Checkpointer(tmp_path / "new" / "m.safetensors", 60).lock().release()
     assert names(tmp_path) == set()
 
 
-def test_leftovers_of_a_kill_are_cleared_by_the_next_run(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     for name in (
         ".m.safetensors.123.tmp",
         ".m.training.safetensors.77.tmp",
@@ -236,11 +242,11 @@ def test_leftovers_of_a_kill_are_cleared_by_the_next_run(tmp_path: Path) -> None
     assert names(tmp_path) == {".n.safetensors.1.tmp"}
 
 
-Break = Callable[..., Any]
+AnyFunction = Callable[..., Any]
 
 
-def complaint(save: Callable[[], object]) -> str | None:
-    """What a save says when it fails."""
+def save_error(save: Callable[[], object]) -> str | None:
+    """Return the message of a failed save, or None."""
     try:
         save()
     except FileError as error:
@@ -250,13 +256,13 @@ def complaint(save: Callable[[], object]) -> str | None:
 
 @pytest.mark.parametrize("error", [28, 5], ids=["ENOSPC", "EIO"])
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
-def test_a_save_that_fails_anywhere_leaves_what_was_there(
+def test_a_failed_save_leaves_the_previous_files(
     tmp_path: Path, call: str, error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    kept(origin, saves=(5, 17))
-    failed, undisturbed = 0, outcome(Trainer(corpus(), plan()))
+    saved_run_in(origin, saves=(5, 17))
+    failed, uninterrupted = 0, outcome(Trainer(corpus(), plan()))
     for number in range(1, 100):
         folder = tmp_path / str(number)
         shutil.copytree(origin, folder)
@@ -270,54 +276,54 @@ def test_a_save_that_fails_anywhere_leaves_what_was_there(
             pass
         with monkeypatch.context() as patch:
             break_call(patch, call, number, error)
-            told = complaint(partial(checkpointer.keep, saved.run, trainer, event, force=True))
-        if told is None:
+            message = save_error(partial(checkpointer.save_if_due, saved.run, trainer, event, force=True))
+        if message is None:
             break
         failed += 1
-        assert "cannot be written (" in told
+        assert "cannot be written (" in message
         assert not [name for name in names(folder) if name.endswith(".tmp")]
-        found, _ = Checkpointer(folder / "m.safetensors", 60).find()
-        assert found.current.progress.step in (20, 22)
+        loaded, _ = Checkpointer(folder / "m.safetensors", 60).find()
+        assert loaded.current.progress.step in (20, 22)
         for name in ("m.safetensors", "m.jsonl"):
-            assert (folder / name).read_bytes() == before[name] or found.current.progress.step == 22
+            assert (folder / name).read_bytes() == before[name] or loaded.current.progress.step == 22
         checkpoint.load(folder / "m.safetensors")
-        assert outcome(found.trainer(corpus())) == undisturbed
+        assert outcome(loaded.trainer(corpus())) == uninterrupted
     assert failed >= 3
 
 
 def break_call(patch: pytest.MonkeyPatch, call: str, number: int, error: int) -> None:
-    """Makes the ``number``-th call of a kind fail."""
-    left = [number]
+    """Make the ``number``-th call of a kind fail."""
+    remaining = [number]
 
     def fails() -> bool:
-        left[0] -= 1
-        return left[0] == 0
+        remaining[0] -= 1
+        return remaining[0] == 0
 
-    def broken(real: Break) -> Break:
-        def instead(*given: Any, **more: Any) -> Any:
+    def failing(original: AnyFunction) -> AnyFunction:
+        def instead(*args: Any, **kwargs: Any) -> Any:
             if fails():
                 raise OSError(error, os.strerror(error))
-            return real(*given, **more)
+            return original(*args, **kwargs)
 
         return instead
 
     if call == "write":
-        real_open = open
+        original_open = open
 
-        def opened(*given: Any, **more: Any) -> Any:
-            file = real_open(*given, **more)
-            return HalfWriter(file, fails, error)
+        def open_file(*args: Any, **kwargs: Any) -> Any:
+            file = original_open(*args, **kwargs)
+            return FailingFile(file, fails, error)
 
-        patch.setattr("builtins.open", opened)
+        patch.setattr("builtins.open", open_file)
     elif call == "open":
-        patch.setattr("builtins.open", broken(open))
-        patch.setattr(os, "open", broken(os.open))
+        patch.setattr("builtins.open", failing(open))
+        patch.setattr(os, "open", failing(os.open))
     else:
-        patch.setattr(os, call, broken(getattr(os, call)))
+        patch.setattr(os, call, failing(getattr(os, call)))
 
 
-class HalfWriter:
-    """A file on a disk that may be full after half of what is written."""
+class FailingFile:
+    """A file that fails after writing half of the data."""
 
     def __init__(self, file: Any, fails: Callable[[], bool], error: int) -> None:
         self._file, self._fails, self._error = file, fails, error
@@ -325,7 +331,7 @@ class HalfWriter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def __enter__(self) -> "HalfWriter":
+    def __enter__(self) -> "FailingFile":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,4 +1,4 @@
-"""A run that goes on is the run that never stopped: bit for bit, wherever it was broken off."""
+"""A resumed run equals an uninterrupted run bit for bit, wherever it was interrupted."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ from charrnn.training.run_state import Run, SavedRun, check_same, extend, from_b
 from charrnn.training.trainer import Trainer
 
 LINE = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n"
-LONG, SHORT = LINE * 45, LINE * 9  # with B 4 and T 16, an epoch of more than 50 steps, and one of 9
+LONG, SHORT = LINE * 45, LINE * 9  # with B 4 and T 16: epochs of more than 50 steps, and of 9 steps
 STEPS = 50
 
 
@@ -36,20 +36,22 @@ def corpus(text: str = LONG) -> Corpus:
     return corpus_from_text(text, name="test")
 
 
-def plan(text: str = LONG, **given: Any) -> Plan:
-    given = {"device": "cpu", "hidden": 8, "layers": 2, "batch_size": 4, "seq_length": 16, "steps": STEPS,
-             "evaluations": 7, "validation": 0.3 if text is SHORT else 0.1, "patience": 0, **given}  # fmt: skip
-    pace = StepTiming(0.01, given.get("precision", "fp32"), given.get("engine", "torch"), given.get("threads", 1))
-    return make_plan(len(text), len(set(text)), Overrides(**given), lambda *_: pace)
+def plan(text: str = LONG, **settings: Any) -> Plan:
+    settings = {"device": "cpu", "hidden": 8, "layers": 2, "batch_size": 4, "seq_length": 16, "steps": STEPS,
+             "evaluations": 7, "validation": 0.3 if text is SHORT else 0.1, "patience": 0, **settings}  # fmt: skip
+    timing = StepTiming(
+        0.01, settings.get("precision", "fp32"), settings.get("engine", "torch"), settings.get("threads", 1)
+    )
+    return make_plan(len(text), len(set(text)), Overrides(**settings), lambda *_: timing)
 
 
-def run_of(made: Plan, text: str = LONG) -> Run:
-    its = corpus(text)
-    return Run.create(made, Overrides(), its)
+def run_of(run_plan: Plan, text: str = LONG) -> Run:
+    run_corpus = corpus(text)
+    return Run.create(run_plan, Overrides(), run_corpus)
 
 
 def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
-    """Runs to the end; the model file and the log, but for the clock."""
+    """Run to the end and return the model file and the log without times."""
     for _ in trainer.run():
         pass
     lines = [dict(line) for line in trainer.snapshot().progress.evaluations]
@@ -58,8 +60,8 @@ def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
     return checkpoint.to_bytes(trainer.checkpoint), lines
 
 
-class BreaksOff(Trainer):
-    """Stops after so many steps; or inside the first evaluation from there on."""
+class InterruptedTrainer(Trainer):
+    """A trainer that stops after step ``at``, or inside the first evaluation from this step on."""
 
     at, inside = 0, False
 
@@ -68,19 +70,19 @@ class BreaksOff(Trainer):
         self.stop = self._progress.step == self.at and not self.inside
         return event
 
-    def _look(self, _: int = 0) -> None:
+    def _check_stop(self, _: int = 0) -> None:
         self.stop = self.inside and self._progress.step >= self.at
-        super()._look()
+        super()._check_stop()
 
 
-def broken_off(made: Plan, text: str, at: int, *, inside: bool = False) -> SavedRun:
-    """The state of a run that was broken off, as it comes back from a file."""
-    trainer = BreaksOff(corpus(text), made)
+def interrupted(run_plan: Plan, text: str, at: int, *, inside: bool = False) -> SavedRun:
+    """Return the state of an interrupted run after saving and loading."""
+    trainer = InterruptedTrainer(corpus(text), run_plan)
     trainer.at, trainer.inside = at, inside
     *_, finished = trainer.run()
     assert isinstance(finished, Finished)
     assert finished.outcome == "stopped"
-    return from_bytes(to_bytes(SavedRun.capture(run_of(made, text), trainer)), Path("run"))
+    return from_bytes(to_bytes(SavedRun.capture(run_of(run_plan, text), trainer)), Path("run"))
 
 
 KINDS = [
@@ -95,88 +97,88 @@ KINDS = [
     for precision in ("fp32", "bf16")
     for dropout in (0.0, 0.3)
 ]
-MACHINE_SETTINGS = [
+INTERRUPTIONS = [
     pytest.param(LONG, False, id="mid-epoch"),
     pytest.param(SHORT, False, id="epoch-edge"),
     pytest.param(LONG, True, id="inside-an-evaluation"),
 ]
 
 
-def resumed_at(steps: Any, cell: Cell, precision: Precision, dropout: float, text: str, inside: bool) -> None:
-    made = plan(
+def check_resuming(steps: Any, cell: Cell, precision: Precision, dropout: float, text: str, inside: bool) -> None:
+    run_plan = plan(
         text,
         cell=cell,
         precision=precision,
         dropout=dropout,
         engine="torch" if (cell, precision, dropout) == ("lstm", "fp32", 0.0) else "native",
     )
-    whole = outcome(Trainer(corpus(text), made))
+    uninterrupted = outcome(Trainer(corpus(text), run_plan))
     for step in steps:
-        assert outcome(broken_off(made, text, step, inside=inside).trainer(corpus(text))) == whole, step
+        assert outcome(interrupted(run_plan, text, step, inside=inside).trainer(corpus(text))) == uninterrupted, step
 
 
 @pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
-@pytest.mark.parametrize(("text", "inside"), MACHINE_SETTINGS)
+@pytest.mark.parametrize(("text", "inside"), INTERRUPTIONS)
 def test_resumed_equals_uninterrupted(
     cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
 ) -> None:
-    resumed_at((1, 9, 18, 37), cell, precision, dropout, text, inside)
+    check_resuming((1, 9, 18, 37), cell, precision, dropout, text, inside)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "precision", "dropout"), KINDS)
-@pytest.mark.parametrize(("text", "inside"), MACHINE_SETTINGS)
+@pytest.mark.parametrize(("text", "inside"), INTERRUPTIONS)
 def test_resumed_equals_uninterrupted_at_every_step(
     cell: Cell, precision: Precision, dropout: float, text: str, inside: bool
 ) -> None:
-    resumed_at(range(1, STEPS), cell, precision, dropout, text, inside)
+    check_resuming(range(1, STEPS), cell, precision, dropout, text, inside)
 
 
 @given(st.lists(st.integers(0, STEPS - 1), min_size=2, max_size=5, unique=True).map(sorted))
 @settings(max_examples=5)
-def test_it_may_be_broken_off_as_often_as_it_likes(stop_strings: list[int]) -> None:
-    made = plan(SHORT, dropout=0.3)
-    trainer = Trainer(corpus(SHORT), made)
-    for stop in stop_strings:
+def test_a_run_can_be_interrupted_repeatedly(stops: list[int]) -> None:
+    run_plan = plan(SHORT, dropout=0.3)
+    trainer = Trainer(corpus(SHORT), run_plan)
+    for stop in stops:
         if stop:
             for event in trainer.run():
                 trainer.stop = isinstance(event, Step) and event.step == stop
-        saved = from_bytes(to_bytes(SavedRun.capture(run_of(made, SHORT), trainer)), Path("run"))
+        saved = from_bytes(to_bytes(SavedRun.capture(run_of(run_plan, SHORT), trainer)), Path("run"))
         trainer = saved.trainer(corpus(SHORT))
-    assert outcome(trainer) == outcome(Trainer(corpus(SHORT), made))
+    assert outcome(trainer) == outcome(Trainer(corpus(SHORT), run_plan))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_several_threads_resume_exactly_too(threads: int) -> None:
-    made = plan(dropout=0.3, engine="native", precision="bf16", threads=threads, batch_size=5)
-    whole = outcome(Trainer(corpus(), made))
-    assert outcome(broken_off(made, LONG, 23).trainer(corpus())) == whole
+def test_resuming_is_exact_with_several_threads(threads: int) -> None:
+    run_plan = plan(dropout=0.3, engine="native", precision="bf16", threads=threads, batch_size=5)
+    uninterrupted = outcome(Trainer(corpus(), run_plan))
+    assert outcome(interrupted(run_plan, LONG, 23).trainer(corpus())) == uninterrupted
 
 
-def test_patience_is_remembered() -> None:
+def test_patience_is_part_of_the_state() -> None:
     noise = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
-    made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
-    whole = Trainer(corpus(noise), made)
-    ended = outcome(whole)
-    last = whole.snapshot().progress.step
+    run_plan = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
+    uninterrupted = Trainer(corpus(noise), run_plan)
+    expected = outcome(uninterrupted)
+    last = uninterrupted.snapshot().progress.step
     assert last < 400
-    assert outcome(broken_off(made, noise, last - 5).trainer(corpus(noise))) == ended
+    assert outcome(interrupted(run_plan, noise, last - 5).trainer(corpus(noise))) == expected
 
 
-def test_the_state_of_a_run_is_the_same_bytes_again() -> None:
-    saved = broken_off(plan(dropout=0.3), LONG, 20)
+def test_saving_a_loaded_state_gives_the_same_bytes() -> None:
+    saved = interrupted(plan(dropout=0.3), LONG, 20)
     assert to_bytes(from_bytes(to_bytes(saved), Path("run"))) == to_bytes(saved)
 
 
-def test_what_is_the_same_is_stored_once() -> None:
-    made, sizes = plan(hidden=64), {}
-    for at in (7, 8):  # 7 is a step before an evaluation, after which weights, best and good are one
-        trainer = Trainer(corpus(), made)
+def test_equal_weights_are_stored_once() -> None:
+    run_plan, sizes = plan(hidden=64), {}
+    for at in (7, 8):  # step 8 is an evaluation, after which the weights, best and last_good are equal
+        trainer = Trainer(corpus(), run_plan)
         for event in trainer.run():
             if isinstance(event, Evaluation if at == 8 else Step) and event.step == at:
-                sizes[at] = len(to_bytes(SavedRun.capture(run_of(made), trainer)))
+                sizes[at] = len(to_bytes(SavedRun.capture(run_of(run_plan), trainer)))
                 break
-    parameters = 4 * made.model_config.num_parameters(made.vocab_size)
+    parameters = 4 * run_plan.model_config.num_parameters(run_plan.vocab_size)
     assert sizes[8] < 4.5 * parameters
     assert sizes[7] < 8.5 * parameters
 
@@ -184,35 +186,35 @@ def test_what_is_the_same_is_stored_once() -> None:
 # A larger budget
 
 
-def test_a_finished_run_goes_on_with_a_larger_budget() -> None:
-    made = plan()
-    trainer = Trainer(corpus(), made)
+def test_a_finished_run_continues_with_a_larger_budget() -> None:
+    run_plan = plan()
+    trainer = Trainer(corpus(), run_plan)
     outcome(trainer)
-    saved, notes = extend(SavedRun.capture(run_of(made), trainer), Overrides(steps=2 * STEPS))
-    assert notes == ["the budget is 100 steps instead of 50 steps; the schedule stretches with it"]
-    on = saved.trainer(corpus())
-    steps = [event.step for event in on.run() if isinstance(event, Step)]
+    saved, notes = extend(SavedRun.capture(run_of(run_plan), trainer), Overrides(steps=2 * STEPS))
+    assert notes == ["the budget is 100 steps instead of 50 steps; the learning-rate schedule is stretched"]
+    resumed = saved.trainer(corpus())
+    steps = [event.step for event in resumed.run() if isinstance(event, Step)]
     assert steps == list(range(STEPS + 1, 2 * STEPS + 1))
-    assert on.checkpoint.training["steps"] == 2 * STEPS
+    assert resumed.checkpoint.training["steps"] == 2 * STEPS
 
 
-def test_a_run_that_overfitted_gets_its_patience_back_with_a_larger_budget() -> None:
+def test_a_larger_budget_resets_patience() -> None:
     noise = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
-    made = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
-    trainer = Trainer(corpus(noise), made)
+    run_plan = plan(noise, hidden=64, steps=400, evaluations=100, validation=0.3, patience=4, learning_rate=0.01)
+    trainer = Trainer(corpus(noise), run_plan)
     *_, finished = trainer.run()
     assert finished.outcome in ("overfitting", "stuck")
-    saved, _ = extend(SavedRun.capture(run_of(made, noise), trainer), Overrides(steps=500))
-    on = list(saved.trainer(corpus(noise)).run())
-    assert sum(isinstance(event, Evaluation) for event in on) >= 4
-    assert isinstance(on[-1], Finished)
-    assert on[-1].late_gain == 0
+    saved, _ = extend(SavedRun.capture(run_of(run_plan, noise), trainer), Overrides(steps=500))
+    resumed = list(saved.trainer(corpus(noise)).run())
+    assert sum(isinstance(event, Evaluation) for event in resumed) >= 4
+    assert isinstance(resumed[-1], Finished)
+    assert resumed[-1].late_gain == 0
 
 
-def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
+def test_a_stretched_schedule_equals_that_of_the_larger_budget() -> None:
     rates = []
-    for made, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
-        saved = extend(broken_off(made, LONG, 20), Overrides(**budget))[0]
+    for run_plan, budget in ((plan(), {"steps": 200}), (plan(steps=200), {})):
+        saved = extend(interrupted(run_plan, LONG, 20), Overrides(**budget))[0]
         trainer = saved.trainer(corpus())
         step = trainer._train_step.step
         trainer._train_step.step = lambda *given, step=step: rates.append(given[-1]) or step(*given)  # type: ignore[method-assign]
@@ -221,8 +223,8 @@ def test_a_stretched_schedule_is_that_of_the_larger_budget() -> None:
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 3.0}, {"minutes": 1.0}, {"steps": 60}])
-def test_a_budget_may_be_of_another_kind(budget: dict[str, Any]) -> None:
-    saved = extend(broken_off(plan(SHORT), SHORT, 20), Overrides(**budget))[0]
+def test_the_new_budget_may_be_of_another_kind(budget: dict[str, Any]) -> None:
+    saved = extend(interrupted(plan(SHORT), SHORT, 20), Overrides(**budget))[0]
     train = saved.run.plan.train_config
     assert {name: getattr(train, name) for name in ("epochs", "steps", "minutes")} == {
         "epochs": None, "steps": None, "minutes": None, **budget
@@ -231,60 +233,60 @@ def test_a_budget_may_be_of_another_kind(budget: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("budget", [{"steps": 20}, {"epochs": 0.3}, {"minutes": 1e-6}])
-def test_a_budget_that_is_spent_is_refused(budget: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="are behind it; give more"):
-        extend(broken_off(plan(), LONG, 20), Overrides(**budget))
+def test_a_spent_budget_is_rejected(budget: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=r"the run has already taken .*; give a larger total"):
+        extend(interrupted(plan(), LONG, 20), Overrides(**budget))
 
 
-def test_of_two_budgets_the_one_that_is_spent_is_named() -> None:
-    saved = broken_off(plan(), LONG, 20)
+def test_the_spent_one_of_two_budgets_is_named() -> None:
+    saved = interrupted(plan(), LONG, 20)
     late = replace(saved, current=replace(saved.current, progress=replace(saved.current.progress, seconds=120.0)))
-    with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, 2 min are behind it"):
+    with pytest.raises(SettingError, match=r"minutes: cannot be 1\.0, because the run has already taken 2 min"):
         extend(late, Overrides(steps=10_000, minutes=1.0))
 
 
-def test_a_run_that_goes_on_rolls_back_into_its_larger_budget() -> None:
-    made = plan()
-    trainer = Trainer(corpus(), made)
+def test_a_resumed_run_can_roll_back() -> None:
+    run_plan = plan()
+    trainer = Trainer(corpus(), run_plan)
     outcome(trainer)
-    on = extend(SavedRun.capture(run_of(made), trainer), Overrides(steps=2 * STEPS))[0].trainer(corpus())
-    events = on.run()
+    resumed = extend(SavedRun.capture(run_of(run_plan), trainer), Overrides(steps=2 * STEPS))[0].trainer(corpus())
+    events = resumed.run()
     assert any(event.step == STEPS + 3 for event in events)
-    on._network.output.bias.data.fill_(float("nan"))
+    resumed._network.output.bias.data.fill_(float("nan"))
     following = list(events)
     assert following[0].back_to == STEPS
-    assert (following[-1].reason, following[-1].step) == ("done", 2 * STEPS)
+    assert (following[-1].outcome, following[-1].step) == ("done", 2 * STEPS)
 
 
-def test_the_same_budget_again_changes_nothing() -> None:
-    saved = broken_off(plan(), LONG, 20)
+def test_repeating_the_budget_changes_nothing() -> None:
+    saved = interrupted(plan(), LONG, 20)
     assert extend(saved, Overrides(steps=STEPS)) == (saved, [])
 
 
-def test_minutes_count_what_was_spent_before() -> None:
-    made = plan(minutes=1.0, steps=None)
-    saved = broken_off(made, LONG, 3)
+def test_minutes_include_the_time_before_the_interruption() -> None:
+    run_plan = plan(minutes=1.0, steps=None)
+    saved = interrupted(run_plan, LONG, 3)
     late = replace(saved, current=replace(saved.current, progress=replace(saved.current.progress, seconds=59.9)))
     *_, finished = late.trainer(corpus()).run()
     assert finished.outcome == "done"
     assert 60 <= finished.seconds < 70
 
 
-def test_another_machine_is_told_to_be_inexact() -> None:
-    saved, notes = extend(broken_off(plan(), LONG, 20), Overrides(threads=2, precision="auto", device="auto"))
+def test_other_machine_settings_cause_a_note() -> None:
+    saved, notes = extend(interrupted(plan(), LONG, 20), Overrides(threads=2, precision="auto", device="auto"))
     assert saved.run.plan.train_config.threads == 2
-    assert "not the same to the last bit" in notes[0]
+    assert "results may differ in the last bits" in notes[0]
     assert extend(saved, Overrides(threads=0))[1] == []
     assert (
-        extend(broken_off(plan(engine="native"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train_config.engine
+        extend(interrupted(plan(engine="native"), LONG, 5), Overrides(device="cuda"))[0].run.plan.train_config.engine
         == "torch"
     )
 
 
-# What must be the same
+# Settings that must stay the same
 
 
-def test_another_text_is_refused() -> None:
+def test_another_text_is_rejected() -> None:
     run = run_of(plan())
     with pytest.raises(ResumeError, match=r"other\.txt: is not the text of this run"):
         check_same(run, "other.txt", "0" * 64, Overrides())
@@ -293,14 +295,14 @@ def test_another_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("hidden", 9), ("cell", "gru"), ("seed", 1), ("learning_rate", 1.0), ("from_model", "x")]
 )
-def test_another_setting_is_refused_and_named(name: str, value: Any) -> None:
+def test_another_setting_is_rejected_and_named(name: str, value: Any) -> None:
     run = run_of(plan())
     with pytest.raises(SettingError) as caught:
         check_same(run, "test", run.sha256, Overrides(**{name: value}))
     assert caught.value.subject == name
 
 
-def test_the_same_settings_are_accepted_even_where_the_plan_has_cut_them() -> None:
+def test_repeated_settings_are_accepted_even_if_the_plan_reduced_them() -> None:
     run = replace(run_of(plan()), overrides=Overrides(batch_size=4000, hidden=8))
     check_same(run, "test", run.sha256, Overrides(batch_size=4000, hidden=8, seq_length=16, steps=99))
 
@@ -308,17 +310,17 @@ def test_the_same_settings_are_accepted_even_where_the_plan_has_cut_them() -> No
 # Damage
 
 
-def test_a_flipped_byte_in_a_state_is_found() -> None:
-    data = bytearray(to_bytes(broken_off(plan(), LONG, 20)))
-    for place in [*range(0, 4000, 41), *range(4000, len(data), 997)]:
-        data[place] ^= 4
+def test_a_flipped_bit_in_a_state_is_detected() -> None:
+    data = bytearray(to_bytes(interrupted(plan(), LONG, 20)))
+    for index in [*range(0, 4000, 41), *range(4000, len(data), 997)]:
+        data[index] ^= 4
         with pytest.raises(ModelFileError):
             from_bytes(bytes(data), Path("run"))
-        data[place] ^= 4
+        data[index] ^= 4
 
 
-def test_a_model_is_no_state_and_a_state_no_model(tmp_path: Path) -> None:
-    saved = broken_off(plan(), LONG, 20)
+def test_model_and_state_files_are_not_interchangeable(tmp_path: Path) -> None:
+    saved = interrupted(plan(), LONG, 20)
     model = checkpoint.to_bytes(saved.trainer(corpus()).checkpoint)
     with pytest.raises(ModelFileError, match="is a charrnn model, but not the state of a training run"):
         from_bytes(model, Path("run"))

@@ -1,4 +1,4 @@
-"""The loop: what it learns, what it carries, what it leaves alone, and when it ends."""
+"""The trainer: training, carried states, evaluations, budgets and rollbacks."""
 
 import math
 from collections.abc import Iterator
@@ -26,7 +26,12 @@ from charrnn.training.trainer import Trainer
 TEXT = "she sells sea shells by the sea shore, the shells she sells are sea shells for sure.\n" * 40
 
 NOISE = "".join("abcd"[index] for index in np.random.default_rng(0).integers(4, size=1500))
-EAGER = {"hidden": 64, "learning_rate": 0.01, "validation": 0.3, "evaluations": 100}  # learns noise by heart
+OVERFITTING = {
+    "hidden": 64,
+    "learning_rate": 0.01,
+    "validation": 0.3,
+    "evaluations": 100,
+}  # settings that memorize noise
 
 
 def corpus(text: str = TEXT) -> Corpus:
@@ -35,10 +40,10 @@ def corpus(text: str = TEXT) -> Corpus:
 
 def plan(text: str = TEXT, **settings: Any) -> Plan:
     settings = {"hidden": 16, "layers": 1, "device": "cpu", "batch_size": 4, "seq_length": 16, **settings}
-    pace = StepTiming(
+    timing = StepTiming(
         0.01, settings.get("precision", "fp32"), settings.get("engine", "native"), settings.get("threads", 1)
     )
-    return make_plan(len(text), len(set(text)), Overrides(**settings), lambda *_: pace)
+    return make_plan(len(text), len(set(text)), Overrides(**settings), lambda *_: timing)
 
 
 def run(text: str = TEXT, **settings: Any) -> tuple[Trainer, list[Event]]:
@@ -55,7 +60,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_the_loss_falls() -> None:
+def test_the_loss_decreases() -> None:
     _, events = run(steps=200)
     first, last = evaluations(events)[0], evaluations(events)[-1]
     assert last.validation_nats is not None
@@ -76,52 +81,52 @@ def test_another_seed_gives_another_model() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_evaluating_more_often_changes_nothing_that_is_learned(dropout: float) -> None:
-    seldom, often = (run(steps=30, evaluations=n, dropout=dropout, patience=0)[1] for n in (1, 15))
-    assert [e.nats for e in seldom if isinstance(e, Step)] == [e.nats for e in often if isinstance(e, Step)]
+def test_the_number_of_evaluations_does_not_change_training(dropout: float) -> None:
+    rarely, often = (run(steps=30, evaluations=n, dropout=dropout, patience=0)[1] for n in (1, 15))
+    assert [e.nats for e in rarely if isinstance(e, Step)] == [e.nats for e in often if isinstance(e, Step)]
 
 
-def test_the_state_is_carried_from_chunk_to_chunk_and_starts_again_with_the_epoch(
+def test_the_state_is_carried_across_chunks_and_reset_at_each_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given_states: list[float] = []
+    state_norms: list[float] = []
     step = module.TrainStep.step
 
-    def watched(self: Any, number: int, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
-        given_states.append(sum(float(part.abs().sum()) for _, part in state.named()))
+    def recording(self: Any, number: int, inputs: Any, targets: Any, state: Any, rate: float) -> Any:
+        state_norms.append(sum(float(part.abs().sum()) for _, part in state.named()))
         return step(self, number, inputs, targets, state, rate)
 
-    monkeypatch.setattr(module.TrainStep, "step", watched)
+    monkeypatch.setattr(module.TrainStep, "step", recording)
     trainer, _ = run(steps=100, patience=0)
     chunks = trainer._loader.steps_per_epoch
     assert 3 < chunks < 99
-    zero = [index for index, size in enumerate(given_states) if size == 0]
+    zero = [index for index, size in enumerate(state_norms) if size == 0]
     assert zero == list(range(0, 100, chunks))
 
 
-def test_a_carried_state_learns_what_a_chunk_cannot_see() -> None:
-    text = "hello\n" * 400  # with T = 1 only a carried state tells the first l from the second
+def test_the_carried_state_provides_context_beyond_a_chunk() -> None:
+    text = "hello\n" * 400  # with T = 1, only a carried state distinguishes the two l
     _, events = run(text, steps=1500, seq_length=1, batch_size=4, hidden=24, learning_rate=0.01, patience=0)
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.validation_nats is not None
-    assert finished.validation_nats < 0.15  # ln(2) / 6 * 2 = 0.23 for whoever cannot tell them apart
+    assert finished.validation_nats < 0.15  # 0.23 = ln(2) / 6 * 2 without telling them apart
 
 
-def test_the_budget_in_steps_is_kept_to_the_step() -> None:
+def test_a_budget_in_steps_is_exact() -> None:
     _, events = run(steps=17)
     assert sum(isinstance(event, Step) for event in events) == 17
     assert isinstance(events[-1], Finished)
     assert events[-1].outcome == "done"
 
 
-def test_the_budget_in_epochs_reads_every_character_so_many_times() -> None:
+def test_a_budget_in_epochs_reads_the_text_that_often() -> None:
     trainer, events = run(epochs=2.0, patience=0)
     assert sum(isinstance(event, Step) for event in events) == 2 * trainer._loader.steps_per_epoch
     assert evaluations(events)[-1].epoch == pytest.approx(2)
 
 
-def test_the_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(10**6))
     monkeypatch.setattr(module.time, "monotonic", lambda: 0.5 * next(now))
     _, events = run(minutes=0.5)
@@ -131,18 +136,18 @@ def test_the_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch
     assert 8 < len(fractions) < 60
 
 
-def test_a_budget_in_steps_ends_a_run_that_has_minutes_left() -> None:
+def test_the_smaller_of_two_budgets_ends_the_run() -> None:
     _, events = run(minutes=60, steps=7)
     assert sum(isinstance(event, Step) for event in events) == 7
     assert events[-1].outcome == "done"
 
 
-def test_evaluations_are_spread_evenly_and_one_closes_the_run() -> None:
+def test_evaluations_are_evenly_spaced_with_one_at_the_end() -> None:
     _, events = run(steps=40, evaluations=4, patience=0)
     assert [event.step for event in evaluations(events)] == [10, 20, 30, 40]
 
 
-def test_stopping_ends_after_the_step_at_hand_with_a_model() -> None:
+def test_stopping_ends_the_run_after_the_current_step_with_a_model() -> None:
     trainer = Trainer(corpus(), plan(steps=1000))
     events = []
     for event in trainer.run():
@@ -152,12 +157,12 @@ def test_stopping_ends_after_the_step_at_hand_with_a_model() -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert (finished.outcome, finished.step) == ("stopped", 3)
-    assert finished.validation_nats is None  # which would have taken its time
+    assert finished.validation_nats is None  # an evaluation would delay the end
     np.testing.assert_equal(trainer.checkpoint.tensors, trainer.latest()[1])
     assert trainer.checkpoint.training["outcome"] == "stopped"
 
 
-def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -> None:
+def test_a_stopped_run_has_averaged_weights_that_beat_the_current_ones() -> None:
     text = "".join("ab cd. efg"[index] for index in np.random.default_rng(0).integers(10, size=30_000).cumsum() % 10)
     trainer = Trainer(corpus(text), plan(text, steps=600, hidden=32, learning_rate=0.03, batch_size=16))
     for event in trainer.run():
@@ -172,7 +177,7 @@ def test_a_run_broken_off_midway_leaves_a_better_model_than_its_last_weights() -
     assert nats[1] < nats[0]
 
 
-def test_before_its_first_step_a_run_has_the_weights_that_it_starts_from() -> None:
+def test_before_the_first_step_the_model_has_the_initial_weights() -> None:
     other = CharRNN(plan().model_config, len(set(TEXT)))
     other.initialize(seed=7)
     trainer = Trainer(corpus(), plan(steps=5))
@@ -181,52 +186,52 @@ def test_before_its_first_step_a_run_has_the_weights_that_it_starts_from() -> No
 
 
 def test_overfitting_ends_the_run_early_with_the_best_model() -> None:
-    trainer, events = run(NOISE, steps=4000, **EAGER, patience=4)
+    trainer, events = run(NOISE, steps=4000, **OVERFITTING, patience=4)
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.outcome == "overfitting"
     assert finished.step < 4000
-    known = [event.validation_nats for event in evaluations(events)]
-    assert min(known) < known[-1]
-    assert trainer.checkpoint.training["best_step"] == evaluations(events)[int(np.argmin(known))].step
+    validation_nats = [event.validation_nats for event in evaluations(events)]
+    assert min(validation_nats) < validation_nats[-1]
+    assert trainer.checkpoint.training["best_step"] == evaluations(events)[int(np.argmin(validation_nats))].step
 
 
-def test_without_patience_it_goes_on_to_the_end() -> None:
-    _, events = run(NOISE, steps=300, **EAGER, patience=0)
+def test_without_patience_the_run_continues_to_the_end() -> None:
+    _, events = run(NOISE, steps=300, **OVERFITTING, patience=0)
     assert events[-1].step == 300
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_closing_figure_is_that_of_the_model_it_keeps(precision: str) -> None:
+def test_the_final_figure_is_that_of_the_saved_model(precision: str) -> None:
     trainer, events = run(steps=60, precision=precision)
-    kept = trainer.checkpoint
-    network = CharRNN(kept.model_config, len(kept.vocabulary))
-    network.load_tensors(kept.tensors)
+    model = trainer.checkpoint
+    network = CharRNN(model.model_config, len(model.vocabulary))
+    network.load_tensors(model.tensors)
     _, validation = corpus().split(len(TEXT) - int(0.9 * len(TEXT)))
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.validation_nats == pytest.approx(mean_nats(TorchScorer(network), validation), abs=1e-6)
-    assert kept.training["validation_nats"] == finished.validation_nats
+    assert model.training["validation_nats"] == finished.validation_nats
 
 
-def test_the_record_says_how_far_it_came_and_why_it_ended() -> None:
+def test_the_record_contains_the_steps_and_the_outcome() -> None:
     record = run(steps=9)[0].checkpoint.training
     assert (record["steps"], record["outcome"]) == (9, "done")
 
 
-def test_the_late_gain_is_what_the_last_fifth_of_a_run_bettered() -> None:
+def test_the_late_gain_is_the_improvement_in_the_last_fifth() -> None:
     _, events = run(steps=50, evaluations=10, patience=0, learning_rate=0.003)
-    known = [event.validation_nats for event in evaluations(events)]
-    assert events[-1].late_gain == pytest.approx(min(known[:8]) - min(known))
+    validation_nats = [event.validation_nats for event in evaluations(events)]
+    assert events[-1].late_gain == pytest.approx(min(validation_nats[:8]) - min(validation_nats))
     assert events[-1].late_gain > 0
 
 
-def test_a_loss_that_stands_still_is_not_called_overfitting() -> None:
+def test_a_constant_loss_is_stuck_and_not_overfitting() -> None:
     _, events = run("a" * 3000, steps=400, evaluations=100, patience=3)
     assert events[-1].outcome == "stuck"
 
 
-def test_weights_that_are_no_numbers_are_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_weights_are_never_the_best_model(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), plan(steps=3, evaluations=3, validation=0.0))
     for event in trainer.run():
         if event.step == 2:
@@ -236,8 +241,8 @@ def test_weights_that_are_no_numbers_are_never_kept(monkeypatch: pytest.MonkeyPa
     assert all(np.isfinite(array).all() for array in trainer.checkpoint.tensors.values())
 
 
-def test_weights_that_nothing_needs_decay() -> None:
-    text = "ab" * 300 + "c" + "ab" * 300  # the gradient of c's input weights is zero nearly always
+def test_unused_weights_decay() -> None:
+    text = "ab" * 300 + "c" + "ab" * 300  # the gradient of the input weights of c is almost always zero
     one, other = (
         run(text, steps=40, weight_decay=decay, warmup=0.0, validation=0.0, seq_length=8)[0] for decay in (0.0, 1.0)
     )
@@ -245,65 +250,65 @@ def test_weights_that_nothing_needs_decay() -> None:
     assert norms[1] < 0.9 * norms[0]
 
 
-def test_without_validation_the_last_weights_are_kept_and_nothing_is_claimed() -> None:
+def test_without_validation_the_last_weights_are_saved_without_a_figure() -> None:
     trainer, events = run(steps=20, validation=0.0)
     assert events[-1].validation_nats is None
     assert trainer.checkpoint.training["best_step"] == 20
 
 
 def test_the_validation_text_is_never_trained_on() -> None:
-    seen = TEXT[: len(TEXT) // 2]
-    text = seen + seen.swapcase()
+    training_text = TEXT[: len(TEXT) // 2]
+    text = training_text + training_text.swapcase()
     trainer, _ = run(text, steps=20, validation=0.5)
     chunks = [trainer._loader.get_batch(step) for step in range(2 * trainer._loader.steps_per_epoch)]
     read = {symbol for inputs, targets in chunks for symbol in np.unique([inputs, targets]).tolist()} - {IGNORE_INDEX}
-    assert read == set(corpus(text).vocabulary.encode(seen).tolist())
+    assert read == set(corpus(text).vocabulary.encode(training_text).tolist())
 
 
-def spoil(trainer: Trainer, events: Iterator[Event], step: int) -> None:
-    """Runs on to a step, after which the weights are no numbers."""
+def set_nan_weights(trainer: Trainer, events: Iterator[Event], step: int) -> None:
+    """Run to a step, and then set weights to NaN."""
     assert any(event.step == step for event in events)
     trainer._network.output.bias.data.fill_(math.nan)
 
 
-def test_a_loss_that_is_no_number_rolls_back_and_goes_on_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_loss_rolls_back_and_halves_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(corpus(), plan(steps=100, evaluations=20, learning_rate=0.01))
     events = trainer.run()
-    spoil(trainer, events, 33)
+    set_nan_weights(trainer, events, 33)
     back = next(event for event in events if isinstance(event, RolledBack))
     assert (back.step, back.back_to, back.learning_rate) == (34, 30, 0.005)
     assert math.isnan(back.nats)
     rates, step = [], trainer._train_step.step
-    monkeypatch.setattr(trainer._train_step, "step", lambda *given: rates.append(given[-1]) or step(*given))
+    monkeypatch.setattr(trainer._train_step, "step", lambda *args: rates.append(args[-1]) or step(*args))
     following = list(events)
     assert following[0].step == 31
     assert rates[0] == pytest.approx(0.005 * schedule(0.3, 0.02))
-    assert (following[-1].step, following[-1].reason) == (100, "done")
+    assert (following[-1].step, following[-1].outcome) == (100, "done")
     logged = [line["step"] for line in trainer.snapshot().progress.evaluations]
     assert logged == sorted(set(logged))
 
 
-def test_a_run_that_rolled_back_repeats_its_steps_from_the_very_same_state() -> None:
-    spoiled, clean = (Trainer(corpus(), plan(steps=100, evaluations=20, dropout=0.2)) for _ in range(2))
-    spoiled_events, clean_events = spoiled.run(), clean.run()
-    spoil(spoiled, spoiled_events, 33)
-    assert any(event.step == 30 and isinstance(event, Evaluation) for event in clean_events)
-    clean.rollbacks = 1
-    assert next(event.nats for event in spoiled_events if isinstance(event, Step)) == next(clean_events).nats
-    assert next(spoiled_events) == next(clean_events)
+def test_a_rollback_restores_the_exact_state() -> None:
+    failing, intact = (Trainer(corpus(), plan(steps=100, evaluations=20, dropout=0.2)) for _ in range(2))
+    failing_events, intact_events = failing.run(), intact.run()
+    set_nan_weights(failing, failing_events, 33)
+    assert any(event.step == 30 and isinstance(event, Evaluation) for event in intact_events)
+    intact.rollbacks = 1
+    assert next(event.nats for event in failing_events if isinstance(event, Step)) == next(intact_events).nats
+    assert next(failing_events) == next(intact_events)
 
 
-def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best_model(
+def test_a_loss_that_stays_infinite_ends_the_run_and_keeps_the_best_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = Trainer(corpus(), plan(steps=100, evaluations=20, learning_rate=0.01))
     step = trainer._train_step.step
     monkeypatch.setattr(
-        trainer._train_step, "step", lambda *given: step(*given) if given[0] < 33 else (math.inf, given[3])
+        trainer._train_step, "step", lambda *args: step(*args) if args[0] < 33 else (math.inf, args[3])
     )
     seen = []
     with pytest.raises(
-        TrainingError, match=r"the loss is inf at step 34, down to .* 0\.00031; start again .*--lr below"
+        TrainingError, match=r"the loss is inf at step 34, even with .* 0\.00031; start again .*--lr below"
     ):
         seen.extend(trainer.run())
     assert sum(isinstance(event, RolledBack) for event in seen) == 5
@@ -313,15 +318,15 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_advice_and_keeps_the_best
 
 @pytest.mark.parametrize("text", ["ab", "hello", "aaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaa"])
 def test_tiny_texts_train(text: str) -> None:
-    pace = StepTiming(0.01, "fp32", "native", 2)
-    made = make_plan(len(text), len(set(text)), Overrides(device="cpu", steps=5), lambda *_: pace)
-    trainer = Trainer(corpus(text), made)
+    timing = StepTiming(0.01, "fp32", "native", 2)
+    run_plan = make_plan(len(text), len(set(text)), Overrides(device="cpu", steps=5), lambda *_: timing)
+    trainer = Trainer(corpus(text), run_plan)
     assert isinstance(list(trainer.run())[-1], Finished)
 
 
 def test_the_gradient_is_clipped() -> None:
-    one, other = (run(steps=1, clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
-    # AdamW's first step is learning_rate * g / (|g| + 1e-8): a gradient clipped far below 1e-8 hardly moves a weight
+    one, other = (run(steps=1, grad_clip=clip, warmup=0.0)[0] for clip in (1e-9, 0.0))
+    # The first step of AdamW is learning_rate * g / (|g| + 1e-8), almost zero if g is clipped far below 1e-8.
     start = CharRNN(plan().model_config, len(set(TEXT)))
     start.initialize(0)
     moved = [
@@ -331,7 +336,7 @@ def test_the_gradient_is_clipped() -> None:
     assert moved[0] < 0.1 * moved[1]
 
 
-def test_the_schedule_rises_then_falls_to_nothing() -> None:
+def test_the_schedule_rises_and_then_falls_to_zero() -> None:
     rates = [schedule(fraction / 1000, 0.1) for fraction in range(1001)]
     top = rates.index(max(rates))
     assert 0 < rates[0] < 0.05
@@ -342,11 +347,11 @@ def test_the_schedule_rises_then_falls_to_nothing() -> None:
     assert rates[-1] == pytest.approx(0)
 
 
-def test_dropout_is_on_while_training_and_off_while_measuring() -> None:
-    wild, calm = run(steps=1, dropout=0.5), run(steps=1, dropout=0.0)
-    assert evaluations(wild[1])[0].train_nats != evaluations(calm[1])[0].train_nats
-    again = Trainer(corpus(), replace(plan(steps=1), model_config=replace(plan().model_config, dropout=0.5)))
-    again._progress = replace(again._progress, nats_count=1)
-    first = again._evaluate().validation_nats
-    again._progress = replace(again._progress, nats_count=1)
-    assert again._evaluate().validation_nats == first
+def test_dropout_applies_to_training_but_not_to_evaluation() -> None:
+    with_dropout, without_dropout = run(steps=1, dropout=0.5), run(steps=1, dropout=0.0)
+    assert evaluations(with_dropout[1])[0].train_nats != evaluations(without_dropout[1])[0].train_nats
+    trainer = Trainer(corpus(), replace(plan(steps=1), model_config=replace(plan().model_config, dropout=0.5)))
+    trainer._progress = replace(trainer._progress, nats_count=1)
+    first = trainer._evaluate().validation_nats
+    trainer._progress = replace(trainer._progress, nats_count=1)
+    assert trainer._evaluate().validation_nats == first

@@ -1,1 +1,1 @@
-"""Code that is compiled for this processor."""
+"""Functions that are compiled for the processor at run time."""

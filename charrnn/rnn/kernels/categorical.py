@@ -1,9 +1,9 @@
-"""From logits to the next id, and to its surprisal, as ``generation/sampler.py`` computes them without filters.
+"""Emits code that chooses the next id from logits, and that computes the surprisal of an id.
 
-Logits lie in rows of W numbers, W a multiple of LANES; those behind the last character are -inf. A row of penalties
-is added to them: zeros, and -inf where an id is forbidden.
+The results are those of ``generation/sampler.py`` without filters. The V logits of a stream are padded with -inf to W
+numbers, a multiple of LANES. Penalties are added to them: -inf for forbidden ids, and 0 for others.
 
-Importing this module raises ImportError where llvmlite is missing.
+Importing this module raises ImportError if llvmlite is missing.
 """
 
 from dataclasses import dataclass
@@ -15,78 +15,81 @@ from charrnn.rnn.kernels.simd import DOUBLE, LANES, LONG, Function, Index, Memor
 
 @dataclass(frozen=True)
 class Scores:
-    """The logits of a stream, and what is added to them."""
+    """The scores of a stream, which are logits plus penalties."""
 
     logits: Memory  # (W,)
     penalties: Memory  # (W,)
     width: Index  # W
 
-    def at(self, place: Index) -> Number:
-        """Return LANES scores."""
-        return self.logits.at(place).vector() + self.penalties.at(place).vector()
+    def at(self, index: Index) -> Number:
+        """Return LANES scores from an index on."""
+        return self.logits.at(index).vector() + self.penalties.at(index).vector()
 
-    def largest(self, f: Function) -> Number:
-        """Write the search for the largest score, and return it."""
+    def max(self, fn: Function) -> Number:
+        """Emit code that finds the largest score, and return the score."""
 
-        def compare(place: Index, tops: list[ir.Value]) -> list[ir.Value]:
-            return [self.at(place).at_least(Number(f, tops[0])).value]
+        def update(index: Index, maxima: list[ir.Value]) -> list[ir.Value]:
+            return [self.at(index).maximum(Number(fn, maxima[0])).value]
 
-        (top,) = f.fold(self.width, LANES, [self.at(f.index(0)).value], compare)
-        return Number(f, top).largest()
+        (maxima,) = fn.fold(self.width, LANES, [self.at(fn.index(0)).value], update)
+        return Number(fn, maxima).max()
 
-    def exponentials(self, place: Index, top: Number, temperature: Number) -> Number:
-        """Return exp((score - top) / temperature), LANES of them, in float64."""
-        return exp((self.at(place).to(DOUBLE) - top.to(DOUBLE).spread()) / temperature.spread())
+    def exponentials(self, index: Index, max_score: Number, temperature: Number) -> Number:
+        """Return exp((score - max_score) / temperature) for LANES scores from an index on, in float64."""
+        return exp((self.at(index).to(DOUBLE) - max_score.to(DOUBLE).broadcast()) / temperature.broadcast())
 
 
-def choose(f: Function, scores: Scores, uniform: Number, temperature: Number, sums: Memory) -> Index:
-    """Write the choice of an id, and return it.
+def sample_id(fn: Function, scores: Scores, uniform: Number, temperature: Number, sums: Memory) -> Index:
+    """Emit code that chooses an id, and return the id.
 
     Args:
-        f: where the code goes.
-        scores: of the stream.
-        uniform: a random number from 0 to below 1, in float64.
-        temperature: in float64; 0 takes the likeliest id, the first of equals.
-        sums: (W,), filled with the cumulative sums of unnormalized probabilities, in float64.
+        fn: The function to which the code is added.
+        scores: The scores of the stream.
+        uniform: A random number in [0, 1), float64.
+        temperature: The temperature, float64. With 0, the most probable id is chosen, and the smallest in a tie.
+        sums: Workspace for the cumulative sums of unnormalized probabilities, (W,), float64.
     """
-    best, width = scores.largest(f), scores.width
-    chosen = f.variable(f.index(0))
-    with f.builder.if_else(temperature.compare("==", 0)) as (greedy, random):
-        with greedy, f.range(width) as back:
-            place = width - back - 1
-            score = scores.logits.at(place).number() + scores.penalties.at(place).number()
-            with f.when(score.compare("==", best)):
-                chosen.set(place)
+    max_score, width = scores.max(fn), scores.width
+    chosen = fn.variable(fn.index(0))
+    with fn.builder.if_else(temperature.compare("==", 0)) as (greedy, random):
+        with greedy, fn.range(width) as reversed_index:
+            index = width - reversed_index - 1
+            score = scores.logits.at(index).number() + scores.penalties.at(index).number()
+            with fn.when(score.compare("==", max_score)):
+                chosen.set(index)
         with random:
-            with f.range(0, width, LANES) as place:
-                sums.at(place).store_vector(scores.exponentials(place, best, temperature))
-            total = f.variable(_zero(f))
-            with f.range(width) as place:
-                total.set(total.get() + sums.at(place).number())
-                sums.at(place).store(total.get())
-            wanted = uniform * total.get()
-            with f.range(width) as place:  # counts the sums up to what is wanted; those that equal the last are above
-                below = sums.at(place).number()
-                passed = f.builder.and_(below.compare("<=", wanted), below.compare("!=", total.get()))
-                chosen.set(chosen.get() + Index(f, f.builder.zext(passed, LONG)))
+            with fn.range(0, width, LANES) as index:
+                sums.at(index).store_vector(scores.exponentials(index, max_score, temperature))
+            total = fn.variable(_zero(fn))
+            with fn.range(width) as index:
+                total.set(total.get() + sums.at(index).number())
+                sums.at(index).store(total.get())
+            threshold = uniform * total.get()
+            with fn.range(width) as index:
+                # The chosen id is the number of sums up to the threshold. Sums that equal the total don't count,
+                # because rounding may make the threshold equal to the total.
+                cumulative = sums.at(index).number()
+                counts = fn.builder.and_(cumulative.compare("<=", threshold), cumulative.compare("!=", total.get()))
+                chosen.set(chosen.get() + Index(fn, fn.builder.zext(counts, LONG)))
     result: Index = chosen.get()
     return result
 
 
-def surprisal(f: Function, scores: Scores, index: Index) -> tuple[Number, Number]:
-    """Write how far the logit of an id lies below the largest, and the sum of all exponentials, and return both.
+def surprisal(fn: Function, scores: Scores, index: Index) -> tuple[Number, Number]:
+    """Emit code for the two parts of the surprisal of an id, and return both in float64.
 
-    The surprisal in nats is the first plus the logarithm of the second.
+    The first is the largest score minus the logit of the id. The second is the sum of exp(score - largest score). The
+    surprisal in nats is the first plus the logarithm of the second.
     """
-    top = scores.largest(f)
-    one = _zero(f) + 1.0
+    max_score = scores.max(fn)
+    one = _zero(fn) + 1.0
 
-    def add(place: Index, totals: list[ir.Value]) -> list[ir.Value]:
-        return [(Number(f, totals[0]) + scores.exponentials(place, top, one)).value]
+    def add(start: Index, sums: list[ir.Value]) -> list[ir.Value]:
+        return [(Number(fn, sums[0]) + scores.exponentials(start, max_score, one)).value]
 
-    (total,) = f.fold(scores.width, LANES, [_zero(f).spread().value], add)
-    return top.to(DOUBLE) - scores.logits.at(index).number().to(DOUBLE), Number(f, total).total()
+    (exp_sums,) = fn.fold(scores.width, LANES, [_zero(fn).broadcast().value], add)
+    return max_score.to(DOUBLE) - scores.logits.at(index).number().to(DOUBLE), Number(fn, exp_sums).sum()
 
 
-def _zero(f: Function) -> Number:
-    return Number(f, ir.Constant(DOUBLE, 0.0))
+def _zero(fn: Function) -> Number:
+    return Number(fn, ir.Constant(DOUBLE, 0.0))

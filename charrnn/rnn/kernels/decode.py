@@ -1,10 +1,10 @@
-"""The kernel that generates: the network in int8, the choice of the next id, and again, without leaving native code.
+"""The kernel that generates text: T steps of the network in int8, each with the choice of the next id.
 
-A row of weights is 127 steps wide on either side, with a scale of its own; a hidden state, which lies between -1 and
-1, is rounded to 16 bits (``rnn/quantize.py``). Everything else is float32, rounded as it is written. ``numpy_rnn.py``
-does the same operations in the same order on the same equations, so both give the same bits.
+Weights are quantized to 8 bits with a scale for each row, and hidden states to 16 bits (``rnn/quantize.py``). All
+other values of the network are float32, and every operation is rounded separately. ``numpy_rnn.py`` uses the same
+equations and the same order of operations, so both give the same bits.
 
-Importing this module raises ImportError where llvmlite is missing.
+Importing this module raises ImportError if llvmlite is missing.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from charrnn.config import Cell
 from charrnn.rnn.cells import EQUATIONS
-from charrnn.rnn.kernels.categorical import Scores, choose, surprisal
+from charrnn.rnn.kernels.categorical import Scores, sample_id, surprisal
 from charrnn.rnn.kernels.int8_gemv import Matrix, for_streams
 from charrnn.rnn.kernels.jit import Kernel, load_kernels
 from charrnn.rnn.kernels.object_cache import Target, is_cached
@@ -23,141 +23,162 @@ from charrnn.rnn.tanh_approx import tanh
 
 _PARAMETERS: Parameters = {
     "streams": int, "steps": int, "layers": int, "units": int, "width": int, "vocab_size": int, "measure": int,
-    "levels": float, "columns": F32,
+    "levels": float, "input_table": F32,
     "recurrent": I8, "recurrent_scales": F32, "recurrent_biases": F32,
-    "above": I8, "above_scales": F32, "above_biases": F32,
+    "input": I8, "input_scales": F32, "input_biases": F32,
     "output": I8, "output_scales": F32, "output_biases": F32,
-    "penalties": F32, "hidden": F32, "carried": F32, "codes": I16, "arriving": F32, "reading": I64,
-    "forced_ids": I64, "uniforms": F64, "temperatures": F64, "logits": F32, "sums": F64, "chosen": I64, "gaps": F64,
-    "totals": F64,
+    "penalties": F32, "hidden": F32, "cell_state": F32, "quantized_hidden": I16, "input_products": F32,
+    "current_ids": I64, "forced_ids": I64, "uniforms": F64, "temperatures": F64, "logits": F32,
+    "cumulative_sums": F64, "next_ids": I64, "logit_gaps": F64, "exp_sums": F64,
 }  # fmt: skip
 
 
 @cache
 def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
-    """Return the kernel that reads and chooses characters of S streams, for networks of a cell.
+    """Return the kernel that reads and chooses characters of S streams.
 
-    Its arguments:
+    The kernel's parameters:
         streams, steps, layers: S, T, L.
         units: H, padded to a multiple of LANES.
         width: W, which is V padded to a multiple of LANES.
         vocab_size: V.
-        measure: whether to fill ``gaps`` and ``totals``.
-        levels: the integer that stands for a hidden state of 1.
-        columns: (V, G * H), what each character adds to the gates of layer 0, in the order of the panels.
-        recurrent, recurrent_scales, recurrent_biases: the recurrent weights of the L layers (``packing.py``).
-        above, above_scales, above_biases: the input weights of the layers from 1 on.
-        output, output_scales, output_biases: the output layer.
-        penalties: (2, W), added to logits: for `surprisal`, and for `choose`.
-        hidden: (L, S, H), replaced by the hidden state afterwards.
-        carried: (L, S, H), replaced by the cell state afterwards; used by an LSTM only.
-        codes: (2, L, S, H), the hidden state in integers, and room for the next.
-        arriving: (S, G * LANES), workspace.
-        reading: (S,), the ids that are read first; overwritten.
-        forced_ids: (T, S), ids to be read after each step; where they are negative, an id is chosen.
-        uniforms: (T, S), random numbers for the decode_inputs.
-        temperatures: (T, S).
-        logits: (S, W), filled with those after the last step.
-        sums: (W,), workspace.
-        chosen: (T, S), filled with the ids that are read after each step.
-        gaps, totals: (T, S), filled with the `surprisal` of the ids that were chosen.
+        measure: Whether to compute ``logit_gaps`` and ``exp_sums``.
+        levels: The integer that represents a hidden state of 1.
+        input_table: The input product of each id in layer 0, (V, G * H), in the order of the panels.
+        recurrent, recurrent_scales, recurrent_biases: The recurrent weights of the L layers (``packing.py``).
+        input, input_scales, input_biases: The input weights of layers 1 to L - 1.
+        output, output_scales, output_biases: The weights of the output layer.
+        penalties: (2, W), added to logits; row 0 for the surprisal, row 1 for the choice of an id.
+        hidden: The hidden state, (L, S, H), which is updated.
+        cell_state: The cell state, (L, S, H), which is updated. Used only by an LSTM.
+        quantized_hidden: (2, L, S, H). Row 0 is the quantized hidden state; row 1 is workspace.
+        input_products: Workspace, (S, G * LANES).
+        current_ids: The ids to read first, (S,), which are overwritten.
+        forced_ids: The ids to read after each step, (T, S). Where they are negative, an id is chosen.
+        uniforms: Random numbers in [0, 1) with which ids are chosen, (T, S).
+        temperatures: Sampling temperatures, (T, S).
+        logits: Output: the logits after the last step, (S, W).
+        cumulative_sums: Workspace, (W,).
+        next_ids: Output: the forced or chosen id after each step, (T, S).
+        logit_gaps, exp_sums: Output: both parts of the `surprisal` of chosen ids, (T, S).
+
+    Args:
+        cell: The cell of the network.
+        target: The processor; None means that of this machine.
 
     Raises:
-        ImportError: nothing can be compiled here.
+        ImportError: If LLVM cannot compile for the processor.
     """
     functions = {"decode": _PARAMETERS}
-    return load_kernels(f"decode_{cell}", functions, lambda to: _build(cell, to), target)["decode"]
+    return load_kernels(f"decode_{cell}", functions, lambda processor: _build(cell, processor), target)["decode"]
 
 
 def is_compiled(cell: Cell) -> bool:
-    """Return whether the kernel lies on disk."""
+    """Return whether the cache has the compiled kernel of a cell."""
     return is_cached(f"decode_{cell}", Target.host())
 
 
 def _build(cell: Cell, target: Target) -> ir.Module:
     module = ir.Module(f"decode_{cell}")
-    f = Function(module, "decode", _PARAMETERS)
-    streams, layers, units, width = f["streams"], f["layers"], f["units"], f["width"]
-    equations, numbers = EQUATIONS[cell], f["streams"] * f["units"]  # of a layer's state
+    fn = Function(module, "decode", _PARAMETERS)
+    streams, layers, units, width = fn["streams"], fn["layers"], fn["units"], fn["width"]
+    equations = EQUATIONS[cell]
+    layer_size = streams * units  # elements of an array of a layer's state
     gate_lanes = equations.gates * LANES
-    recurrent, above, output = (
-        Matrix(f[name], f[f"{name}_scales"], f[f"{name}_biases"], gates)
-        for name, gates in (("recurrent", equations.gates), ("above", equations.gates), ("output", 1))
+    recurrent, inputs, output = (
+        Matrix(fn[name], fn[f"{name}_scales"], fn[f"{name}_biases"], gates)
+        for name, gates in (("recurrent", equations.gates), ("input", equations.gates), ("output", 1))
     )
 
-    def advance(layer: Index, panel: Index, before: Memory, after: Memory, inputs: Callable[[Index], Memory]) -> None:
-        """Take a step in one panel of a layer; ``inputs`` gives the input products of a stream."""
-        matrix, place = recurrent.at(layer * (units // LANES) + panel, units), layer * numbers + panel * LANES
+    def advance(
+        layer: Index, panel: Index, before: Memory, after: Memory, input_products: Callable[[Index], Memory]
+    ) -> None:
+        """Emit a step of one panel of a layer for all streams.
 
-        def some(stream: Index, count: int) -> None:
-            states = [before.at((stream + n) * units) for n in range(count)]
-            for n, echo in enumerate(matrix.multiply(f, target, states, units)):
-                arriving = [inputs(stream + n).at(gate * LANES).vector() for gate in range(equations.gates)]
-                own = place + (stream + n) * units
-                state = [memory.at(own) for memory in (f["hidden"], f["carried"])][: equations.parts]
-                pre = equations.pre(tuple(arriving), tuple(echo))
-                _, new = equations.step(pre, tuple(part.vector() for part in state), tanh)
-                for memory, part in zip(state, new, strict=True):
-                    memory.store_vector(part)
-                levels = f["levels"].to(F32.type).spread()
-                code = (new[0] * levels + 0.5).at_least(-levels).at_most(levels).floor()
-                after.at(panel * LANES + (stream + n) * units).store(
-                    f.builder.trunc(code, ir.VectorType(SHORT, LANES))
+        Args:
+            layer: The index of the layer.
+            panel: The index of the panel.
+            before: The layer's quantized hidden state before the step.
+            after: The layer's quantized hidden state after the step.
+            input_products: Returns the input products of a stream, (G, LANES).
+        """
+        matrix = recurrent.at(layer * (units // LANES) + panel, units)
+        panel_offset = layer * layer_size + panel * LANES
+
+        def emit(first: Index, count: int) -> None:
+            hidden = [before.at((first + n) * units) for n in range(count)]
+            for n, recurrent_products in enumerate(matrix.multiply(fn, target, hidden, units)):
+                stream = first + n
+                products = [input_products(stream).at(gate * LANES).vector() for gate in range(equations.gates)]
+                offset = panel_offset + stream * units
+                memories = [memory.at(offset) for memory in (fn["hidden"], fn["cell_state"])]
+                memories = memories[: equations.num_state_arrays]
+                pre = equations.pre(tuple(products), tuple(recurrent_products))
+                _, new_state = equations.step(pre, tuple(memory.vector() for memory in memories), tanh)
+                for memory, value in zip(memories, new_state, strict=True):
+                    memory.store_vector(value)
+                levels = fn["levels"].to(F32.type).broadcast()
+                quantized = (new_state[0] * levels + 0.5).maximum(-levels).minimum(levels).floor()
+                after.at(panel * LANES + stream * units).store(
+                    fn.builder.trunc(quantized, ir.VectorType(SHORT, LANES))
                 )
 
-        for_streams(f, streams, some)
+        for_streams(fn, streams, emit)
 
-    def project(matrix: Matrix, states: Memory, result: Memory, pitch: Index) -> None:
-        """Multiply states with one panel, for rows of a result that lie ``pitch`` numbers apart."""
+    def project(matrix: Matrix, hidden: Memory, result: Memory, row_stride: Index) -> None:
+        """Emit the product of hidden states with one panel, and store it in rows of a result."""
 
-        def some(stream: Index, count: int) -> None:
-            own = [states.at((stream + n) * units) for n in range(count)]
-            for n, gates in enumerate(matrix.multiply(f, target, own, units)):
-                for gate, number in enumerate(gates):
-                    result.at((stream + n) * pitch + gate * LANES).store_vector(number)
+        def emit(first: Index, count: int) -> None:
+            states = [hidden.at((first + n) * units) for n in range(count)]
+            for n, products in enumerate(matrix.multiply(fn, target, states, units)):
+                for gate, product in enumerate(products):
+                    result.at((first + n) * row_stride + gate * LANES).store_vector(product)
 
-        for_streams(f, streams, some)
+        for_streams(fn, streams, emit)
 
-    with f.range(f["steps"]) as step:
-        codes, flip = f["codes"], layers * numbers
-        before, after = codes.at(step % 2 * flip), codes.at((step + 1) % 2 * flip)
-        with f.range(units // LANES) as panel:
-            columns, pitch = f["columns"].at(panel * gate_lanes), units * equations.gates
+    with fn.range(fn["steps"]) as step:
+        # The two rows of quantized_hidden alternate as states before and after a step.
+        quantized_hidden, state_size = fn["quantized_hidden"], layers * layer_size
+        before, after = quantized_hidden.at(step % 2 * state_size), quantized_hidden.at((step + 1) % 2 * state_size)
+        with fn.range(units // LANES) as panel:
+            table_columns, row_stride = fn["input_table"].at(panel * gate_lanes), units * equations.gates
             advance(
-                f.index(0), panel, before, after,
-                lambda stream: columns.at(f["reading"].at(stream).index() * pitch),
+                fn.index(0), panel, before, after,
+                lambda stream: table_columns.at(fn["current_ids"].at(stream).index() * row_stride),
             )  # fmt: skip
-        with f.range(1, layers) as layer:
-            below, here = after.at((layer - 1) * numbers), layer * numbers
-            with f.range(units // LANES) as panel:  # for all streams, while the weights are in the cache
-                matrix = above.at((layer - 1) * (units // LANES) + panel, units)
-                project(matrix, below, f["arriving"], f.index(gate_lanes))
-                arriving = f["arriving"]
+        with fn.range(1, layers) as layer:
+            below, offset = after.at((layer - 1) * layer_size), layer * layer_size
+            with fn.range(units // LANES) as panel:  # all streams, while the panel's weights are in the cache
+                matrix = inputs.at((layer - 1) * (units // LANES) + panel, units)
+                input_products = fn["input_products"]
+                project(matrix, below, input_products, fn.index(gate_lanes))
                 advance(
-                    layer, panel, before.at(here), after.at(here), lambda stream: arriving.at(stream * gate_lanes)
-                )
-        top = after.at((layers - 1) * numbers)
-        with f.range(width // LANES) as panel:
-            project(output.at(panel, units), top, f["logits"].at(panel * LANES), width)
-        with f.range(streams) as stream:
-            _choose_next(f, step, stream)
-    f.finish()
+                    layer, panel, before.at(offset), after.at(offset),
+                    lambda stream: input_products.at(stream * gate_lanes),
+                )  # fmt: skip
+        last_hidden = after.at((layers - 1) * layer_size)
+        with fn.range(width // LANES) as panel:
+            project(output.at(panel, units), last_hidden, fn["logits"].at(panel * LANES), width)
+        with fn.range(streams) as stream:
+            _choose_next(fn, step, stream)
+    fn.finish()
     return module
 
 
-def _choose_next(f: Function, step: Index, stream: Index) -> None:
-    """Write what a stream reads next: what is forced_ids, or an id that is chosen."""
-    width, place = f["width"], step * f["streams"] + stream
-    logits, penalties = f["logits"].at(stream * width), f["penalties"]
-    reading, forced_ids = f["reading"].at(stream), f["forced_ids"].at(place).index()
-    reading.store(forced_ids)
-    with f.when(forced_ids.compare("<", 0)):
-        uniform, temperature = f["uniforms"].at(place).number(), f["temperatures"].at(place).number()
-        index = choose(f, Scores(logits, penalties.at(width), width), uniform, temperature, f["sums"])
-        index = index.at_most(f["vocab_size"] - 1)  # there is such a row even if logits are NaN
-        reading.store(index)
-        with f.when(f["measure"].compare("!=", 0)):
-            gap, total = surprisal(f, Scores(logits, penalties, width), index)
-            f["gaps"].at(place).store(gap)
-            f["totals"].at(place).store(total)
-    f["chosen"].at(place).store(reading.index())
+def _choose_next(fn: Function, step: Index, stream: Index) -> None:
+    """Emit code that sets the next id of a stream: the forced id, or a chosen one."""
+    width, offset = fn["width"], step * fn["streams"] + stream
+    logits, penalties = fn["logits"].at(stream * width), fn["penalties"]
+    current_id, forced_id = fn["current_ids"].at(stream), fn["forced_ids"].at(offset).index()
+    current_id.store(forced_id)
+    with fn.when(forced_id.compare("<", 0)):
+        uniform, temperature = fn["uniforms"].at(offset).number(), fn["temperatures"].at(offset).number()
+        scores = Scores(logits, penalties.at(width), width)
+        chosen = sample_id(fn, scores, uniform, temperature, fn["cumulative_sums"])
+        chosen = chosen.minimum(fn["vocab_size"] - 1)  # a valid id even if logits are NaN
+        current_id.store(chosen)
+        with fn.when(fn["measure"].compare("!=", 0)):
+            logit_gap, exp_sum = surprisal(fn, Scores(logits, penalties, width), chosen)
+            fn["logit_gaps"].at(offset).store(logit_gap)
+            fn["exp_sums"].at(offset).store(exp_sum)
+    fn["next_ids"].at(offset).store(current_id.index())

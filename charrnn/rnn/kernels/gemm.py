@@ -1,6 +1,6 @@
-"""The matrix product inside a recurrent step: a tile of units for some streams, with all sums in registers.
+"""Emits the matrix product of a recurrent step for one tile: some units of some streams, with all sums in registers.
 
-Importing this module raises ImportError where llvmlite is missing.
+Importing this module raises ImportError if llvmlite is missing.
 """
 
 import itertools
@@ -12,76 +12,78 @@ from typing import Any
 from llvmlite import ir
 
 from charrnn.rnn.kernels.object_cache import Target
-from charrnn.rnn.kernels.simd import FLOAT, INT, LANES, PAIR, Function, Index, Memory, Number, spread
+from charrnn.rnn.kernels.simd import FLOAT, INT, LANES, PAIR, Function, Index, Memory, Number, broadcast
 
-TILE_ROWS = 32  # streams of a tile: with four gates it stays in the nearest cache
+TILE_ROWS = 32  # streams of a tile; the sums of four gates then fit in the L1 cache
 
 
 def tile_units(target: Target) -> int:
-    """Return how many units make a tile."""
+    """Return the number of units of a tile, U."""
     return 2 * LANES if target.has("avx512f") else LANES
 
 
-def _rows_together(target: Target) -> int:
-    """Return how many streams share each load of weights: as many sums as there are registers for."""
+def _rows_per_load(target: Target) -> int:
+    """Return the number of streams that share each load of weights, which the registers for sums limit."""
     return 8 if target.has("avx512f") else 4
 
 
-Start = Callable[[Index, int], Number]
+Start = Callable[[Index, int], Number]  # (row, lane) -> LANES initial values of sums, from that lane on
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a tile is: ``sums[row] = start(row) + factors(row) @ weights``."""
+    """The product of a tile: ``sums[row] = start(row) + factors(row) @ weights``."""
 
-    weights: Memory  # (K, U), or (K / 2, U) of pairs
-    length: Index  # K, or K / 2
-    factors: Callable[[Index], Memory]  # the K factors of a row, in the type of a weight
-    start: Start  # what the product of a row is added to, from a lane on
+    weights: Memory  # (K, U), or (K / 2, U) for pairs of bfloat16
+    length: Index  # rows of ``weights``: K, or K / 2
+    factors: Callable[[Index], Memory]  # returns the K factors of a row, in the type of the weights
+    start: Start  # returns the values to which the product of a row is added
     sums: Memory  # (TILE_ROWS, U), the result
-    rows: Index  # how many there are, 1 or more
+    rows: Index  # number of rows, 1 or more
 
 
-def multiply_tile(f: Function, target: Target, product: Product) -> None:
-    """Write the code for a product.
+def multiply_tile(fn: Function, target: Target, product: Product) -> None:
+    """Emit the code of a product.
 
-    Some rows beyond the last may be written as copies of it, up to `TILE_ROWS` of them in all.
+    Rows are computed in groups. Beyond the last row, ``sums`` may get copies of it up to the end of a group.
     """
     weights, rows, sums = product.weights, product.rows, product.sums
-    width, together = tile_units(target), _rows_together(target)
+    width, group = tile_units(target), _rows_per_load(target)
     lanes = range(0, width, LANES)
-    builder, pairs = f.builder, weights.element is PAIR
+    builder, pairs = fn.builder, weights.element is PAIR
     add, factor = (partial(_add_pairs, target), INT) if pairs else (_add, weights.element.type)
-    with f.range(0, rows, together) as first:
-        some = [(first + row).at_most(rows - 1) for row in range(together)]
-        starts = [product.start(row, lane).value for row in some for lane in lanes]
-        places = [product.factors(row) for row in some]
+    with fn.range(0, rows, group) as first:
+        group_rows = [(first + row).minimum(rows - 1) for row in range(group)]
+        starts = [product.start(row, lane).value for row in group_rows for lane in lanes]
+        factors = [product.factors(row) for row in group_rows]
 
         def add_products(k: Index, totals: list[Any]) -> list[Any]:
-            """Add the products of one row of weights, or of a pair of rows."""
+            """Add the products with one row of weights, or with one row of pairs."""
             kind = ir.VectorType(weights.element.type, LANES)
             columns = [weights.at(k * width + lane).load(kind) for lane in lanes]
-            values = [spread(builder, place.at(k * 2 if pairs else k).load(factor)) for place in places]
-            pairs_of = itertools.product(values, columns)
-            return [add(builder, total, *pair[::-1]) for total, pair in zip(totals, pairs_of, strict=True)]
+            values = [broadcast(builder, row.at(k * 2 if pairs else k).load(factor)) for row in factors]
+            operands = itertools.product(values, columns)
+            return [
+                add(builder, total, column, value) for total, (value, column) in zip(totals, operands, strict=True)
+            ]
 
-        following = f.fold(product.length, 1, starts, add_products)
-        for then, (row, lane) in zip(following, itertools.product(range(together), lanes), strict=True):
-            sums.at((first + row) * width + lane).store(then)
-
-
-def _add(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
-    """Return total + one * other."""
-    return builder.fadd(builder.fmul(one, other, flags=("contract",)), total, flags=("contract",))
+        totals = fn.fold(product.length, 1, starts, add_products)
+        for total, (row, lane) in zip(totals, itertools.product(range(group), lanes), strict=True):
+            sums.at((first + row) * width + lane).store(total)
 
 
-def _add_pairs(target: Target, builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
-    """Return the same for pairs of bfloat16: both products of a lane are added to its float32."""
+def _add(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
+    """Return total + left * right."""
+    return builder.fadd(builder.fmul(left, right, flags=("contract",)), total, flags=("contract",))
+
+
+def _add_pairs(target: Target, builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
+    """Return total + left * right for pairs of bfloat16: both products of a lane are added to its float32 total."""
     if target.has("avx512bf16"):
-        kind = ir.FunctionType(total.type, [total.type, one.type, other.type])
-        return builder.asm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v", [total, one, other], side_effect=False)
-    sixteen, upper = (ir.Constant(one.type, [bits] * LANES) for bits in (16, 0xFFFF0000))
-    for half, bits in ((builder.shl, sixteen), (builder.and_, upper)):
-        pair = (builder.bitcast(half(value, bits), ir.VectorType(FLOAT, LANES)) for value in (one, other))
-        total = _add(builder, total, *pair)
+        kind = ir.FunctionType(total.type, [total.type, left.type, right.type])
+        return builder.asm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v", [total, left, right], side_effect=False)
+    sixteen, upper_mask = (ir.Constant(left.type, [bits] * LANES) for bits in (16, 0xFFFF0000))
+    for select_half, bits in ((builder.shl, sixteen), (builder.and_, upper_mask)):
+        halves = (builder.bitcast(select_half(value, bits), ir.VectorType(FLOAT, LANES)) for value in (left, right))
+        total = _add(builder, total, *halves)
     return total

@@ -1,6 +1,6 @@
-"""Compiled functions as Python calls them: by keyword, with arrays and numbers, without the GIL.
+"""Compiled functions as Python callables. They take arrays and numbers by keyword, and release the GIL.
 
-Importing this module raises ImportError where llvmlite is missing.
+Importing this module raises ImportError if llvmlite is missing.
 """
 
 import ctypes
@@ -14,16 +14,16 @@ from llvmlite import ir
 from charrnn.rnn.kernels.object_cache import Target, load
 from charrnn.rnn.kernels.simd import Element, Parameters
 
-_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # it releases the GIL while the function runs
+_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # releases the GIL during a call
 
 
 class Kernel:
     """A compiled function.
 
     Args:
-        address: where it begins.
-        parameters: those of its `Function`.
-        owner: what keeps the code in memory.
+        address: The address of the function.
+        parameters: The parameters of its `Function`.
+        owner: The object that keeps the code in memory.
     """
 
     def __init__(self, address: int, parameters: Parameters, owner: object) -> None:
@@ -32,13 +32,13 @@ class Kernel:
         self._pack = struct.Struct(f"={kinds}").pack
 
     def __call__(self, **arguments: "np.ndarray[Any, Any] | float") -> None:
-        """Run the function.
+        """Call the function.
 
         Args:
-            arguments: one for each parameter; arrays are contiguous and of the parameter's type.
+            arguments: A value for each parameter. Arrays must be contiguous and have the parameter's element type.
 
         Raises:
-            TypeError: an argument is missing, unknown or of another type; nothing was run.
+            TypeError: If an argument is missing, unknown or of another type. The function is then not called.
         """
         if arguments.keys() != self._parameters.keys():
             raise TypeError(f"expected the arguments {', '.join(self._parameters)}")
@@ -56,20 +56,20 @@ class Kernel:
 def load_kernels(
     name: str, functions: Mapping[str, Parameters], build: Callable[[Target], ir.Module], target: Target | None = None
 ) -> dict[str, Kernel]:
-    """Return the functions of a module, compiled for a processor or loaded from disk.
+    """Return the functions of a module by name, compiled for a processor or loaded from disk.
 
     Args:
-        name: of the module.
-        functions: their parameters, by their names.
-        build: writes the module.
-        target: the processor; this machine's unless given.
+        name: The name of the module.
+        functions: The parameters of each function, by the function's name.
+        build: Builds the module for a processor.
+        target: The processor; None means that of this machine.
 
     Raises:
-        ImportError: LLVM cannot compile for it.
+        ImportError: If LLVM cannot compile for the processor.
     """
     processor = target or Target.host()
     code = load(name, lambda: build(processor), processor)
-    return {function: Kernel(code.address(function), its, code) for function, its in functions.items()}
+    return {function: Kernel(code.address(function), parameters, code) for function, parameters in functions.items()}
 
 
 def _address(name: str, array: "np.ndarray[Any, Any] | float", element: Element) -> int:

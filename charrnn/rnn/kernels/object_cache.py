@@ -1,10 +1,10 @@
-"""Compiled code on disk: each file carries a digest, which is checked before anything of it runs.
+"""A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
-A file is rebuilt when the sources of the kernels, the compiler or the processor change, and when it is damaged. The
-digest finds damage, not malice: who can write the folder can have any code run. Where no folder can be written, each
-process compiles for itself.
+Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
+damaged. The digest detects damage, not attacks: anyone who can write to the cache directory can have any code run.
+If no cache directory is writable, each process compiles the code again.
 
-Importing this module raises ImportError where llvmlite is missing.
+Importing this module raises ImportError if llvmlite is missing.
 """
 
 import hashlib
@@ -24,31 +24,31 @@ from charrnn.io.atomic_io import write_atomic
 from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
-FOLDER_VARIABLE = "CHARRNN_CACHE"  # of the environment: where compiled code is kept
-_DIGEST_BYTES = hashlib.sha256().digest_size  # at the beginning of a file: the digest of the rest
-_HERE = Path(__file__).parent
+CACHE_VARIABLE = "CHARRNN_CACHE"  # environment variable with the cache directory
+_DIGEST_BYTES = hashlib.sha256().digest_size  # a file starts with the digest of the rest
+_SOURCE_DIR = Path(__file__).parent
 
-_COMPILING = threading.Lock()  # one compilation at a time: others wait and find its result
+_COMPILE_LOCK = threading.Lock()  # lets threads wait for a compilation instead of repeating it
 
 try:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    binding.initialize_native_asmparser()  # for the one instruction that is written in assembly
-except (OSError, RuntimeError, AttributeError) as error:  # a library that is missing, broken or of another version
+    binding.initialize_native_asmparser()  # for vdpbf16ps in gemm.py
+except (OSError, RuntimeError, AttributeError) as error:  # the library is missing, broken or of another version
     raise ImportError(f"llvmlite cannot be used: {error}") from error
 
 
 @dataclass(frozen=True)
 class Target:
-    """The processor that code is compiled for."""
+    """A processor to compile for."""
 
-    cpu: str
-    features: str  # as LLVM lists them
+    cpu: str  # LLVM's name
+    features: str  # LLVM's feature string, such as "+avx2,-avx512f"
 
     @classmethod
     @cache
     def host(cls) -> "Target":
-        """Return this machine's processor; one with unknown features has none."""
+        """Return the processor of this machine. If LLVM cannot list its features, it has none."""
         try:
             features = binding.get_host_cpu_features().flatten()
         except RuntimeError:
@@ -56,11 +56,11 @@ class Target:
         return cls(binding.get_host_cpu_name(), features)
 
     def has(self, feature: str) -> bool:
-        """Return whether the processor has a feature, by LLVM's name for it."""
+        """Return whether the processor has a feature, given by LLVM's name."""
         return f"+{feature}" in self.features.split(",")
 
     def machine(self) -> binding.TargetMachine:
-        """Return what LLVM needs to know to emit code."""
+        """Return LLVM's target machine, which emits code."""
         target = binding.Target.from_triple(binding.get_process_triple())
         relocation = "static" if target.name.startswith("x86") else "default"
         return target.create_target_machine(self.cpu, self.features, 3, relocation, "jitdefault", jit=True)
@@ -68,15 +68,15 @@ class Target:
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """The functions of a module, loaded. They exist as long as this object does."""
+    """The loaded code of a module. Its functions are valid as long as this object exists."""
 
     engine: binding.ExecutionEngine
 
     def address(self, function: str) -> int:
-        """Return where a function begins.
+        """Return the address of a function.
 
         Raises:
-            ImportError: there is no such function.
+            ImportError: If there is no such function.
         """
         if not (address := int(self.engine.get_function_address(function))):
             raise ImportError(f"the compiled code has no function {function}")
@@ -84,34 +84,34 @@ class ObjectCode:
 
 
 def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCode:
-    """Return the code of a module, from disk if it is there.
+    """Return the code of a module, from the cache if possible.
 
     Args:
-        name: of the module; with the sources, the compiler and the target it identifies the code.
-        build: writes the module; called where no file on disk is of use.
-        target: the processor.
+        name: The name of the module. Together with the sources, the compiler and the target it identifies the code.
+        build: Builds the module. Called only if the cache has no valid file.
+        target: The processor.
 
     Raises:
-        ImportError: LLVM cannot compile for this processor.
+        ImportError: If LLVM cannot compile for the processor.
     """
-    file = _file(name, target)
+    file_name = _file_name(name, target)
     try:
-        with _COMPILING:
-            code = _read(file)
+        with _COMPILE_LOCK:
+            code = _read(file_name)
             if code is None:
                 code = _compile(build(), target)
-                _write(file, code)
+                _write(file_name, code)
         engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target.machine())
         engine.add_object_file(binding.ObjectFileRef.from_data(code))
         engine.finalize_object()
-    except RuntimeError as error:  # the only one that LLVM raises
+    except RuntimeError as error:  # raised by llvmlite for all errors of LLVM
         raise ImportError(str(error)) from error
     return ObjectCode(engine)
 
 
 def is_cached(name: str, target: Target) -> bool:
-    """Return whether the code of a module lies on disk, undamaged."""
-    return _read(_file(name, target)) is not None
+    """Return whether the cache has a valid file with the code of a module."""
+    return _read(_file_name(name, target)) is not None
 
 
 def _compile(module: ir.Module, target: Target) -> bytes:
@@ -124,43 +124,50 @@ def _compile(module: ir.Module, target: Target) -> bytes:
     return bytes(machine.emit_object(parsed))
 
 
-def _file(name: str, target: Target) -> str:
+def _file_name(name: str, target: Target) -> str:
     """Return a file name with a digest of everything that the code depends on."""
-    facts = (name, __version__, llvmlite.__version__, binding.llvm_version_info, binding.get_process_triple(), target)
-    return f"{name}-{hashlib.sha256(_sources() + repr(facts).encode()).hexdigest()[:16]}.o"
+    key = (name, __version__, llvmlite.__version__, binding.llvm_version_info, binding.get_process_triple(), target)
+    return f"{name}-{hashlib.sha256(_source_digest() + repr(key).encode()).hexdigest()[:16]}.o"
 
 
 @cache
-def _sources() -> bytes:
-    """Return a digest of the source files that kernels are built from."""
-    files = [*sorted(_HERE.glob("*.py")), _HERE.parent / "cells.py", _HERE.parent / "tanh_approx.py"]
-    return hashlib.sha256(b"".join(_content(file) or b"" for file in files)).digest()
+def _source_digest() -> bytes:
+    """Return a digest of the source files from which kernels are built."""
+    parent = _SOURCE_DIR.parent
+    paths = [*sorted(_SOURCE_DIR.glob("*.py")), parent / "cells.py", parent / "tanh_approx.py"]
+    return hashlib.sha256(b"".join(_read_bytes(path) or b"" for path in paths)).digest()
 
 
-def _folders() -> list[Path]:
-    """Return where code may be kept: the folder that was named, or beside the sources, or else among the user's."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return [Path(named)]
-    return [_HERE / "__pycache__", *filter(None, [user_cache()])]
+def _directories() -> list[Path]:
+    """Return the cache directories in order of preference.
+
+    They are the directory in the environment variable; or else ``__pycache__`` beside the sources, and the user's
+    cache.
+    """
+    if directory := os.environ.get(CACHE_VARIABLE):
+        return [Path(directory)]
+    return [_SOURCE_DIR / "__pycache__", *filter(None, [user_cache()])]
 
 
-def _read(file: str) -> bytes | None:
-    for folder in _folders():
-        data = _content(folder / file) or b""
+def _read(file_name: str) -> bytes | None:
+    """Return the code in the first valid file, or None."""
+    for directory in _directories():
+        data = _read_bytes(directory / file_name) or b""
         if hashlib.sha256(data[_DIGEST_BYTES:]).digest() == data[:_DIGEST_BYTES]:
             return data[_DIGEST_BYTES:]
     return None
 
 
-def _write(file: str, code: bytes) -> None:
-    for folder in _folders():
+def _write(file_name: str, code: bytes) -> None:
+    """Save code in the first directory that is writable, if any."""
+    for directory in _directories():
         with suppress(FileError):
-            write_atomic(folder / file, hashlib.sha256(code).digest() + code)
+            write_atomic(directory / file_name, hashlib.sha256(code).digest() + code)
             return
 
 
-def _content(file: Path) -> bytes | None:
+def _read_bytes(path: Path) -> bytes | None:
     try:
-        return file.read_bytes()
+        return path.read_bytes()
     except OSError:
         return None
