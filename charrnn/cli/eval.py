@@ -142,7 +142,7 @@ def _check_sources(args: EvalOptions) -> None:
         raise SettingError("baselines", "given without the training text", "add --split or --training FILE")
     if training is not None and (args.split or not args.baselines):
         if args.split:
-            raise SettingError("training", "given together with --split, which selects it already", "leave it out")
+            raise SettingError("training", "cannot be combined with --split, which selects that text", "leave it out")
         raise SettingError("training", "given without --baselines", "add --baselines or leave it out")
 
 

@@ -111,7 +111,7 @@ class SampleOptions:
             ("show", "--json", self.json_ and self.show is not None),
         ):
             if both:
-                raise SettingError(field, f"given together with {other}", "give one of them")
+                raise SettingError(field, f"cannot be combined with {other}", "give one of them")
         if (has_separator or self.null) and not self.many:
             field = "separator" if has_separator else "null"
             raise SettingError(field, "given for a single sample", "add --count or --prompts, or leave it out")

@@ -70,7 +70,7 @@ def score(args: ScoreOptions) -> None:
     if args.chars and not args.json_:
         raise SettingError("chars", "given without --json", "add --json")
     if args.top is not None and args.sort:
-        raise SettingError("sort", "given together with --top, which sorts already", "leave it out")
+        raise SettingError("sort", "cannot be combined with --top, which sorts already", "leave it out")
 
     def format_line(line: "LineScore") -> _ScoredLine:
         nats = line.nats if args.total else line.nats_per_char

@@ -72,7 +72,7 @@ def train(args: TrainOptions) -> None:
     if overrides.freeze_vocabulary and overrides.from_model is None and not args.resume:
         raise SettingError("freeze_vocabulary", "given without --from", "add --from MODEL")
     if args.resume and args.force:
-        raise SettingError("resume", "given together with --force", "give one of them")
+        raise SettingError("resume", "cannot be combined with --force", "give one of them")
 
     from charrnn import checkpoint
     from charrnn.cli import train_setup

@@ -199,7 +199,7 @@ def test_a_finished_run_may_be_resumed_for_nothing_or_for_more(done: Path, charr
         (("--lr", "0.5"), 2, "--lr: cannot be 0.5"),
         (("--steps", "20"), 0, ""),
         (("--steps", "19"), 2, "--steps: cannot be 19, because the run has already taken 20 steps"),
-        (("--force",), 2, "--resume: given together with --force"),
+        (("--force",), 2, "--resume: cannot be combined with --force"),
     ],
 )
 def test_a_resumed_run_is_the_same_run(

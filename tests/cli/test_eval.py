@@ -114,7 +114,7 @@ def test_the_part_that_was_trained_on_is_not_learned_again(trained: Run, charrnn
     [
         ("--baselines", "--baselines: given without the training text; add --split or --training FILE"),
         ("--training corpus.txt", "--training: given without --baselines"),
-        ("--split --baselines --training corpus.txt", "--training: given together with --split"),
+        ("--split --baselines --training corpus.txt", "--training: cannot be combined with --split"),
         ("--reset 0", "--reset: invalid value 0"),
         ("-m corpus", "--model: given twice with the same name"),
     ],

@@ -201,8 +201,8 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
     ("options", "complaint"),
     [
         ("--count 0", "--count: invalid value 0; give an integer, 1 or more"),
-        ("--prompts - --prompt x", "--prompts: given together with --prompt; give one of them"),
-        ("--count 2 -0 --separator x", "--separator: given together with -0; give one of them"),
+        ("--prompts - --prompt x", "--prompts: cannot be combined with --prompt; give one of them"),
+        ("--count 2 -0 --separator x", "--separator: cannot be combined with -0; give one of them"),
         ("--separator x", "--separator: given for a single sample; add --count or --prompts, or leave it out"),
         ("-0", "--null: given for a single sample; add --count or --prompts, or leave it out"),
         ("--count 2 -n 0", "--length: cannot be 0 (endless) with --count, --prompts or --json; give 1 or more"),
