@@ -308,7 +308,7 @@ def test_a_loss_that_stays_infinite_ends_the_run_and_keeps_the_best_model(
     )
     seen = []
     with pytest.raises(
-        TrainingError, match=r"the loss is inf at step 34, down to .* 0\.00031; start again .*--lr below"
+        TrainingError, match=r"the loss is inf at step 34, even with .* 0\.00031; start again .*--lr below"
     ):
         seen.extend(trainer.run())
     assert sum(isinstance(event, RolledBack) for event in seen) == 5
