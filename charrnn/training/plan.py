@@ -89,7 +89,7 @@ class Plan:
         epochs = self.steps / self.steps_per_epoch
         budget = f"{epochs:.1f} epochs" if train.minutes is not None else f"{self.steps:,} steps, {epochs:.1f} epochs"
         return (
-            f"{sizes}; {train.batch_size} streams of {train.seq_length} characters a step, "
+            f"{sizes}; {train.batch_size} streams of {train.seq_length} characters, "
             f"dropout {model.dropout:g}, learning rate {train.learning_rate:.2g}, "
             f"{train.precision} on {train.device}; {budget}, {format_duration(self.seconds)}"
         )
