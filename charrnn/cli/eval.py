@@ -160,13 +160,13 @@ def _measure(scorer: "Scorer", ids: "TokenView", reset: int | None, console: Con
 
 def _measure_dynamic(model: "Checkpoint", ids: "TokenView", config: TrainConfig, console: Console) -> Facts:
     """Return the figures of a text under dynamic evaluation."""
-    from charrnn.evaluation.dynamic import learning_surprisals
+    from charrnn.evaluation.dynamic import dynamic_surprisals
     from charrnn.evaluation.metrics import bootstrap
     from charrnn.rnn.backend import resolve_device
 
     device = resolve_device(config.device)
     with console.bar(total=len(ids) - 1, unit=" characters, learning") as bar:
-        estimate = bootstrap(learning_surprisals(model, ids, device, bar.update), len(ids) - 1)
+        estimate = bootstrap(dynamic_surprisals(model, ids, device, bar.update), len(ids) - 1)
     return {f"dynamic_{name}": value for name, value in _facts(estimate).items() if name != "characters"}
 
 

@@ -1,4 +1,4 @@
-"""Baselines to compare a model with: Markov models, in nats, and compressors, in bits. Runs without torch."""
+"""Baselines to compare a model with: Markov models, in nats, and compressors, in bits. Does not import torch."""
 
 import lzma
 import zlib
@@ -28,7 +28,7 @@ def markov_nats(
     n(c, x) counts occurrences of x after c, n(c) is their sum, and t(c) counts the different symbols after c.
 
     Args:
-        training: Ids of the training text, (n,), from 0 to below ``vocab_size``.
+        training: Ids of the training text, (n,), from 0 to ``vocab_size`` - 1.
         measured: Ids of the measured text, (m,). The first symbols are predicted from fewer than ``order`` symbols.
         order: The highest order, 0 or more.
         vocab_size: V.
@@ -38,7 +38,7 @@ def markov_nats(
     """
     nats = []
     probs = np.full(len(measured), 1 / vocab_size)
-    # A context is an integer. All contexts that don't occur in the training text share one, which has no counts.
+    # A context is an integer. Contexts that don't occur in the training text share one integer, which has no counts.
     contexts, measured_contexts = np.zeros(len(training), dtype=np.int64), np.zeros(len(measured), dtype=np.int64)
     for depth in range(order + 1):
         if depth >= min(len(training), len(measured)):  # no symbol has a context of this length
@@ -72,7 +72,7 @@ def markov_nats(
 
 
 def compressed_bits(training: bytes, measured: bytes) -> Iterator[tuple[str, float]]:
-    """Yield the name of each compressor, and the bits that it needs for ``measured`` after ``training``."""
+    """Yield the name of each compressor, and the number of bits that it needs for ``measured`` after ``training``."""
     deflate = zlib.compressobj(9, zdict=training[-_GZIP_WINDOW:]) if training else zlib.compressobj(9)
     yield "gzip", 8 * len(deflate.compress(measured) + deflate.flush())
 

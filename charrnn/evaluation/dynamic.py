@@ -18,11 +18,11 @@ from charrnn.rnn.torch_rnn import CharRNN, detach
 
 CHUNK = 64  # characters between two updates
 RATE = 2e-3  # learning rate: C code 1.24 -> 1.00 nats, verse 1.86 -> 1.85 (half of it would be best for verse)
-DECAY = 2e-2  # share of the way back to the original weights, at each update
-_MIN_ROOT = 1e-3  # added to the root mean square of a gradient, as a share of its mean over the tensor
+DECAY = 2e-2  # share of the difference from the original weights that each update removes
+_MIN_ROOT = 1e-3  # added to each r (see below), as a share of the mean of r over the tensor
 
 
-def learning_surprisals(
+def dynamic_surprisals(
     model: Checkpoint, ids: TokenStore, device: str = "cpu", on_progress: ProgressCallback = lambda read: None
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the surprisal of each prediction in nats, chunk by chunk, by a network that learns from earlier chunks.

@@ -142,9 +142,9 @@ class LineScorer:
     def _positions_without_context(
         self, lines: Sequence[LineScore], readable: NDArray[np.bool_], edges: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the positions of readable symbols that no symbol before them predicts.
+        """Return the positions of readable symbols that have no context: no symbol before them predicts them.
 
-        That is the first symbol of the text, or of each line if the model has no symbol for the end of a line.
+        These are the first symbol of the text, or of each line if the model has no symbol for the end of a line.
         """
         positions = np.flatnonzero(readable)
         if self._carry or self._line_end:

@@ -1,7 +1,7 @@
-"""Bits per character: how well a network predicts a text.
+"""Nats per character: how well a network predicts a text.
 
 A text of n characters has n - 1 predictions; the first character is only read. Losses are means per prediction. The
-code uses nats (natural logarithm); the command line also shows bits (nats / ln 2).
+code uses nats (natural logarithm); the command line also shows bits per character (nats / ln 2).
 """
 
 import math
@@ -19,7 +19,7 @@ WINDOW = 1 << 20  # characters measured at once, which limits memory
 BLOCK_LENGTH = 1000  # predictions of a bootstrap block in a text that is long enough
 MAX_BLOCKS = 1000
 MIN_BLOCKS, MIN_BLOCK_LENGTH = 20, 20  # with fewer or shorter blocks an interval means nothing
-RESAMPLES = 2000
+RESAMPLES = 2000  # bootstrap samples
 
 ProgressCallback = Callable[[int], object]
 

@@ -105,7 +105,7 @@ class SurprisalMeter:
         size = len(window.nats)
         starts = _segment_starts(window.reset)
         ends, segments = np.append(starts[1:], size), np.arange(len(starts))
-        guessed = np.append(False, ~window.reset[starts[1:]])
+        guessed = np.append(False, ~window.reset[starts[1:]])  # whether a burn-in guesses the initial state
         initial: Array = np.zeros((len(segments), self._width), dtype=np.float32)
         initial[0] = self._state.flatten()[0]
         if guessed.any():
@@ -165,7 +165,7 @@ class SurprisalMeter:
 
 
 def num_segments(size: int) -> int:
-    """Return the number of segments for a window of ``size`` symbols, resets aside."""
+    """Return the number of segments for a window of ``size`` symbols without resets."""
     return max(1, min(SEGMENTS, size // MIN_SEGMENT_LENGTH))
 
 
@@ -194,7 +194,7 @@ def _align_lengths(starts: Positions, ends: Positions, reset: Mask) -> Positions
     """Return the position from which to read each segment, so that many segments have equal lengths.
 
     Each different length costs a forward pass. A segment that starts with a reset may be read from an earlier
-    position, because the reset discards what was read before it. It is extended to one of about `GROUPS` lengths.
+    position, because the reset discards what was read before it. So such segments get one of about `GROUPS` lengths.
     """
     lengths = ends - starts
     group_lengths = np.sort(lengths)[:: -max(1, len(lengths) // GROUPS)]  # longest first
@@ -205,7 +205,7 @@ def _align_lengths(starts: Positions, ends: Positions, reset: Mask) -> Positions
 def _persistence(initial_change: Array, final_change: Array) -> Array:
     """Return the share of a change at a segment's start that persists to its end, for each component of the state.
 
-    This is the least-squares slope over all segments, limited to 0 to 1.
+    This is the least-squares slope over all segments, clipped to the range from 0 to 1.
     """
     squares = np.square(initial_change, dtype=np.float64).sum(axis=0)
     products = (initial_change.astype(np.float64) * final_change).sum(axis=0)

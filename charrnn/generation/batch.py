@@ -215,7 +215,7 @@ class Batch:
             forced: Ids (T, B) of the prompts, `NO_ID` where an id is sampled.
             uniforms: Random numbers (T, B) in [0, 1).
             temperatures: Temperatures (T, B).
-            left: Number of characters (B,) that may follow.
+            left: Number of characters (B,) that may still be generated.
 
         Returns:
             The forced and sampled ids (T, B), their surprisals (T, B), and T lists of the alternatives of B streams.
@@ -252,7 +252,7 @@ class Batch:
         return ids, nats, best
 
     def _most_probable(self, surprisals: Numbers) -> list[tuple[tuple[str, float], ...]]:
-        """Return the most probable characters of each stream; equals in the order of the vocabulary."""
+        """Return the most probable characters of each stream, ties in the order of the vocabulary."""
         order = surprisals.argsort(axis=1, kind="stable")[:, : self._num_alternatives]
         values = np.take_along_axis(surprisals, order, axis=1)
         symbols = self._vocabulary.symbols

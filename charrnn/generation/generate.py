@@ -85,7 +85,8 @@ def generate(
 ) -> Iterator[TextChunk]:
     """Return an iterator over the continuation of a prompt, a few characters at a time.
 
-    The call checks its arguments, before the first character is requested. `StopDetector` ends the text.
+    The call itself checks the arguments, not the first step of the iterator. `StopDetector` decides where the text
+    ends.
 
     Args:
         network: Network of the model.

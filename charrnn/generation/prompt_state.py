@@ -67,7 +67,7 @@ def read_prompt(
     recent = np.concatenate([prompt_state.recent, ids[-MAX_REPEAT_WINDOW:].astype(np.intp)])[-MAX_REPEAT_WINDOW:]
     state, inputs = prompt_state.state, np.concatenate([prompt_state.recent[-1:].astype(ids.dtype), ids])[:-1]
     for begin in range(0, len(inputs), READ_SIZE):
-        block = inputs[begin : begin + READ_SIZE].astype(np.intp)  # block by block, because intp takes more memory
+        block = inputs[begin : begin + READ_SIZE].astype(np.intp)  # not all at once, because intp takes more memory
         state = _read_ids(network, state, block)
         on_progress(len(block))
     return replace(prompt_state, state=state, recent=recent)
@@ -103,7 +103,7 @@ def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
         network: Network of the model, which defines the shapes of the state.
 
     Raises:
-        ModelFileError: If the file is missing, unreadable, damaged, not a prompt state, or of another model.
+        ModelFileError: If the file is missing, unreadable, damaged, not a prompt state, or belongs to another model.
     """
     header, arrays = container.read(PROMPT_STATE, path)
     if header.get("model") != checkpoint.digest(model):

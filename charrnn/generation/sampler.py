@@ -1,8 +1,8 @@
 """Sample the id of the next character from its logits, for B streams at once.
 
 The settings apply in this order: repeat penalty, allowed and forbidden characters, temperature, top-k, top-p, min-p.
-The probabilities are normalized again after top-k. Every filter keeps at least the most probable character. Does not
-depend on the network.
+The probabilities are normalized again after top-k. Every filter keeps at least the most probable character. This
+module does not depend on the network.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ Numbers = NDArray[np.float64]
 
 
 class Sampler:
-    """Sampling method of B streams. The caller provides the random numbers.
+    """Samples characters of B streams. The caller provides the random numbers.
 
     Args:
         config: Temperature, filters and length.
@@ -85,7 +85,7 @@ class Sampler:
                 raise SettingError(field, "no allowed byte continues this UTF-8 character", "allow more bytes")
         if not self._max_temperature:
             return np.asarray(scores.argmax(axis=1))
-        cumulative = np.add.accumulate(self._weights(scores, temperatures), axis=1)
+        cumulative = np.add.accumulate(self._unnormalized_probs(scores, temperatures), axis=1)
         total = cumulative[:, -1:]
         # Rounding up to the total would select an id beyond the last one with a probability above 0.
         thresholds = np.minimum(uniforms[:, None] * total, np.nextafter(total, 0))
@@ -94,8 +94,8 @@ class Sampler:
 
     def distribution(self, logits: NDArray[np.float32], temperatures: Numbers, recent: Ids) -> Numbers:
         """Return the probabilities (B, V) of the ids, for temperatures above 0 and the arguments of `sample`."""
-        weights = self._weights(self._scores(logits, recent), temperatures)
-        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+        probs = self._unnormalized_probs(self._scores(logits, recent), temperatures)
+        return np.asarray(probs / probs.sum(axis=1, keepdims=True))
 
     def _scores(self, logits: NDArray[np.float32], recent: Ids) -> Numbers:
         """Return the logits (B, V) after the repeat penalty, -inf for forbidden ids."""
@@ -110,27 +110,28 @@ class Sampler:
             scores[:, self.forbidden_ids] = -np.inf
         return scores
 
-    def _weights(self, scores: Numbers, temperatures: Numbers) -> Numbers:
+    def _unnormalized_probs(self, scores: Numbers, temperatures: Numbers) -> Numbers:
         """Return unnormalized probabilities (B, V). Sampling does not need the sum to be 1."""
-        weights = scores - np.maximum.reduce(scores, axis=1, keepdims=True)  # faster than scores.max
-        weights /= (
+        probs = scores - np.maximum.reduce(scores, axis=1, keepdims=True)  # faster than scores.max
+        probs /= (
             temperatures if self._min_temperature > MIN_TEMPERATURE else np.maximum(temperatures, MIN_TEMPERATURE)
         )[:, None]
-        np.exp(weights, out=weights)
-        return self._filter(weights / weights.sum(axis=1, keepdims=True)) if self._has_filters else weights
+        np.exp(probs, out=probs)
+        return self._filter(probs / probs.sum(axis=1, keepdims=True)) if self._has_filters else probs
 
     def _filter(self, probabilities: Numbers) -> Numbers:
+        """Apply top-k, top-p and min-p to probabilities (B, V), in place. The result may be unnormalized."""
         config = self._config
         if 0 < config.top_k < probabilities.shape[1]:
             dropped = _ranked(probabilities)[:, config.top_k :]
             np.put_along_axis(probabilities, dropped, 0, axis=1)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
-        if config.top_p < 1:
+        if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
             order = _ranked(probabilities)
             descending = np.take_along_axis(probabilities, order, axis=1)
             sum_before = np.cumsum(descending, axis=1)
             sum_before[:, 1:] = sum_before[:, :-1]
-            sum_before[:, 0] = -1  # always keeps the most probable id
+            sum_before[:, 0] = -1  # always keep the most probable id
             np.put_along_axis(probabilities, order, np.where(sum_before < config.top_p, descending, 0), axis=1)
         if config.min_p > 0:
             probabilities[probabilities < config.min_p * probabilities.max(axis=1, keepdims=True)] = 0

@@ -1,6 +1,6 @@
 """Stop conditions: number of characters, stop strings, number of lines, end of a document.
 
-Does not depend on the network.
+This module does not depend on the network.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ StopReason = Literal["length", "stop", "lines", "end"]  # "end": the model gener
 
 
 class StopDetector:
-    """Detector of the end of one sample.
+    """Detects the end of one sample.
 
     Args:
         config: Length, stop strings and number of lines.
@@ -28,7 +28,7 @@ class StopDetector:
         self._keep, self._keep_line_end = config.keep_stop, keep_line_end
         self._left = config.length or None  # characters that may follow; None is unlimited
         self._lines_left = config.lines or None
-        self._held = ""  # held back because it may be the beginning of a stop string
+        self._held = ""  # text held back because it may be the beginning of a stop string
         self.reason: StopReason | None = None
 
     @property
@@ -57,7 +57,7 @@ class StopDetector:
         return accepted
 
     def _search(self, text: str) -> str:
-        """Return the characters before a stop string or the last line ending; hold back what may begin a stop."""
+        """Return the characters before a stop string or the last line ending. Hold back a partial stop string."""
         accepted = ""
         for character in text:
             self._held += character
@@ -74,7 +74,7 @@ class StopDetector:
         return accepted
 
     def _partial_match_size(self) -> int:
-        """Return the length of the longest end of the held text that is the beginning of a stop string."""
+        """Return the length of the longest suffix of the held text that is a proper prefix of a stop string."""
         max_size = max((len(stop) for stop in self._stops), default=1) - 1
         sizes = range(min(len(self._held), max_size), 0, -1)
         return next((size for size in sizes if any(s.startswith(self._held[-size:]) for s in self._stops)), 0)

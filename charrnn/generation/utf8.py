@@ -1,6 +1,6 @@
 """The bytes that may follow in well-formed UTF-8: the automaton of table 3-7 of the Unicode standard.
 
-A state says which bytes may continue the current character. Does not depend on the network.
+A state says which bytes may continue the current character. This module does not depend on the network.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Chooses the backend that computes the network: NumPy, compiled code or torch.
 
-All backends compute the same function (``cells.py``). NumPy and the compiled decoder give the same bits in int8; all
-others agree to rounding. So the choice affects only the speed. NumPy starts at once; the others compute faster, but
-take time to load. No other module chooses a backend.
+All backends compute the same function (``cells.py``). In int8, the results of NumPy and of the compiled decoder are
+bit-identical. All others agree to rounding. So the choice affects only the speed. NumPy starts at once; the others
+compute faster, but take time to load. No other module chooses a backend.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
 from charrnn.rnn.worker_pool import usable_cores
 
-NATIVE_MARGIN = 1.15  # speedup over the compiled kernels from which torch's layers are preferred
+TORCH_MARGIN = 1.15  # torch's layers are chosen only if they are this many times as fast as the compiled kernels
 
 
 class Decoder(Protocol):
@@ -36,12 +36,12 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class FusedDecoder(Decoder, Protocol):
-    """A decoder that can also choose characters, and so take many steps in one call."""
+    """A decoder that can also sample characters, so that one call can take many steps."""
 
     def run(
         self, ids: Ids, state: State, decode_inputs: DecodeInputs, *, measure: bool
     ) -> tuple[Ids, NDArray[np.float64], State]:
-        """Take T steps, reading forced ids and choosing the others; see `CompiledRNN.run`."""
+        """Take T steps. Some ids are forced, and the others are sampled; see `CompiledRNN.run`."""
 
 
 class Scorer(Protocol):
@@ -75,7 +75,7 @@ class Scorer(Protocol):
 
 
 class Timing(Protocol):
-    """The measured speed of one way to train."""
+    """The measured time of an optimizer step, and the engine that was measured."""
 
     @property
     def seconds_per_step(self) -> float:
@@ -94,7 +94,7 @@ class DecoderSelector:
 
     Args:
         model: The model.
-        on_compile: Called before code is compiled that is not on disk yet.
+        on_compile: Called before the decoder is compiled. Not called if the compiled code is on disk.
         costs: The costs of the backends; None loads those saved on this machine.
     """
 
@@ -117,15 +117,15 @@ class DecoderSelector:
         seconds = self._costs.decoding(characters, self._model.model_config.num_parameters(0))
         if precision == "int8":
             if self._compiled is None and seconds > self._costs.load_compiled and not self._cannot_compile:
-                self._compiled = self._load(seconds)
+                self._compiled = self._load_compiled(seconds)
             if self._compiled is not None:
                 return self._compiled
         if precision not in self._numpy:
             self._numpy[precision] = NumPyRNN(self._model.model_config, self._model.tensors, precision)
         return self._numpy[precision]
 
-    def _load(self, seconds: float) -> Decoder | None:
-        """Return the compiled decoder, or None if NumPy would finish before the compilation.
+    def _load_compiled(self, seconds: float) -> Decoder | None:
+        """Return the compiled decoder, or None if NumPy would finish first or compilation is impossible.
 
         Args:
             seconds: The time that NumPy would take.
@@ -144,14 +144,14 @@ class DecoderSelector:
 class SwitchingScorer:
     """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
 
-    Torch is loaded when NumPy would take longer for the expected characters, or has taken longer for those read, than
-    loading torch takes.
+    Torch is loaded as soon as the estimated time in NumPy exceeds the time to load torch. The estimate covers the
+    expected characters at first, and the characters read so far later.
 
     Args:
         model: The model.
         load_torch: Returns the scorer that uses torch.
         expected: The number of characters to read, as far as known.
-        streams: The approximate number of streams in which they are read.
+        streams: The approximate number of streams that are read in parallel.
         costs: The costs of the backends; None loads those saved on this machine.
     """
 
@@ -198,7 +198,7 @@ def choose_scorer(
     Args:
         model: The model.
         expected: The number of characters to read, as far as known.
-        streams: The approximate number of streams in which they are read.
+        streams: The approximate number of streams that are read in parallel.
         device: The device. "auto" and "cpu" start with NumPy; any other device is used from the start.
         threads: The number of threads of torch; 0 means one for each core.
     """
@@ -212,12 +212,12 @@ def choose_scorer(
 
 
 def fastest(timings: Iterable[_Timing]) -> _Timing:
-    """Return the way to train that is expected to be the fastest.
+    """Return the timing whose settings are expected to train the fastest.
 
-    Torch's layers must win by a margin, because a short measurement flatters them. They slow down when streams are
-    reset within a chunk, and they lose more speed than the compiled kernels when other programs use the CPU.
+    Torch's layers must win by a margin, because a short measurement overestimates their speed. They slow down when
+    streams are reset within a chunk. When other programs use the CPU, they slow down more than the compiled kernels.
     """
-    margins = {"torch": NATIVE_MARGIN}
+    margins = {"torch": TORCH_MARGIN}
     return min(timings, key=lambda timing: timing.seconds_per_step * margins.get(timing.engine, 1))
 
 

@@ -9,17 +9,17 @@ function. W_x and W_h are the rows of ``weight_ih`` and ``weight_hh`` that belon
 and b is the sum of both biases. Gates have torch's order.
 
 LSTM (Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber & Cummins 2000); gates i, f, g, o
-    i, f, o = s(W_x x_t + W_h h_{t-1} + b)       input, forget and output gate, each with separate rows
-    g       = tanh(W_x x_t + W_h h_{t-1} + b)    candidate
+    i, f, o = s(W_x x_t + W_h h_{t-1} + b)       input gate i, forget gate f, output gate o
+    g       = tanh(W_x x_t + W_h h_{t-1} + b)    candidate g
     c_t     = f * c_{t-1} + i * g
     h_t     = o * tanh(c_t)
 
 GRU (Cho et al. 2014, in the form that cuDNN and torch compute); gates r, z, n
-    r, z = s(W_x x_t + W_h h_{t-1} + b)          reset and update gate
-    n    = tanh(W_x x_t + b_x + r * (W_h h_{t-1} + b_h))
+    r, z = s(W_x x_t + W_h h_{t-1} + b)          reset gate r, update gate z
+    n    = tanh(W_x x_t + b_x + r * (W_h h_{t-1} + b_h))    candidate n
     h_t  = (1 - z) * n + z * h_{t-1}
   The reset gate acts after the matrix product. Textbooks often print tanh(W_x x_t + W_h (r * h_{t-1})), which is a
-  different function. Some also swap z and 1 - z.
+  different function. Some textbooks also swap z and 1 - z.
 
 RNN (Elman 1990)
     h_t = tanh(W_x x_t + W_h h_{t-1} + b)
@@ -98,10 +98,10 @@ def lstm_gradient(
 
 
 def gru(pre: Sequence[Number], state: Numbers, tanh: Tanh) -> tuple[Numbers, Numbers]:
-    """Take one step of a GRU; see `lstm`. The pre-activations are those of r, z and both of n; the state is (h,)."""
+    """Take one step of a GRU; see `lstm`. The pre-activations are r, z and the two of n. The state is (h,)."""
     pre_r, pre_z, n_x, n_h = pre
     (h,) = state
-    r, z = sigmoid(pre_r, tanh), sigmoid(pre_z, tanh)
+    r, z = sigmoid(pre_r, tanh), sigmoid(pre_z, tanh)  # reset gate, update gate
     n = tanh(n_x + r * n_h)
     return (r, z, n, n_h), (n + z * (h - n),)
 

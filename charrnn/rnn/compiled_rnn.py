@@ -1,7 +1,7 @@
 """The network in int8, computed by compiled code (``kernels/decode.py``), for many streams on all cores.
 
-The results are those of ``numpy_rnn.py`` in int8, bit for bit. Importing this module raises ImportError if llvmlite
-is missing. `CompiledRNN` raises it if LLVM cannot compile for this processor.
+The results are bit-identical to those of ``numpy_rnn.py`` in int8. Importing this module raises ImportError if
+llvmlite is missing. `CompiledRNN` raises it if LLVM cannot compile for this processor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ _BLOCK = 4  # streams that the kernel reads together; a core gets a multiple of 
 
 
 class CompiledRNN:
-    """A network that reads and chooses characters of many streams.
+    """A compiled network that reads and samples characters of many streams.
 
     Args:
         config: The shape of the network.
@@ -53,7 +53,7 @@ class CompiledRNN:
         ]
         *lower, last = prepared.layers
         inputs = [pack_panels(layer.next_weight, layer.next_bias, gates, self._levels) for layer in lower]
-        # Rows that pad the last panel get a logit of -inf, so that they are never chosen.
+        # Rows that pad the last panel get a logit of -inf, so that they are never sampled.
         output = pack_panels(last.next_weight, last.next_bias, 1, self._levels, fill=-np.inf)
         self._width = output.biases.size
         self._weights = {
@@ -83,13 +83,13 @@ class CompiledRNN:
         Args:
             ids: The ids to read first, (B,).
             state: The state before them.
-            decode_inputs: For each step, the id to read next, or how to choose it.
-            measure: Whether to compute the surprisal of chosen ids.
+            decode_inputs: For each step, the id to read next, or how to sample it.
+            measure: Whether to compute the surprisal of sampled ids.
 
         Returns:
-            The forced or chosen id after each step, (T, B); the surprisal of the chosen ids in nats, (T, B), which is
-            0 for forced ids and without ``measure``; and the state after the last step. The last ids have not been
-            read.
+            The forced or sampled id after each step, (T, B); the surprisal of the sampled ids in nats, (T, B), which
+            is 0 for forced ids and without ``measure``; and the state after the last step. The last ids have not
+            been read.
 
         Raises:
             IndexError: If an id is not in the vocabulary.

@@ -18,7 +18,7 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
-_MAX_COST = 1e3  # seconds; larger values are considered damaged
+_MAX_COST = 1e3  # seconds; a file with a larger cost is treated as damaged
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Costs:
     numpy_stream_parameter: float = 3e-11  # the same: added per step, stream and parameter
 
     def decoding(self, characters: float, parameters: int) -> float:
-        """Return the time that NumPy takes to read and choose characters one by one."""
+        """Return the time that NumPy takes to read and generate characters one by one."""
         return characters * (self.numpy_char + parameters * self.numpy_char_parameter)
 
     def reading(self, steps: int, streams: int, parameters: int) -> float:
@@ -73,12 +73,12 @@ def save_costs(costs: Costs) -> bool:
 
 
 def processor_name() -> str:
-    """Return the name of the processor, or its architecture where the system does not tell the name."""
+    """Return the name of the processor, or its architecture if the system does not report a name."""
     try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        facts = []
-    names = (line.partition(":")[2].strip() for line in facts if line.startswith("model name"))
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 
 

@@ -1,4 +1,4 @@
-"""Inputs of the compiled decoder: which ids to read, and how to choose the others."""
+"""Inputs of the compiled decoder: which ids are forced, and how to sample the others."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 class DecodeInputs:
     """Inputs for T steps of B streams."""
 
-    forced_ids: NDArray[np.intp]  # (T, B), ids to read after each step; where negative, an id is chosen
-    uniforms: NDArray[np.float64]  # (T, B), random numbers in [0, 1) with which ids are chosen
-    temperatures: NDArray[np.float64]  # (T, B), sampling temperatures; 0 chooses the most probable id
-    forbidden: NDArray[np.bool_]  # (V,), ids that are never chosen; (0,) if all ids are allowed or forced
+    forced_ids: NDArray[np.intp]  # (T, B), ids to read after each step; where negative, an id is sampled
+    uniforms: NDArray[np.float64]  # (T, B), random numbers in [0, 1) for sampling
+    temperatures: NDArray[np.float64]  # (T, B), sampling temperatures; 0 means the most probable id
+    forbidden: NDArray[np.bool_]  # (V,), mask of ids that are never sampled; (0,) if there are none
 
     @classmethod
     def forced(cls, ids: NDArray[np.intp]) -> "DecodeInputs":

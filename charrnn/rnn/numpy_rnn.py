@@ -73,8 +73,8 @@ class NumPyRNN:
     Args:
         config: The shape of the network.
         tensors: The weights, as in a model file.
-        precision: The precision of the matrix products. "int8" gives the same bits as ``kernels/decode.py``, but is
-            slower. "fp32" doesn't quantize; its rounding depends on the number of streams.
+        precision: The precision of the matrix products. "int8" is bit-identical to ``kernels/decode.py``, but slower.
+            "fp32" doesn't quantize; its rounding depends on the number of streams.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ def _product(weights: Array, bias: Array) -> Product:
 def _int8_product(weights: Array, bias: Array, levels: np.float32) -> Product:
     """Return a product of quantized values.
 
-    Integers are multiplied in float64, for which NumPy calls BLAS. Their sums are exact, in any order.
+    Integers are multiplied as float64, because NumPy calls BLAS only for floats. The sums are exact in any order.
     """
     quantized, scales = quantize_rows(weights)
     integers, scales = quantized.astype(np.float64), scales / levels

@@ -1,7 +1,7 @@
 """A recurrent layer computed by the compiled kernels, as a torch autograd function. CPU only.
 
-The product with the inputs and the gradients of weights and inputs don't depend on the previous step. Each of them is
-one matrix product for all T steps, which torch computes. ``kernels/training.py`` computes the rest.
+Some matrix products don't depend on the previous step: the product with the inputs, and those for the gradients of
+weights and inputs. Torch computes each of them once for all T steps. ``kernels/training.py`` computes the rest.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -39,7 +39,7 @@ def recur(
         cell: "lstm", "gru" or "rnn".
         inputs: Vectors (T, B, I), or ids (T, B).
         weights: The weights of the layer. If the inputs are ids, ``weight_ih`` has a column for each id.
-        packed: The result of `pack` for ``weight_hh``. Values saved for the gradient have the same type.
+        packed: The result of `pack` for ``weight_hh``. Values saved for the backward pass have the same dtype.
         state: (h_0,) or (h_0, c_0), each (B, H).
         reset: Whether a stream is reset to the zero state before a step, (T, B).
 
@@ -64,7 +64,7 @@ def recur(
 
 
 def compile_kernels(cell: Cell, dtype: torch.dtype) -> None:
-    """Compile or load the kernels that `recur` needs. Otherwise its first call does that.
+    """Compile or load the kernels that `recur` needs, before its first call does.
 
     Raises:
         ImportError: If LLVM cannot compile for this processor.
@@ -73,7 +73,7 @@ def compile_kernels(cell: Cell, dtype: torch.dtype) -> None:
 
 
 def pack(cell: Cell, weight_hh: Tensor, dtype: torch.dtype) -> PackedWeights:
-    """Return recurrent weights (G * H, H) in the memory layout of the kernels, padded to a multiple of a tile."""
+    """Return recurrent weights (G * H, H) in the memory layout of the kernels, padded to whole tiles."""
     gates, width = EQUATIONS[cell].gates, tile_units(Target.host())
     padding = _padding(weight_hh.shape[1])
     weights = weight_hh.detach().to(dtype)

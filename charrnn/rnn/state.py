@@ -76,10 +76,10 @@ class State:
         return self.map(lambda _: next(arrays))
 
     def named(self) -> Iterator[tuple[str, Array]]:
-        """Yield each array with its name in files, ``state.LAYER.INDEX``. h has index 0, and c index 1."""
-        for layer_index, layer in enumerate(self.layers):
-            for index, array in enumerate(layer):
-                yield f"state.{layer_index}.{index}", array
+        """Yield each array with its name in files, ``state.LAYER.PART``. Part 0 is h, and part 1 is c."""
+        for index, layer in enumerate(self.layers):
+            for part, array in enumerate(layer):
+                yield f"state.{index}.{part}", array
 
     def from_named(self, arrays: Mapping[str, Array]) -> "State":
         """Return named arrays as a state of this structure. The inverse of `named`.

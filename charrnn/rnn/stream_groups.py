@@ -3,7 +3,7 @@
 The streams of a batch share only the weights. So a batch is divided into groups of `GROUP_SIZE` streams, and one
 thread computes all operations of a group. Threads don't wait for each other after every operation, as they do when
 each operation is divided among all cores. The groups, and the order in which their results are added, depend only on
-the batch size. So results are the same bits with any number of threads.
+the batch size. So results are bit-identical with any number of threads.
 """
 
 import torch
@@ -24,5 +24,5 @@ def torch_worker_pool(threads: int) -> WorkerPool:
 
 
 def _prepare() -> None:
-    torch.set_num_threads(1)  # like the next setting, it applies to the current thread
+    torch.set_num_threads(1)  # like the next setting, for the current thread only
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""A rational approximation of the hyperbolic tangent, which gives the same bits in all backends.
+"""A rational approximation of the hyperbolic tangent. All backends compute it bit-identically.
 
 It uses only sums, products, one quotient and two NumPy ufuncs. So it accepts NumPy arrays and scalars, and the
 vectors of ``kernels/simd.py``. NumPy and compiled code round each of these operations in the same way.

@@ -18,7 +18,7 @@ from charrnn.config import Cell, ModelConfig
 from charrnn.rnn.cells import EQUATIONS
 from charrnn.rnn.state import State
 
-Reset = NDArray[np.bool_] | None  # (T, B), whether a stream is reset to the zero state before a step; None: nowhere
+Reset = NDArray[np.bool_] | None  # (T, B), whether a stream is reset to the zero state before a step
 LayerState = tuple[Tensor, ...]  # (h,), or (h, c) for an LSTM; each (B, H)
 
 
@@ -36,7 +36,7 @@ class PackedWeights(NamedTuple):
 
     forward: Tensor
     backward: Tensor
-    dtype: torch.dtype  # of weights and factors of matrix products: float32, float64 or bfloat16
+    dtype: torch.dtype  # of the operands of matrix products: float32, float64 or bfloat16
 
 
 _TORCH_LAYERS: dict[Cell, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -68,7 +68,7 @@ class RecurrentLayer(nn.Module):
 
         The recurrent matrix of each gate is orthogonal (Saxe et al. 2014), so that a state neither fades nor grows.
         With torch's default scale for input weights, 1/sqrt(H), a one-hot character would have almost no effect; this
-        costs 0.1 nats after a minute of training. The forget gate of an LSTM has an initial bias of 1 (Gers et al.
+        costs 0.1 nats after a minute of training. The forget-gate bias of an LSTM is initialized to 1 (Gers et al.
         2000; Jozefowicz et al. 2015).
 
         Args:
@@ -83,7 +83,7 @@ class RecurrentLayer(nn.Module):
         nn.init.zeros_(bias_ih)
         nn.init.zeros_(bias_hh)
         if self.cell == "lstm":
-            bias_ih.detach().chunk(gates)[_FORGET_GATE].fill_(1)
+            bias_ih.detach().chunk(gates)[_FORGET_GATE].fill_(1)  # the forget gate's bias
 
     def forward(
         self,
@@ -99,22 +99,22 @@ class RecurrentLayer(nn.Module):
             inputs: Vectors (T, B, I), or ids (T, B). An id stands for a row of ``embedding``, or a one-hot vector.
             state: The state before the first step.
             embedding: The vectors of the ids, (V, I); None means one-hot.
-            reset: Whether a stream is reset to the zero state before a step, (T, B).
+            reset: Whether a stream is reset to the zero state before a step, (T, B). None means never.
             packed: The result of `pack`. If it is None, a native layer packs its weights in each call.
 
         Returns:
             The hidden states h_1 to h_T, (T, B, H), and the state after the last step.
         """
         if self.native:
-            return self._native(inputs, state, embedding, reset, packed)
+            return self._forward_native(inputs, state, embedding, reset, packed)
         if not inputs.is_floating_point():
-            inputs = self._vectors(inputs, embedding)
+            inputs = self._embed(inputs, embedding)
         outputs = []
         for start, stop, streams in _without_resets(reset, len(inputs)):
             if len(streams):
                 rows = torch.from_numpy(streams).to(inputs.device)
                 state = tuple(array.index_fill(0, rows, 0) for array in state)
-            output, state = self._torch(inputs[start:stop], state)
+            output, state = self._forward_torch(inputs[start:stop], state)
             outputs.append(output)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
 
@@ -123,15 +123,15 @@ class RecurrentLayer(nn.Module):
         from charrnn.rnn.recurrence import pack
 
         weight_hh = self._weights()[1]
-        return pack(self.cell, weight_hh, _product_type(weight_hh))
+        return pack(self.cell, weight_hh, _matmul_dtype(weight_hh))
 
-    def _torch(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def _forward_torch(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Run steps without resets in torch's layer."""
         before = tuple(array.unsqueeze(0) for array in state)  # (1, B, H) each
         outputs, after = self.layer(inputs, before if len(before) > 1 else before[0])
         return outputs, tuple(array.squeeze(0) for array in (after if isinstance(after, tuple) else (after,)))
 
-    def _native(
+    def _forward_native(
         self,
         inputs: Tensor,
         state: LayerState,
@@ -147,14 +147,14 @@ class RecurrentLayer(nn.Module):
             if len(embedding) <= inputs.numel():
                 weights = weights._replace(weight_ih=weights.weight_ih @ embedding.t())  # (G * H, V)
             else:
-                inputs = self._vectors(inputs, embedding)
+                inputs = self._embed(inputs, embedding)
         return recur(self.cell, inputs, weights, packed or self.pack(), state, reset)
 
     def _weights(self) -> LayerWeights:
         return LayerWeights(*(cast(Tensor, getattr(self.layer, name)) for name in _WEIGHTS))
 
-    def _vectors(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
-        """Return the vectors of ids, (T, B, I)."""
+    def _embed(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+        """Return the input vectors of ids (T, B): embeddings or one-hot vectors, (T, B, I)."""
         if embedding is not None:
             return functional.embedding(ids, embedding)
         weights = self._weights().weight_ih
@@ -213,16 +213,16 @@ class CharRNN(nn.Module):
         if self.native:
             from charrnn.rnn.recurrence import compile_kernels
 
-            compile_kernels(self.config.cell, _product_type(self.output.weight))
+            compile_kernels(self.config.cell, _matmul_dtype(self.output.weight))
 
     def zero_state(self, batch_size: int) -> State:
         """Return the zero state of B streams."""
         return State.zeros(self.config, batch_size, self.output.weight.new_zeros)
 
     def packing(self) -> list[Callable[[], PackedWeights]]:
-        """Return a function for each native layer that packs its weights. They may run in parallel.
+        """Return a function for each native layer that packs its weights. These functions may run in parallel.
 
-        Their results, in this order, can be passed to `read` until the weights change.
+        Pass their results to `read`, in the same order. They are valid until the weights change.
         """
         return [layer.pack for layer in self._stack if self.native]
 
@@ -247,15 +247,16 @@ class CharRNN(nn.Module):
             ids: Ids of the characters, (T, B).
             state: The state before the first step.
             dropout: The source of random numbers for dropout; None disables dropout.
-            reset: Whether a stream is reset to the zero state before a step, (T, B). None means before boundaries.
-            packed: The results of `packing`, to share them among several calls.
+            reset: Whether a stream is reset to the zero state before a step, (T, B). None means at document
+                boundaries.
+            packed: The weights that the functions of `packing` returned. Several calls can share them.
 
         Returns:
             The inputs of the output layer (T, B, H), and the state after the last step.
         """
         hidden, vectors = ids, self.embedding.weight if self.embedding is not None else None
         if reset is None and self.boundary_id is not None:
-            reset = (ids == self.boundary_id).cpu().numpy()
+            reset = (ids == self.boundary_id).cpu().numpy()  # reset the state at every document boundary
         after = []
         for index, (layer, before) in enumerate(zip(self._stack, state.layers, strict=True)):
             layer_packed = packed[index] if packed else None
@@ -263,7 +264,7 @@ class CharRNN(nn.Module):
             vectors = None
             after.append(layer_state)
             if dropout is not None and self.config.dropout:
-                hidden = _drop(hidden, self.config.dropout, dropout)
+                hidden = _dropout(hidden, self.config.dropout, dropout)
         return hidden, State(tuple(after))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
@@ -287,23 +288,23 @@ def plain_name(name: str) -> str:
     return name.replace(".layer.", ".").removesuffix("_l0")
 
 
-def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def _dropout(values: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Apply dropout to the outputs of a layer (Zaremba et al. 2014), with one mask for all T steps.
 
     The shared mask is that of Gal & Ghahramani (2016). Drawing a mask for every step takes longer than the rest of
-    the step, and networks learned less with it in experiments.
+    the step, and networks learned less that way in experiments.
     """
     drawn = torch.empty_like(values[0], dtype=torch.float32).uniform_(generator=generator)  # (B, H)
-    return values * (drawn >= share).to(values.dtype).mul_(1 / (1 - share))
+    return values * (drawn >= probability).to(values.dtype).mul_(1 / (1 - probability))
 
 
-def _product_type(weights: Tensor) -> torch.dtype:
-    """Return the type of matrix products with these weights on the CPU."""
+def _matmul_dtype(weights: Tensor) -> torch.dtype:
+    """Return the dtype of matrix products with these weights on the CPU."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights.dtype
 
 
 def _without_resets(reset: Reset, steps: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
-    """Yield ranges of steps without resets in between: start, stop, and the streams that are reset at the start."""
+    """Yield ranges of steps that no reset interrupts: start, stop, and the streams that are reset at the start."""
     starts = [] if reset is None else np.flatnonzero(reset.any(axis=1)).tolist()
     for start, stop in pairwise([0, *(start for start in starts if start), steps]):
         yield start, stop, np.empty(0, dtype=np.intp) if reset is None else np.flatnonzero(reset[start])

@@ -40,7 +40,7 @@ class TorchScorer:
     ) -> tuple[NDArray[np.floating], State]:
         """Read T characters of B streams; see `charrnn.rnn.backend.Scorer.score`."""
 
-        def step(streams: slice) -> tuple[NDArray[np.floating], State]:
+        def score_streams(streams: slice) -> tuple[NDArray[np.floating], State]:
             before = state.select(streams).map(self._tensor)
             with torch.no_grad(), autocast(self._device.type, self._precision):
                 logits, after = self._network(self._tensor(inputs[:, streams]), before, reset=reset[:, streams])
@@ -49,8 +49,8 @@ class TorchScorer:
             return loss.view(target_ids.shape).cpu().numpy(), _to_numpy(after)
 
         if self._workers is None:
-            return step(slice(None))
-        results = self._workers.run([partial(step, streams) for streams in stream_groups(inputs.shape[1])])
+            return score_streams(slice(None))
+        results = self._workers.run([partial(score_streams, streams) for streams in stream_groups(inputs.shape[1])])
         return np.concatenate([nats for nats, _ in results], axis=1), State.join([after for _, after in results])
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
@@ -72,7 +72,7 @@ def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> To
 
 
 def autocast(device: str, precision: Precision) -> torch.autocast:
-    """Return a context in which matrix products have a precision. Weights, losses and sums stay float32."""
+    """Return a context that sets the precision of matrix products. Weights, losses and sums stay float32."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

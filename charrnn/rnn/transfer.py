@@ -21,7 +21,7 @@ def transfer(
     Args:
         trained: The trained weights, with the names and shapes of `ModelConfig.tensor_shapes`.
         old_vocabulary: The vocabulary of the trained network.
-        initial: Initial weights of the new network. Those of characters that are new are kept.
+        initial: Initial weights of the new network. They are kept for characters that the old vocabulary lacks.
         new_vocabulary: The vocabulary of the new network.
 
     Returns:

@@ -1,7 +1,7 @@
 """Autotuning: measure how fast this machine trains a network.
 
 A few optimizer steps are timed with float32 and bfloat16, with the compiled kernels and torch's layers, and with all
-cores and fewer. The fastest settings are chosen. Their time per step is the basis of the plan.
+cores and with fewer. The fastest settings are chosen. Their time per step is the basis of the plan.
 """
 
 import ctypes
@@ -35,11 +35,11 @@ _MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA
 
 
 class Autotuner:
-    """Search for the fastest settings to train a network on this machine.
+    """Finds the fastest settings to train a network on this machine.
 
     Args:
-        config: Device, threads, precision and engine. Those that the user left open are chosen.
-        document_length: Mean number of symbols of a document, or None if the text is not divided into documents.
+        config: Device, threads, precision and engine. The autotuner chooses those that the user did not set.
+        document_length: Mean number of symbols in a document, or None if the text is not divided into documents.
 
     Attributes:
         device: Device that trains.
@@ -127,7 +127,7 @@ class Autotuner:
             started = time.perf_counter()
             _, state = train_step.step(len(seconds), ids, ids, state, learning_rate=1e-4)
             seconds.append(time.perf_counter() - started)
-            if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # far too slow, such as all cores when one is busy
+            if seconds[0] > max(10 * limit, 4 * TRIAL_SECONDS):  # far too slow, as with all cores when one is busy
                 return seconds[0]
             timed = seconds[WARMUP_STEPS:]
             if timed and (timed[-1] > limit or sum(timed) > 4 * TRIAL_SECONDS):
@@ -177,8 +177,8 @@ def set_up_torch(threads: int) -> None:
 def cpu_precisions() -> tuple[Precision, ...]:
     """Return the precisions that may be the fastest on this CPU.
 
-    Without instructions for bf16, a matrix product in bf16 takes up to a hundred times as long. If it is more than
-    twice as fast as in fp32, fp32 is not tried, which saves the compilation of its kernels.
+    Without instructions for bf16, a matrix product in bf16 takes up to a hundred times as long. If bf16 is
+    more than twice as fast, fp32 is not timed, which saves the compilation of its kernels.
     """
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):

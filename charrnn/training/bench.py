@@ -1,8 +1,8 @@
 """Measure how fast this machine trains and generates.
 
 Training is timed by the autotuning that precedes every run (``autotune.py``), and generation by the loop of ``charrnn
-sample`` (``generation/generate.py``). Both are compared with the speed of a large matrix product on the same machine,
-because a fast implementation spends most of its time in matrix products.
+sample`` (``generation/generate.py``). Training is compared with the speed of a large matrix product on the same
+machine, because a fast implementation spends most of its time in matrix products.
 """
 
 import math
@@ -26,8 +26,8 @@ FLOPS = 6  # flops per parameter and character: a multiplication and an addition
 SAMPLING_SECONDS = 0.3  # duration of the timed generation
 SAMPLING_WARM_UP = 50  # characters before the timed generation
 LIMIT_SIZE = 2048  # rows and columns of the matrices of the timed product
-LIMIT_SECONDS = 0.5  # duration of the timed products
-LIMIT_TRIAL_SECONDS = 0.05  # duration of a trial; with less, a GPU would spend it waiting for the host
+LIMIT_SECONDS = 0.5  # duration of all trials
+LIMIT_TRIAL_SECONDS = 0.05  # duration of a trial; in a shorter one, a GPU would mostly wait for the host
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

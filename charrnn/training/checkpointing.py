@@ -4,8 +4,9 @@
     NAME.training.safetensors       the training state (``run_state.py``); the one before it is kept as a backup
     NAME.jsonl                      the log: one JSON object per evaluation
 
-Each file is written atomically, by one process at a time. The training state alone is enough to resume the run: the
-model and the log are written again from it.
+A run is saved before its first step, at evaluations unless that takes too much time, at least every ``--save-every``
+seconds, and at its end. Each file is written atomically, by one process at a time. The training state alone is enough
+to resume the run: the model and the log are written again from it.
 """
 
 import json
@@ -25,7 +26,7 @@ from charrnn.training.run_state import Run, SavedRun
 if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer
 
-MAX_SAVE_SHARE = 0.015  # largest share of the time that goes into saves at evaluations
+MAX_SAVE_SHARE = 0.015  # largest share of the time that saves at evaluations may take
 
 
 class Checkpointer:
@@ -79,7 +80,7 @@ class Checkpointer:
         The note says that the backup is used, and why. It is empty otherwise.
 
         Raises:
-            ModelFileError: If the training state and its backup are damaged, or are of another version of charrnn.
+            ModelFileError: If the training state and its backup are damaged, or were written by another version.
         """
         damaged: DamagedFileError | None = None
         for path in (self.state, atomic_io.backup_path(self.state)):
@@ -113,10 +114,10 @@ class Checkpointer:
         self._is_new_run = False
 
     def save_if_due(self, run: Run, trainer: "Trainer", event: Event, *, force: bool = False) -> bool:
-        """Save the run if it is time to, and return whether it was saved.
+        """Save the run if a save is due, and return whether it was saved.
 
-        It is time at the end of the run, when ``save_every`` seconds have passed, and at an evaluation if saving does
-        not exceed its share of the time.
+        A save is due at the end of the run, when ``save_every`` seconds have passed, and at an evaluation if saves at
+        evaluations take at most `MAX_SAVE_SHARE` of the time.
 
         Args:
             run: Plan and identity of the run.
@@ -125,7 +126,7 @@ class Checkpointer:
             force: Whether to save in any case.
 
         Raises:
-            FileError: If a file cannot be written, or the corpus was changed. The existing files stay as they are.
+            FileError: If a file cannot be written, or the corpus has changed. The existing files stay as they are.
         """
         elapsed = time.monotonic() - self._last_save
         finished = isinstance(event, Finished)

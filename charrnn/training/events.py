@@ -25,7 +25,7 @@ class Evaluation:
     fraction: float  # share of the budget that is spent, 0 to 1
     train_nats: float  # mean training loss since the last evaluation, with dropout
     validation_nats: float | None  # validation loss; None without a validation text
-    best: bool  # whether these weights are the best so far; then `Trainer.checkpoint` contains them
+    best: bool  # whether these weights are the best so far; if so, `Trainer.checkpoint` contains them
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ MIN_STEPS = 400  # steps that a run without a budget may always take; enough to 
 MIN_VALIDATION = 200  # characters; a shorter validation text says little about the model
 MAX_VALIDATION = 500_000  # characters, unless the user chose a share; more would take too long to measure
 MAX_VALIDATION_SHARE = 0.1  # of the characters that a budget in time reads; more would take longer than the training
-CHARACTERS_PER_PARAMETER = 7  # the network is so large that the budget reads this many characters per parameter
-MAX_USEFUL_EPOCHS = 5  # if the text would be read more often, a larger network that reads it less often learns more
-MAX_SMALL_STEPS = 800  # a small text may be read more often, up to this many steps
-MAX_SMALL_EPOCHS = 8  # and up to this many epochs
+CHARACTERS_PER_PARAMETER = 7  # the network size is chosen so that the budget reads this many characters per parameter
+MAX_USEFUL_EPOCHS = 5  # beyond this, a larger network that reads the text less often learns more
+# A small text may be read more often, up to this many steps and epochs.
+MAX_SMALL_STEPS = 800
+MAX_SMALL_EPOCHS = 8
 MAX_SMALL_PARAMETERS = 3_500_000  # largest network for a text of 10,000 characters
 MIN_CHUNKS_PER_STREAM = 16  # a small text is learned better from fewer and longer streams
 REFERENCE_HIDDEN = 256  # units of the network that is timed first
@@ -143,7 +144,7 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
             train = replace(train, steps=min(steps_in_time, max_steps))
         if train.minutes is not None and train.steps is not None:
             times = f"{max_steps / steps_per_epoch:.0f} times"
-            notes.append(f"training ends when the text was read {times}, even before {format_duration(seconds)}")
+            notes.append(f"training ends once the text has been read {times}, even before {format_duration(seconds)}")
     steps = _expected_steps(train, steps_per_epoch, timing.seconds_per_step)
     if overrides.validation is None and train.epochs is None and overrides.steps is None:
         max_validation = max(MIN_VALIDATION, int(MAX_VALIDATION_SHARE * steps * batch_size * seq_length))
@@ -226,7 +227,7 @@ def _initial_model(vocab_size: int, overrides: Overrides) -> ModelConfig:
 
 def _candidates(model: ModelConfig, targets: int, vocab_size: int, *, has_validation: bool) -> list[ModelConfig]:
     """Return networks of increasing size that suit the length of the text."""
-    # A validation text stops the training before a large network overfits, so a small text can have one, too.
+    # With a validation text, training stops before a network overfits. So a small text can have a large network.
     max_parameters = (
         max(min(MAX_SMALL_PARAMETERS, 350 * targets), 900_000 + 8 * targets)
         if has_validation
@@ -275,13 +276,13 @@ def _multiplied_parameters(model: ModelConfig, vocab_size: int) -> int:
 
 
 def _learning_rate(model: ModelConfig) -> float:
-    """Return the peak learning rate. Wider networks need smaller ones, and cells with fewer gates, too."""
+    """Return the peak learning rate. It is lower for wider networks, and for cells with fewer gates."""
     rate = min(0.015, 2.5 / model.hidden)
     return {"lstm": rate, "gru": rate / 2, "rnn": rate / 4}[model.cell]
 
 
 def _dropout(epochs: float, parameters_per_character: float) -> float:
-    """Return more dropout for a higher risk of overfitting: more epochs, or a larger network for the text."""
+    """Return the dropout probability. It rises with the risk of overfitting: more epochs, or more parameters."""
     risk = epochs * parameters_per_character**0.25
     limits = ((2, 0.0), (4, 0.1), (7.5, 0.2), (15, 0.3), (40, 0.4))
     return next((dropout for max_risk, dropout in limits if risk <= max_risk), 0.5)
@@ -298,13 +299,13 @@ def _num_evaluations(characters: int, epochs: float, validation: int) -> int:
 
 
 def schedule(fraction: float, warmup: float) -> float:
-    """Return the learning rate as a share of its peak: a linear warmup times half a cosine to 0.
+    """Return the value of the learning-rate schedule, as a share of its peak: linear warmup times cosine decay to 0.
 
-    The cosine is that of Loshchilov & Hutter (2017).
+    The cosine decay is that of Loshchilov & Hutter (2017).
 
     Args:
         fraction: Share of the budget that is spent, 0 to 1.
-        warmup: Share of the budget in which the learning rate rises.
+        warmup: Share of the budget in which the learning rate rises to its peak.
     """
     rise = min(1.0, (fraction + 1e-3) / (warmup + 1e-3))  # not 0 at the first step
     return rise * 0.5 * (1 + math.cos(math.pi * fraction))

@@ -2,8 +2,8 @@
 
 The file is a container (``io/container.py``). The header contains the plan, the settings that the user chose, the
 identity of the text, the vocabulary and the `Progress`. The tensors are those of the current `TrainerState`, of the
-last good one, and of the best model. Tensors that they share are stored once. No random generators are saved, because
-the random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
+last good one, and of the best model. Tensors that they share are stored once. Random generators are not saved,
+because the random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class Run:
     sha256: str  # digest of the text
     vocabulary: Vocabulary
     read_config: ReadConfig  # how the text is read
-    # part of the training record: ``from``, the model that gave the first weights; ``changed``, changes on --resume
+    # part of the training record: ``from``, the model with the initial weights; ``changed``, changes on --resume
     history: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -164,8 +164,8 @@ def check_same(run: Run, name: str, sha256: str, overrides: Overrides) -> None:
 def extend(saved: SavedRun, overrides: Overrides) -> tuple[SavedRun, list[str]]:
     """Return the run with the chosen budget and `MACHINE_SETTINGS`, and notes about the changes.
 
-    Another budget rescales the learning-rate schedule. The next learning rate is the one that belongs to the share of
-    the new budget that is already spent.
+    A new budget rescales the learning-rate schedule. The next learning rate is the one for the share of the new
+    budget that is already spent.
 
     Raises:
         SettingError: If the new budget is already spent.
@@ -227,7 +227,7 @@ def _with_only_budget(plan: Plan, budget: str) -> Plan:
 
 
 def _rescaled(progress: Progress, plan: Plan) -> Progress:
-    """Return the progress of a run as part of a larger budget."""
+    """Return the progress of a run as part of a new budget."""
     return replace(
         progress,
         fraction=plan.budget_spent(progress.step, progress.seconds),

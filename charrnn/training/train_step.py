@@ -1,4 +1,4 @@
-"""One optimizer step: forward, loss, backward, clip, update.
+"""One optimizer step: forward pass, loss, backward pass, gradient clipping, AdamW update.
 
 On a CPU, the streams of a batch are computed in fixed groups (``rnn/stream_groups.py``). The gradients of the groups
 are always added in the same order, so any number of threads gives the same weights, bit for bit.
@@ -24,8 +24,8 @@ from charrnn.rnn.torch_rnn import CharRNN, PackedWeights, detach, plain_name
 from charrnn.rnn.torch_scorer import autocast
 
 BETAS = (0.9, 0.99)  # decay rates of AdamW's moving averages
-_AVERAGING_POWER = 9  # the weights after step n have the weight n ** (_AVERAGING_POWER - 1) in their average
-WARMUP_STEPS = 1  # slow steps at the start, which timings leave out
+_AVERAGING_POWER = 9  # the average weights the parameters after step n by n ** (_AVERAGING_POWER - 1)
+WARMUP_STEPS = 1  # slow steps at the start, which timings exclude
 
 _T = TypeVar("_T")
 _GroupResult = tuple[Tensor, tuple[Tensor, ...], State]  # loss, gradients, state after the chunk
@@ -39,7 +39,7 @@ class TrainStep:
         config: Training settings with device, precision, engine and threads decided.
 
     Raises:
-        ImportError: If the engine is native, and kernels cannot be compiled on this machine.
+        ImportError: If the engine is native, and the kernels cannot be compiled on this machine.
     """
 
     def __init__(self, network: CharRNN, config: TrainConfig) -> None:
@@ -55,7 +55,7 @@ class TrainStep:
         step_device = config.device if self._fused_update else "cpu"
         self._steps = [torch.zeros((), device=step_device) for _ in self._parameters]
         self._workers = torch_worker_pool(config.threads if config.device == "cpu" else 1)
-        self._autocast(self.network.compile_kernels)
+        self._with_autocast(self.network.compile_kernels)
 
     def step(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
@@ -75,7 +75,7 @@ class TrainStep:
         """
         num_targets, batch_size = int((targets != IGNORE_INDEX).sum()), inputs.shape[1]
         groups = stream_groups(batch_size) if self._config.device == "cpu" else [slice(0, batch_size)]
-        packed = self._workers.run([partial(self._autocast, pack) for pack in self.network.packing()])
+        packed = self._workers.run([partial(self._with_autocast, pack) for pack in self.network.packing()])
 
         def compute_gradients(group: int) -> _GroupResult:
             streams = groups[group]
@@ -96,8 +96,8 @@ class TrainStep:
         """Return copies of the moving averages of the optimizer and of the averaged weights.
 
         ``mean.NAME`` and ``square.NAME`` are AdamW's averages of a gradient and of its square. ``average.NAME`` are
-        the averaged weights. They make the better model until the learning rate is low. The average decays
-        polynomially (Shamir & Zhang 2013): the mean age of the weights in it is a tenth of the run.
+        the averaged weights. They predict better than the latest weights until the learning rate is low.
+        The average decays polynomially (Shamir & Zhang 2013). The mean age of its weights is a tenth of the run.
         """
         return {name: average.cpu().numpy().copy() for name, average in self._named_averages()}
 
@@ -136,12 +136,12 @@ class TrainStep:
         )
         return loss, after
 
-    def _autocast(self, function: Callable[[], _T]) -> _T:
+    def _with_autocast(self, function: Callable[[], _T]) -> _T:
         with autocast(self._config.device, self._config.precision):  # applies to the current thread only
             return function()
 
     def _update(self, number: int, learning_rate: float, group_gradients: Sequence[Sequence[Tensor]]) -> None:
-        """Add the gradients of the groups in their order, and take the optimizer step."""
+        """Add the gradients of the groups in their order, clip the sum, and take the optimizer step."""
         gradients = [sum(parts[1:], start=parts[0]) for parts in zip(*group_gradients, strict=True)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient

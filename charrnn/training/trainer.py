@@ -1,4 +1,6 @@
-"""The training loop: truncated backpropagation through time. The recurrent state is carried from chunk to chunk.
+"""The training loop: truncated backpropagation through time (TBPTT).
+
+The recurrent state is carried from chunk to chunk, without its gradient.
 
 `Trainer.run` yields events. It prints nothing and writes no files. Evaluations change neither the recurrent state nor
 the random numbers of the training.
@@ -28,16 +30,17 @@ from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.version import __version__
 
-OVERFITTING_NATS = 0.01  # decrease of the training loss that counts as overfitting if the validation loss stays
+# If the training loss decreases by this much and the validation loss does not, the network is overfitting.
+OVERFITTING_NATS = 0.01
 MAX_ROLLBACKS = 5  # rollbacks of a run; each one halves the learning rate
 
 
 class _Stopped(Exception):
-    """Exception that interrupts an evaluation."""
+    """Interrupts an evaluation."""
 
 
 class Trainer:
-    """Trainer of one network on one corpus.
+    """Trains one network on one corpus.
 
     Args:
         corpus: Training and validation text.
@@ -66,7 +69,7 @@ class Trainer:
         self._train_step = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._progress = Progress()
-        self._started: float | None = None  # start on the monotonic clock, as if a resumed run had no breaks
+        self._started: float | None = None  # start on the monotonic clock, moved by the breaks of a resumed run
         self._stopped = False
         self._snapshot_cache: tuple[int, Tensors] | None = None  # step, and the tensors after it
         self.last_good = self.snapshot()
@@ -74,7 +77,7 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Best model so far with its training record. Before the first evaluation, it is the latest model."""
+        """Best model so far, or the latest model before the first evaluation, with its training record."""
         latest = self.snapshot().part("average")
         use_best = self._progress.best_step or not _all_finite(latest)
         tensors = self.best if use_best else latest
@@ -119,7 +122,7 @@ class Trainer:
         """Train until the budget is spent, the validation loss stops falling, or `stop` is set.
 
         Yields:
-            Events, of which `Finished` is the last.
+            Events. The last one is `Finished`.
 
         Raises:
             TrainingError: If the loss is infinite or NaN again after `MAX_ROLLBACKS` rollbacks.
@@ -145,14 +148,14 @@ class Trainer:
 
     def _step(self) -> Event:
         config, loader, progress = self._config, self._loader, self._progress
-        if progress.step % loader.steps_per_epoch == 0:  # the streams start at new positions
+        if progress.step % loader.steps_per_epoch == 0:  # a new epoch, in which the streams start at new positions
             self._state = self._network.zero_state(config.batch_size)
         learning_rate = self._peak_learning_rate * schedule(self._fraction(progress.step), config.warmup)
         batch = loader.get_batch(progress.step)
         nats, state = self._train_step.step(progress.step, *batch, self._state, learning_rate)
         if not math.isfinite(nats):
             return self._roll_back(nats)
-        self._state = state
+        self._state = state  # carried to the next chunk
         step, fraction = progress.step + 1, self._fraction(progress.step + 1)
         is_last = fraction >= 1
         evaluations_before, evaluations_after = (
@@ -243,8 +246,8 @@ class Trainer:
 
         Args:
             tensors: Weights of the network.
-            approximate: Whether to measure faster, exact enough to rank models. Otherwise the result is that of
-                ``charrnn eval``.
+            approximate: Whether to measure faster, but accurately enough to rank models. Otherwise the result is that
+                of ``charrnn eval``.
         """
         if not len(self._validation):
             return None

@@ -1,6 +1,6 @@
 """Everything that changes during a run, as one value from which the run continues bit for bit.
 
-Saving takes a `TrainerState` from a trainer. Resuming and rolling back give one to a trainer. The corpus and the plan
+`Trainer.snapshot` returns a `TrainerState` to save. Resuming and rolling back restore one. The corpus and the plan
 do not change during a run and are not included.
 """
 
@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 class Progress:
     """Progress of a run, in JSON types only."""
 
-    step: int = 0  # optimizer steps taken; modulo the steps per epoch, this is the cursor of every stream
+    step: int = 0  # optimizer steps taken; modulo the steps per epoch, the number of chunks read from every stream
     seconds: float = 0.0  # duration of the run so far
     fraction: float = 0.0  # share of the budget that was spent after the last step
     nats_sum: float = 0.0  # sum of the training losses since the last evaluation
@@ -64,7 +64,7 @@ class TrainerState:
     tensors: Arrays
 
     def part(self, prefix: str) -> dict[str, NDArray[np.float32]]:
-        """Return the tensors whose names begin with ``prefix`` and a dot, without this beginning."""
+        """Return the tensors whose names start with ``prefix`` and a dot, without this prefix."""
         return {
             name.removeprefix(prefix + "."): array
             for name, array in self.tensors.items()

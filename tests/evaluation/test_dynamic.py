@@ -6,7 +6,7 @@ import pytest
 from charrnn import checkpoint
 from charrnn.data.corpus_reader import corpus_from_text
 from charrnn.evaluation import dynamic
-from charrnn.evaluation.dynamic import CHUNK, learning_surprisals
+from charrnn.evaluation.dynamic import CHUNK, dynamic_surprisals
 from charrnn.evaluation.metrics import mean_nats
 from charrnn.rnn.torch_scorer import torch_scorer
 from tests.conftest import make_checkpoint
@@ -16,7 +16,7 @@ TEXT = "the lazy dog jumps over the quick brown fox\n" * 60
 
 def surprisals(text: str = TEXT) -> np.ndarray:
     model = make_checkpoint(layers=2)
-    return np.concatenate(list(learning_surprisals(model, model.vocabulary.encode(text))))
+    return np.concatenate(list(dynamic_surprisals(model, model.vocabulary.encode(text))))
 
 
 def test_repeated_text_becomes_less_surprising() -> None:
@@ -41,7 +41,7 @@ def test_a_learning_rate_of_zero_equals_static_evaluation(monkeypatch: pytest.Mo
 def test_the_model_is_not_changed() -> None:
     model = make_checkpoint()
     before = checkpoint.to_bytes(model)
-    list(learning_surprisals(model, model.vocabulary.encode(TEXT)))
+    list(dynamic_surprisals(model, model.vocabulary.encode(TEXT)))
     assert checkpoint.to_bytes(model) == before
 
 

@@ -16,7 +16,7 @@ from charrnn.rnn.backend import Decoder, DecoderSelector
 from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import NumPyRNN
-from charrnn.rnn.quantize import STEPS, quantize_rows, state_levels
+from charrnn.rnn.quantize import MAX_INT8, quantize_rows, state_levels
 from charrnn.rnn.state import State
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.rnn.worker_pool import WorkerPool
@@ -191,14 +191,14 @@ def test_int8_costs_less_than_documented() -> None:
 def test_quantization_rounds_by_half_a_step_at_most() -> None:
     weights = np.random.default_rng(0).normal(size=(20, 50)).astype(np.float32) * np.geomspace(1e-3, 1e3, 20)[:, None]
     quantized, scales = quantize_rows(weights.astype(np.float32))
-    assert np.abs(quantized).max(axis=1).tolist() == [STEPS] * 20
+    assert np.abs(quantized).max(axis=1).tolist() == [MAX_INT8] * 20
     assert (np.abs(quantized * scales[:, None] - weights) <= 0.5001 * scales[:, None]).all()
     assert (quantize_rows(np.zeros((2, 3), dtype=np.float32))[0] == 0).all()
 
 
 @pytest.mark.parametrize("size", [1, 512, 1024, 100_000])
 def test_quantized_sums_fit_into_int32(size: int) -> None:
-    assert 1 < float(state_levels(size)) * STEPS * size < 2**31
+    assert 1 < float(state_levels(size)) * MAX_INT8 * size < 2**31
 
 
 def test_only_long_samples_use_compiled_code() -> None:

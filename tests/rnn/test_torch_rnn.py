@@ -129,18 +129,18 @@ def test_the_cells_follow_the_documented_equations(cell: str) -> None:
 
 
 def test_dropout_zeroes_the_given_share_and_keeps_the_mean() -> None:
-    from charrnn.rnn.torch_rnn import _drop
+    from charrnn.rnn.torch_rnn import _dropout
 
-    dropped = _drop(torch.ones(3, 400, 400), 0.3, torch.Generator().manual_seed(0))
+    dropped = _dropout(torch.ones(3, 400, 400), 0.3, torch.Generator().manual_seed(0))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
 
 
 def test_dropout_zeroes_the_same_units_at_all_steps_of_a_chunk() -> None:
-    from charrnn.rnn.torch_rnn import _drop
+    from charrnn.rnn.torch_rnn import _dropout
 
     generator = torch.Generator().manual_seed(0)
-    one, other = (_drop(torch.ones(5, B, 400), 0.5, generator) for _ in range(2))
+    one, other = (_dropout(torch.ones(5, B, 400), 0.5, generator) for _ in range(2))
     assert torch.equal(one, one[:1].expand_as(one))
     assert not torch.equal(one[0, 0], one[0, 1])
     assert not torch.equal(one, other)

@@ -101,7 +101,7 @@ def test_minutes_are_limited_for_a_planned_network() -> None:
     assert short.steps <= long.steps
     small = plan(230_000, minutes=60)
     assert (small.steps, small.steps / small.steps_per_epoch) == (800, pytest.approx(MAX_SMALL_STEPS / 102, abs=0.1))
-    assert any("ends when the text was read 5 times" in note for note in long.notes)
+    assert any("ends once the text has been read 5 times" in note for note in long.notes)
 
 
 def test_minutes_are_not_limited_for_a_given_network() -> None:

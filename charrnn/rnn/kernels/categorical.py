@@ -1,4 +1,4 @@
-"""Emits code that chooses the next id from logits, and that computes the surprisal of an id.
+"""Emits code that samples the next id from logits, and code that computes the surprisal of an id.
 
 The results are those of ``generation/sampler.py`` without filters. The V logits of a stream are padded with -inf to W
 numbers, a multiple of LANES. Penalties are added to them: -inf for forbidden ids, and 0 for others.
@@ -22,7 +22,7 @@ class Scores:
     width: Index  # W
 
     def at(self, index: Index) -> Number:
-        """Return LANES scores from an index on."""
+        """Return the LANES scores that start at an index."""
         return self.logits.at(index).vector() + self.penalties.at(index).vector()
 
     def max(self, fn: Function) -> Number:
@@ -35,28 +35,28 @@ class Scores:
         return Number(fn, maxima).max()
 
     def exponentials(self, index: Index, max_score: Number, temperature: Number) -> Number:
-        """Return exp((score - max_score) / temperature) for LANES scores from an index on, in float64."""
+        """Return exp((score - max_score) / temperature) for the LANES scores that start at an index, in float64."""
         return exp((self.at(index).to(DOUBLE) - max_score.to(DOUBLE).broadcast()) / temperature.broadcast())
 
 
 def sample_id(fn: Function, scores: Scores, uniform: Number, temperature: Number, sums: Memory) -> Index:
-    """Emit code that chooses an id, and return the id.
+    """Emit code that samples an id, and return the id.
 
     Args:
         fn: The function to which the code is added.
         scores: The scores of the stream.
         uniform: A random number in [0, 1), float64.
-        temperature: The temperature, float64. With 0, the most probable id is chosen, and the smallest in a tie.
+        temperature: The temperature, float64. At 0, the result is the most probable id, the smallest in a tie.
         sums: Workspace for the cumulative sums of unnormalized probabilities, (W,), float64.
     """
     max_score, width = scores.max(fn), scores.width
-    chosen = fn.variable(fn.index(0))
+    sampled = fn.variable(fn.index(0))
     with fn.builder.if_else(temperature.compare("==", 0)) as (greedy, random):
         with greedy, fn.range(width) as reversed_index:
             index = width - reversed_index - 1
             score = scores.logits.at(index).number() + scores.penalties.at(index).number()
             with fn.when(score.compare("==", max_score)):
-                chosen.set(index)
+                sampled.set(index)
         with random:
             with fn.range(0, width, LANES) as index:
                 sums.at(index).store_vector(scores.exponentials(index, max_score, temperature))
@@ -66,12 +66,12 @@ def sample_id(fn: Function, scores: Scores, uniform: Number, temperature: Number
                 sums.at(index).store(total.get())
             threshold = uniform * total.get()
             with fn.range(width) as index:
-                # The chosen id is the number of sums up to the threshold. Sums that equal the total don't count,
+                # The sampled id is the number of sums up to the threshold. Sums that equal the total don't count,
                 # because rounding may make the threshold equal to the total.
                 cumulative = sums.at(index).number()
                 counts = fn.builder.and_(cumulative.compare("<=", threshold), cumulative.compare("!=", total.get()))
-                chosen.set(chosen.get() + Index(fn, fn.builder.zext(counts, LONG)))
-    result: Index = chosen.get()
+                sampled.set(sampled.get() + Index(fn, fn.builder.zext(counts, LONG)))
+    result: Index = sampled.get()
     return result
 
 

@@ -1,8 +1,8 @@
-"""The kernel that generates text: T steps of the network in int8, each with the choice of the next id.
+"""The kernel that generates text: T steps of the network in int8, each of which samples the next id.
 
-Weights are quantized to 8 bits with a scale for each row, and hidden states to 16 bits (``rnn/quantize.py``). All
+Weights are quantized to int8 with a scale for each row, and hidden states to int16 (``rnn/quantize.py``). All
 other values of the network are float32, and every operation is rounded separately. ``numpy_rnn.py`` uses the same
-equations and the same order of operations, so both give the same bits.
+equations and the same order of operations, so both are bit-identical.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -35,7 +35,7 @@ _PARAMETERS: Parameters = {
 
 @cache
 def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
-    """Return the kernel that reads and chooses characters of S streams.
+    """Return the kernel that reads and samples characters of S streams.
 
     The kernel's parameters:
         streams, steps, layers: S, T, L.
@@ -48,19 +48,19 @@ def decoding_kernel(cell: Cell, target: Target | None = None) -> Kernel:
         recurrent, recurrent_scales, recurrent_biases: The recurrent weights of the L layers (``packing.py``).
         input, input_scales, input_biases: The input weights of layers 1 to L - 1.
         output, output_scales, output_biases: The weights of the output layer.
-        penalties: (2, W), added to logits; row 0 for the surprisal, row 1 for the choice of an id.
+        penalties: (2, W), added to logits; row 0 for the surprisal, row 1 for sampling.
         hidden: The hidden state, (L, S, H), which is updated.
         cell_state: The cell state, (L, S, H), which is updated. Used only by an LSTM.
         quantized_hidden: (2, L, S, H). Row 0 is the quantized hidden state; row 1 is workspace.
         input_products: Workspace, (S, G * LANES).
         current_ids: The ids to read first, (S,), which are overwritten.
-        forced_ids: The ids to read after each step, (T, S). Where they are negative, an id is chosen.
-        uniforms: Random numbers in [0, 1) with which ids are chosen, (T, S).
+        forced_ids: The ids to read after each step, (T, S). Where they are negative, an id is sampled.
+        uniforms: Random numbers in [0, 1) for sampling, (T, S).
         temperatures: Sampling temperatures, (T, S).
         logits: Output: the logits after the last step, (S, W).
         cumulative_sums: Workspace, (W,).
-        next_ids: Output: the forced or chosen id after each step, (T, S).
-        logit_gaps, exp_sums: Output: both parts of the `surprisal` of chosen ids, (T, S).
+        next_ids: Output: the forced or sampled id after each step, (T, S).
+        logit_gaps, exp_sums: Output: both parts of the `surprisal` of sampled ids, (T, S).
 
     Args:
         cell: The cell of the network.
@@ -137,7 +137,7 @@ def _build(cell: Cell, target: Target) -> ir.Module:
         for_streams(fn, streams, emit)
 
     with fn.range(fn["steps"]) as step:
-        # The two rows of quantized_hidden alternate as states before and after a step.
+        # One row of quantized_hidden is the state before a step, and the other the state after it. They take turns.
         quantized_hidden, state_size = fn["quantized_hidden"], layers * layer_size
         before, after = quantized_hidden.at(step % 2 * state_size), quantized_hidden.at((step + 1) % 2 * state_size)
         with fn.range(units // LANES) as panel:
@@ -160,13 +160,13 @@ def _build(cell: Cell, target: Target) -> ir.Module:
         with fn.range(width // LANES) as panel:
             project(output.at(panel, units), last_hidden, fn["logits"].at(panel * LANES), width)
         with fn.range(streams) as stream:
-            _choose_next(fn, step, stream)
+            _sample_next(fn, step, stream)
     fn.finish()
     return module
 
 
-def _choose_next(fn: Function, step: Index, stream: Index) -> None:
-    """Emit code that sets the next id of a stream: the forced id, or a chosen one."""
+def _sample_next(fn: Function, step: Index, stream: Index) -> None:
+    """Emit code that sets the next id of a stream: the forced id, or a sampled one."""
     width, offset = fn["width"], step * fn["streams"] + stream
     logits, penalties = fn["logits"].at(stream * width), fn["penalties"]
     current_id, forced_id = fn["current_ids"].at(stream), fn["forced_ids"].at(offset).index()
@@ -174,11 +174,11 @@ def _choose_next(fn: Function, step: Index, stream: Index) -> None:
     with fn.when(forced_id.compare("<", 0)):
         uniform, temperature = fn["uniforms"].at(offset).number(), fn["temperatures"].at(offset).number()
         scores = Scores(logits, penalties.at(width), width)
-        chosen = sample_id(fn, scores, uniform, temperature, fn["cumulative_sums"])
-        chosen = chosen.minimum(fn["vocab_size"] - 1)  # a valid id even if logits are NaN
-        current_id.store(chosen)
+        sampled = sample_id(fn, scores, uniform, temperature, fn["cumulative_sums"])
+        sampled = sampled.minimum(fn["vocab_size"] - 1)  # a valid id even if logits are NaN
+        current_id.store(sampled)
         with fn.when(fn["measure"].compare("!=", 0)):
-            logit_gap, exp_sum = surprisal(fn, Scores(logits, penalties, width), chosen)
+            logit_gap, exp_sum = surprisal(fn, Scores(logits, penalties, width), sampled)
             fn["logit_gaps"].at(offset).store(logit_gap)
             fn["exp_sums"].at(offset).store(exp_sum)
     fn["next_ids"].at(offset).store(current_id.index())

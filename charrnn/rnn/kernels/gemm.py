@@ -23,11 +23,11 @@ def tile_units(target: Target) -> int:
 
 
 def _rows_per_load(target: Target) -> int:
-    """Return the number of streams that share each load of weights, which the registers for sums limit."""
+    """Return the number of streams that share each load of weights. The registers for their sums limit it."""
     return 8 if target.has("avx512f") else 4
 
 
-Start = Callable[[Index, int], Number]  # (row, lane) -> LANES initial values of sums, from that lane on
+Start = Callable[[Index, int], Number]  # (row, lane) -> initial values of LANES sums, starting at that lane
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Product:
 def multiply_tile(fn: Function, target: Target, product: Product) -> None:
     """Emit the code of a product.
 
-    Rows are computed in groups. Beyond the last row, ``sums`` may get copies of it up to the end of a group.
+    Rows are computed in groups. If the last group is incomplete, copies of the last row fill it in ``sums``.
     """
     weights, rows, sums = product.weights, product.rows, product.sums
     width, group = tile_units(target), _rows_per_load(target)

@@ -2,7 +2,7 @@
 
 A product reads LANES rows of weights at once, two neighbouring columns at a time. One instruction multiplies these
 with two elements of the state and adds each pair of products, so no sum crosses lanes. Sums of integers don't depend
-on the order of the additions. So the result for a stream has the same bits in any batch.
+on the order of the additions. So the result for a stream is bit-identical in any batch.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -29,9 +29,14 @@ class Matrix:
     biases: Memory  # (P, G, LANES)
     gates: int  # G
 
-    def at(self, panels: Index, size: Index) -> "Matrix":
-        """Return the matrix from a panel on, given its index and K, the number of columns."""
-        rows = panels * (self.gates * LANES)
+    def at(self, panel: Index, size: Index) -> "Matrix":
+        """Return the matrix that starts at a panel.
+
+        Args:
+            panel: The index of the panel.
+            size: K, the number of columns.
+        """
+        rows = panel * (self.gates * LANES)
         return Matrix(self.weights.at(rows * size), self.scales.at(rows), self.biases.at(rows), self.gates)
 
     def multiply(self, fn: Function, target: Target, states: list[Memory], size: Index) -> list[list[Number]]:
@@ -103,8 +108,8 @@ def for_streams(fn: Function, streams: Index, body: Callable[[Index, int], None]
         streams: The number of streams.
         body: Emits the code for some streams, given the first of them and their number.
     """
-    remainder = streams // STREAMS * STREAMS  # the first stream of the rest
-    with fn.range(0, remainder, STREAMS) as stream:
+    first_left = streams // STREAMS * STREAMS
+    with fn.range(0, first_left, STREAMS) as stream:
         body(stream, STREAMS)
-    with fn.range(remainder, streams) as stream:
+    with fn.range(first_left, streams) as stream:
         body(stream, 1)

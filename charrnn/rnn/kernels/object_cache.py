@@ -1,8 +1,8 @@
 """A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
 Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
-damaged. The digest detects damage, not attacks: anyone who can write to the cache directory can have any code run.
-If no cache directory is writable, each process compiles the code again.
+damaged. The digest detects damage, not attacks: anyone who can write to the cache directory can make charrnn run
+any code. If no cache directory is writable, each process compiles the code again.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -141,8 +141,8 @@ def _source_digest() -> bytes:
 def _directories() -> list[Path]:
     """Return the cache directories in order of preference.
 
-    They are the directory in the environment variable; or else ``__pycache__`` beside the sources, and the user's
-    cache.
+    If the environment variable is set, its directory is the only one. Otherwise they are ``__pycache__`` next to the
+    sources, and the user's cache.
     """
     if directory := os.environ.get(CACHE_VARIABLE):
         return [Path(directory)]

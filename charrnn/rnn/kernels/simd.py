@@ -62,7 +62,7 @@ class Function:
 
     Attributes:
         builder: LLVM's builder, which emits instructions.
-        flags: LLVM's flags of sums and products.
+        flags: LLVM's fast-math flags for sums and products.
     """
 
     def __init__(self, module: ir.Module, name: str, parameters: Parameters, *, fused: bool = False) -> None:
@@ -89,7 +89,7 @@ class Function:
         return value if isinstance(value, Index) else Index(self, LONG(value))
 
     def variable(self, initial: Any) -> "Variable":
-        """Return a variable that can be assigned to, also within loops. LLVM keeps it in a register."""
+        """Return a variable that can be assigned to, even in loops. LLVM keeps it in a register."""
         return Variable(self, initial)
 
     @contextmanager
@@ -136,7 +136,7 @@ class Function:
 
     @contextmanager
     def when(self, condition: Any) -> Iterator[None]:
-        """Emit a branch: the code within the context runs only if a condition is true."""
+        """Emit a branch: the code in the context runs only if a condition is true."""
         with self.builder.if_then(condition):
             yield
 
@@ -331,13 +331,13 @@ class Number:
 
 
 class Memory:
-    """The elements of an array from an address on. Offsets count elements."""
+    """The elements of an array that start at an address. Offsets count elements."""
 
     def __init__(self, function: Function, pointer: Any, element: Element) -> None:
         self._function, self.pointer, self.element = function, pointer, element
 
     def at(self, offset: Any) -> "Memory":
-        """Return the elements from an offset on."""
+        """Return the elements that start at an offset."""
         index = [self._function.index(offset).value]
         pointer = self._function.builder.gep(self.pointer, index, source_etype=self.element.type)
         return Memory(self._function, pointer, self.element)
@@ -408,7 +408,7 @@ def bfloat16_to_float32(builder: ir.IRBuilder, bits: Any) -> Any:
 
 
 def float32_to_bfloat16(builder: ir.IRBuilder, value: Any) -> Any:
-    """Return float32 rounded to bfloat16, ties to even, stored as 16-bit integers. A quiet NaN stays NaN."""
+    """Return float32 rounded to bfloat16, ties to even, stored as 16-bit integers. A default NaN stays NaN."""
     wide = ir.VectorType(INT, value.type.count)
 
     def constant(number: int) -> ir.Constant:

@@ -1,7 +1,7 @@
 """The training kernels: all T steps of a layer's recurrence, forward and backward.
 
 A step processes one tile of units at a time. It multiplies the previous hidden state with the weights of the tile's
-gates, and then evaluates the equations of the cell (``rnn/cells.py``) while the products are in the L1 cache. A
+gates, and then evaluates the equations of the cell (``rnn/cells.py``) while the products are still in the L1 cache. A
 kernel runs on one thread. Torch does the work that doesn't depend on the previous step, such as the product with the
 inputs (``rnn/recurrence.py``).
 
@@ -45,7 +45,7 @@ Precision = Literal["f32", "bf16", "f64"]  # f64 is used only by tests
 
 STORED: dict[Precision, Element] = {"f32": F32, "bf16": BF16, "f64": F64}  # elements of matrices
 WEIGHTS: dict[Precision, Element] = {"f32": F32, "bf16": PAIR, "f64": F64}  # elements of packed weights
-FULL: dict[Precision, Element] = {"f32": F32, "bf16": F32, "f64": F64}  # in which sums and equations are computed
+FULL: dict[Precision, Element] = {"f32": F32, "bf16": F32, "f64": F64}  # elements of sums and of equations
 
 
 @cache
