@@ -33,11 +33,14 @@ html_theme = "furo"
 html_title = f"charrnn {release}"
 html_copy_source = False
 
+CODE = re.compile(r"--[a-z][a-z-]*|(?<!\w)'[^']+'")  # options and quoted values in help texts
+
 
 def add_fields(app: Sphinx, what: str, name: str, obj: Any, options: object, lines: list[str]) -> None:
     """Add the fields of a dataclass or a named tuple to its docstring, and drop docstrings of modules.
 
-    A field is described by the help text of its option, or by the comment on its line. The page introduces modules.
+    A field is described by the help text of its option, or else by the comment on its line or above it. The page
+    introduces modules.
     """
     if what == "module":
         lines.clear()
@@ -47,8 +50,10 @@ def add_fields(app: Sphinx, what: str, name: str, obj: Any, options: object, lin
     source = inspect.getsource(obj)
     for field_name, field in fields.items():
         setting = None if field is None else get_setting(field)
-        comment = re.search(rf"^ +{field_name}: .*?  # (.*)", source, flags=re.MULTILINE)
-        described = setting.option.help if setting and setting.option else comment[1] if comment else ""
+        patterns = (rf"^ +{field_name}: .*?  # (.*)", rf"^ +# (.*)\n +{field_name}: ")
+        comments = (re.search(pattern, source, flags=re.MULTILINE) for pattern in patterns)
+        comment = next((match[1] for match in comments if match), "")
+        described = CODE.sub(r"``\g<0>``", setting.option.help) if setting and setting.option else comment
         lines.append(f":ivar {field_name}: {described}")
     lines.append("")
 

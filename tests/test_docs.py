@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
     """Run a command: in this process, unless it needs a shell."""
     if command.startswith("charrnn ") and not re.search(r"[|<>$&;]", command):
         return within(folder)(*shlex.split(command)[1:])
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     shell = ["bash", "-o", "pipefail", "-c", command]
     return subprocess.run(
         shell, cwd=folder, env=environment(PATH=path), capture_output=True, timeout=300, check=False
