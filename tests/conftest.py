@@ -23,7 +23,7 @@ settings.load_profile("charrnn")
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
 if sys.platform == "win32":  # these tests use signals, named pipes, terminals and shells as POSIX has them
-    collect_ignore = ["cli", "test_command.py", "test_readme.py"]
+    collect_ignore = ["cli", "test_command.py", "test_docs.py"]
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n"
 

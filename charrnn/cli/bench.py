@@ -44,7 +44,7 @@ class BenchOptions:
 
     corpus: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CORPUS", help="Also plan to train on this text.", show_default=False),
+        typer.Argument(metavar="CORPUS", help="Also show the plan for this text.", show_default=False),
     ] = None
     hidden: Annotated[
         int | None,

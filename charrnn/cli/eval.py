@@ -57,7 +57,7 @@ class EvalOptions:
     ] = None
     split: Annotated[
         bool,
-        typer.Option("--split", help="TEXT is the text of the training: evaluate its training and validation part."),
+        typer.Option("--split", help="TEXT is the training text: evaluate its training and validation part."),
     ] = False
     baselines: Annotated[
         bool,

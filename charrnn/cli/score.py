@@ -65,7 +65,8 @@ def score(args: ScoreOptions) -> None:
     The output is SCORE, a tab, and the line. A score is in bits per character; the end of the line counts as one
     character. Lines are printed as they arrive, or with --top and --sort at the end of the input. A character that
     the model does not know, or a byte that is not UTF-8, costs 20.1 bits: a uniform guess among all code points of
-    Unicode. If the model knows all characters, the scores of --carry --total sum to the result of charrnn eval.
+    Unicode. If the model knows all characters, the scores of --carry --total add up to what charrnn eval
+    measures.
     """
     if args.chars and not args.json_:
         raise SettingError("chars", "given without --json", "add --json")
