@@ -67,8 +67,8 @@ def terminal(directory: Path, *arguments: str, program: Sequence[str] = PROGRAM,
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return pexpect.spawn(
-            program[0], [*program[1:], *arguments], cwd=directory, dimensions=(24, WIDTH), timeout=100, encoding="utf-8",
-            env=environment(**{"TERM": "xterm-256color", **env}),
+            program[0], [*program[1:], *arguments], cwd=directory, dimensions=(24, WIDTH), timeout=100,
+            encoding="utf-8", env=environment(**{"TERM": "xterm-256color", **env}),
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)

@@ -81,9 +81,7 @@ def test_eval_reads_a_text_as_in_training(charrnn: Charrnn, names: Path, tmp_pat
     (tmp_path / "some.txt").write_text("\n\nana\r\nbera\ncami")
     (tmp_path / "other.txt").write_text("cami\nana\nbera\n")
     first, second = (json.loads(charrnn("eval", names, name, "--json").stdout) for name in ("some.txt", "other.txt"))
-    assert (
-        first["characters"] == second["characters"] == len("ana.bera.cami.")
-    )  # a full stop for each document boundary
+    assert first["characters"] == second["characters"] == len("ana.bera.cami.")  # "." is a document boundary
     assert first["nats"] == pytest.approx(second["nats"], abs=1e-6)  # documents in any order
 
 
@@ -311,9 +309,9 @@ def test_training_continues_without_an_unusable_cache(charrnn: Charrnn, tmp_path
 
 
 def test_lines_and_documents_cannot_be_combined(charrnn: Charrnn) -> None:
-    result = charrnn("train", "a.txt", "--lines", "--documents", "%")
-    assert result.returncode == 2
-    assert one_line(result) == "charrnn: --documents: given together with --lines; give one of them\n"
+    refused = charrnn("train", "a.txt", "--lines", "--documents", "%")
+    assert refused.returncode == 2
+    assert one_line(refused) == "charrnn: --documents: given together with --lines; give one of them\n"
 
 
 def test_thousands_of_small_files_are_read_as_documents(charrnn: Charrnn, tmp_path: Path) -> None:
@@ -422,11 +420,7 @@ def test_a_text_that_changes_during_training_gets_one_note(charrnn: Charrnn, tmp
             time.sleep(0.02)
         (tmp_path / "a.txt").write_text("another")
         stderr = b""
-        for prefix in (
-            b"note: a.txt has changed",
-            b"step ",
-            b"step ",
-        ):  # the run is saved several times after the note
+        for prefix in (b"note: a.txt has changed", b"step ", b"step "):  # the run is saved again after the note
             while not (line := process.stderr.readline()).startswith(prefix):
                 assert line
                 stderr += line
