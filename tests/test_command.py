@@ -18,7 +18,7 @@ def test_a_command_restores_the_state_of_the_process(charrnn: Charrnn, tmp_path:
 
     before = process_state()
     assert charrnn("corpus", "check", "-", input=b"some text\n" * 10_000, env={"NO_COLOR": "1"}).returncode == 0
-    assert charrnn("sample", "nobody").returncode == 1
+    assert charrnn("sample", "missing").returncode == 1
     assert process_state() == before
 
 

@@ -225,7 +225,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_readme_installs_a_torch_that_charrnn_accepts() -> None:
-    """Otherwise pip would replace it with the CUDA build."""
+    """With another version, pip would replace torch with the CUDA build."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (required,) = [dependency for dependency in project["dependencies"] if dependency.startswith("torch")]
     (shown,) = re.findall(r"pip install 'torch(<\S+)' --index-url", text_of("README.md"))

@@ -230,7 +230,7 @@ def test_a_dash_and_a_file_train_the_same_model(piped: Run, trained: Run) -> Non
     ("command", "code"),
     [
         ("sample tiny -n 3", 0), ("info tiny", 0), ("--help", 0), ("--version", 0),
-        ("sample nobody", 1), ("info nobody", 1), ("train nothing.txt", 1), ("eval nobody tiny.txt", 1),
+        ("sample missing", 1), ("info missing", 1), ("train nothing.txt", 1), ("eval missing tiny.txt", 1),
         ("corpus", 2), ("nonsense", 2), ("sample --nonsense", 2), ("train", 2), ("eval tiny", 2),
         ("info a b", 2), ("sample tiny -n many", 2), ("sample tiny --temp", 2),
     ],
@@ -341,7 +341,7 @@ def test_an_unusable_stderr_does_not_affect_a_sample(
 
 
 def test_an_error_with_a_closed_stderr_is_still_an_error(models_directory: Path) -> None:
-    result = shell('exec "$@" 2>&-', "sample", "nobody", cwd=models_directory)
+    result = shell('exec "$@" 2>&-', "sample", "missing", cwd=models_directory)
 
     assert (result.returncode, result.stdout) == (1, b"")
 
@@ -413,7 +413,7 @@ def test_an_invalid_value_is_rejected_before_anything_is_read_or_imported(
     tmp_path: Path, without_torch: Charrnn, option: str
 ) -> None:
     command, flag = re.split("[ =]", option)[:2]
-    operands = {"sample": ["nobody"], "train": ["nothing.txt"], "eval": ["nobody", "nothing.txt"]}[command]
+    operands = {"sample": ["missing"], "train": ["nothing.txt"], "eval": ["missing", "nothing.txt"]}[command]
 
     result = without_torch(command, *operands, *option.split()[1:])
 

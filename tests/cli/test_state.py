@@ -163,6 +163,6 @@ def test_a_long_prompt_has_a_progress_bar(tiny_path: Path, tmp_path: Path, warm:
     ],
 )
 def test_invalid_options_are_rejected(charrnn: Charrnn, options: str, message: str) -> None:
-    result = charrnn("sample", "nobody", *options.split())
+    result = charrnn("sample", "missing", *options.split())
     assert result.returncode == 2
     assert one_line(result) == f"charrnn: {message}\n"

@@ -82,7 +82,7 @@ def test_eval_reads_a_text_as_in_training(charrnn: Charrnn, names: Path, tmp_pat
     (tmp_path / "other.txt").write_text("cami\nana\nbera\n")
     first, second = (json.loads(charrnn("eval", names, name, "--json").stdout) for name in ("some.txt", "other.txt"))
     assert first["characters"] == second["characters"] == len("ana.bera.cami.")  # "." is a document boundary
-    assert first["nats"] == pytest.approx(second["nats"], abs=1e-6)  # documents in any order
+    assert first["nats"] == pytest.approx(second["nats"], abs=1e-6)  # the order of documents does not matter
 
 
 def test_skipping_unknown_characters_keeps_the_documents(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
