@@ -216,9 +216,9 @@ def test_a_json_record_contains_the_exact_bytes(charrnn: Charrnn, byte_model: Pa
 def test_options_for_characters_are_rejected_for_bytes_at_once(
     option: tuple[str, str], without_torch: Charrnn
 ) -> None:
-    result = without_torch("train", "missing.txt", "--unit", "byte", *option)
-    assert result.returncode == 2
-    assert "bytes are read as they are" in one_line(result)
+    refused = without_torch("train", "missing.txt", "--unit", "byte", *option)
+    assert refused.returncode == 2
+    assert "bytes are read as they are" in one_line(refused)
 
 
 # Sources
