@@ -1,4 +1,4 @@
-"""The benchmarks run and print their tables; what the figures are is for a quiet machine to say."""
+"""The benchmarks run and print their tables. The figures depend on the machine and are not compared."""
 
 import math
 import subprocess
@@ -10,12 +10,12 @@ import pytest
 from tests.conftest import TEXT, environment
 from tests.warm import PYTHON
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read what Linux tells of a process")
-FOLDER = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def figures(output: str) -> list[list[float]]:
-    """The numbers of a table's rows, which stand below the rule; the first column is a name."""
+    """Return the numbers in the rows of a table, which are below the rule. The first column is a name."""
     lines = output.splitlines()
     rule = next(number for number, line in enumerate(lines) if set(line) == {"-", " "})
     width = len(lines[rule].split()[0])
@@ -37,13 +37,13 @@ def figures(output: str) -> list[list[float]]:
         pytest.param("classification.py", 1, 4, marks=pytest.mark.slow),
     ],
 )
-def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
+def test_a_benchmark_prints_finite_positive_figures_and_leaves_no_files(
     script: str, rows: int, columns: int, tmp_path: Path, warm: list[str]
 ) -> None:
     text = tmp_path / "tiny.txt"
     text.write_text(TEXT * 40, encoding="utf-8")
-    command = [*warm, PYTHON, str(FOLDER / script), "--quick", *([str(text)] if script == "quality.py" else [])]
-    done = subprocess.run(
+    command = [*warm, PYTHON, str(BENCHMARKS / script), "--quick", *([str(text)] if script == "quality.py" else [])]
+    result = subprocess.run(
         command,
         cwd=tmp_path,
         env=environment(),
@@ -53,24 +53,24 @@ def test_a_benchmark_prints_finite_positive_figures_and_leaves_nothing_behind(
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    table = figures(done.stdout)
+    assert result.returncode == 0, result.stderr
+    table = figures(result.stdout)
     assert [len(row) for row in table] == [columns] * rows
     assert all(math.isfinite(figure) and figure > 0 for row in table for figure in row)
     assert list(tmp_path.iterdir()) == [text]
 
 
 @pytest.mark.parametrize(
-    "script", sorted(path.name for path in FOLDER.glob("*.py") if path.name != "side_by_side.py")
+    "script", sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "side_by_side.py")
 )
-def test_every_benchmark_starts_and_says_what_it_measures(script: str, warm: list[str]) -> None:
-    done = subprocess.run(
-        [*warm, PYTHON, str(FOLDER / script), "--help"],
+def test_the_help_of_every_benchmark_says_what_it_measures(script: str, warm: list[str]) -> None:
+    result = subprocess.run(
+        [*warm, PYTHON, str(BENCHMARKS / script), "--help"],
         capture_output=True,
         encoding="utf-8",
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "--quick" in done.stdout
-    assert len(done.stdout) > 400
+    assert result.returncode == 0, result.stderr
+    assert "--quick" in result.stdout
+    assert len(result.stdout) > 400

@@ -1,4 +1,4 @@
-"""The model file: what goes in comes out, and nothing else is taken for it."""
+"""The model file: a saved model is loaded unchanged, and an invalid file is rejected."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ from tests.conftest import POSIX, make_checkpoint
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("embedding", [0, 5])
-def test_what_is_saved_is_what_is_loaded(cell: Cell, embedding: int, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_unchanged(cell: Cell, embedding: int, tmp_path: Path) -> None:
     model = make_checkpoint(cell=cell, embedding=embedding, layers=2)
     checkpoint.save(tmp_path / "m.safetensors", model)
     loaded = checkpoint.load(tmp_path / "m.safetensors")
@@ -41,7 +41,7 @@ def test_save_load_save_gives_the_same_bytes(tiny_path: Path) -> None:
 
 
 @given(characters=st.sets(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30))
-def test_any_vocabulary_survives(characters: set[str]) -> None:
+def test_any_vocabulary_can_be_saved(characters: set[str]) -> None:
     tiny = make_checkpoint(text="".join(sorted(characters)))
     data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
     assert data.count(b"charrnn") >= 1
@@ -49,7 +49,7 @@ def test_any_vocabulary_survives(characters: set[str]) -> None:
     assert header["vocabulary"] == "".join(sorted(characters))
 
 
-def test_it_opens_with_the_library_of_the_format_under_plain_names(tiny_path: Path, tiny: Checkpoint) -> None:
+def test_the_safetensors_library_reads_the_tensors(tiny_path: Path, tiny: Checkpoint) -> None:
     tensors = safetensors.numpy.load_file(tiny_path)
     assert {name: array.shape for name, array in tensors.items()} == tiny.model_config.tensor_shapes(
         len(tiny.vocabulary)
@@ -60,46 +60,48 @@ ALL = pytest.param(1, 10_000, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("stride", "flips"), [(3, 100), ALL])
-def test_every_flipped_byte_is_found(tiny_path: Path, stride: int, flips: int) -> None:
-    good = tiny_path.read_bytes()
-    size = int.from_bytes(good[:8], "little")
-    dice = random.Random(0)
-    places = [*range(0, 8 + size, stride), *(dice.randrange(8 + size, len(good)) for _ in range(flips))]
-    for place in places:
-        data = bytearray(good)
-        data[place] ^= 1 << dice.randrange(8)
+def test_every_flipped_bit_is_detected(tiny_path: Path, stride: int, flips: int) -> None:
+    original = tiny_path.read_bytes()
+    size = int.from_bytes(original[:8], "little")
+    rng = random.Random(0)
+    positions = [*range(0, 8 + size, stride), *(rng.randrange(8 + size, len(original)) for _ in range(flips))]
+    for position in positions:
+        data = bytearray(original)
+        data[position] ^= 1 << rng.randrange(8)
         tiny_path.write_bytes(data)
         with pytest.raises(ModelFileError):
             checkpoint.load(tiny_path)
 
 
 @pytest.mark.parametrize(("stride", "flips"), [(211, 0), ALL])
-def test_every_truncation_is_found(tiny_path: Path, stride: int, flips: int) -> None:
-    good = tiny_path.read_bytes()
+def test_every_truncation_is_detected(tiny_path: Path, stride: int, flips: int) -> None:
+    original = tiny_path.read_bytes()
     for size in [
         *range(0, 64),
-        *range(64, min(len(good), 4096 if stride == 1 else len(good)), stride),
-        len(good) - 1,
+        *range(64, min(len(original), 4096 if stride == 1 else len(original)), stride),
+        len(original) - 1,
     ]:
-        tiny_path.write_bytes(good[:size])
+        tiny_path.write_bytes(original[:size])
         with pytest.raises(ModelFileError):
             checkpoint.load(tiny_path)
 
 
-def test_bytes_behind_the_end_are_found(tiny_path: Path) -> None:
+def test_extra_bytes_at_the_end_are_detected(tiny_path: Path) -> None:
     tiny_path.write_bytes(tiny_path.read_bytes() + b"\0")
     with pytest.raises(ModelFileError, match="damaged"):
         checkpoint.load(tiny_path)
 
 
 @given(data=st.binary(max_size=200))
-def test_no_bytes_at_all_can_crash_the_reader(data: bytes) -> None:
+def test_arbitrary_bytes_raise_a_model_file_error(data: bytes) -> None:
     for prefix in (b"", len(data).to_bytes(8, "little") + b"{"):
         with pytest.raises(ModelFileError):
             container.from_bytes(container.MODEL, prefix + data, Path("m"))
 
 
-def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_file_format_is_named_in_the_error(
+    tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "MODEL", replace(container.MODEL, format=container.MODEL.format + 1))
     checkpoint.save(tiny_path, tiny)
     monkeypatch.undo()
@@ -107,7 +109,7 @@ def test_a_file_of_a_later_format_says_so(tiny: Checkpoint, tiny_path: Path, mon
         checkpoint.load(tiny_path)
 
 
-def test_tensors_of_another_shape_are_refused(tiny: Checkpoint, tiny_path: Path) -> None:
+def test_tensors_of_another_shape_are_rejected(tiny: Checkpoint, tiny_path: Path) -> None:
     tensors = {**tiny.tensors, "output.bias": np.zeros(3, dtype=np.float32)}
     checkpoint.save(tiny_path, replace(tiny, tensors=tensors))
     with pytest.raises(ModelFileError, match="tensors that do not match its configuration"):
@@ -115,7 +117,7 @@ def test_tensors_of_another_shape_are_refused(tiny: Checkpoint, tiny_path: Path)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_weight_that_is_no_number_is_refused(tiny: Checkpoint, tiny_path: Path, value: float) -> None:
+def test_weights_that_are_not_finite_are_rejected(tiny: Checkpoint, tiny_path: Path, value: float) -> None:
     bias = tiny.tensors["output.bias"].copy()
     bias[-1] = value
     checkpoint.save(tiny_path, replace(tiny, tensors={**tiny.tensors, "output.bias": bias}))
@@ -126,15 +128,17 @@ def test_a_weight_that_is_no_number_is_refused(tiny: Checkpoint, tiny_path: Path
 @pytest.mark.parametrize(
     ("field", "value"), [("layers", 3_000_000), ("dropout", 10**400), ("hidden", -1), ("cell", [1])], ids=str
 )
-def test_a_forged_shape_is_refused_at_once(tiny: Checkpoint, tiny_path: Path, field: str, value: object) -> None:
-    forged = copy.copy(tiny.model_config)
-    object.__setattr__(forged, field, value)
-    checkpoint.save(tiny_path, replace(tiny, model_config=forged))
+def test_an_invalid_configuration_is_rejected_at_once(
+    tiny: Checkpoint, tiny_path: Path, field: str, value: object
+) -> None:
+    config = copy.copy(tiny.model_config)
+    object.__setattr__(config, field, value)
+    checkpoint.save(tiny_path, replace(tiny, model_config=config))
     with pytest.raises(ModelFileError):
         checkpoint.load(tiny_path)
 
 
-def test_the_mode_follows_the_umask(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_the_file_mode_follows_the_umask(tiny: Checkpoint, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         checkpoint.save(tmp_path / "m.safetensors", tiny)
@@ -143,7 +147,7 @@ def test_the_mode_follows_the_umask(tiny: Checkpoint, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o640
 
 
-def test_a_symbolic_link_stays_one(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_kept(tiny: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "real.safetensors")
     checkpoint.save(tmp_path / "link.safetensors", tiny)
     assert (tmp_path / "link.safetensors").is_symlink()
@@ -151,30 +155,30 @@ def test_a_symbolic_link_stays_one(tiny: Checkpoint, tmp_path: Path) -> None:
 
 
 @POSIX
-def test_nothing_but_a_regular_file_is_written_to(tiny: Checkpoint, tmp_path: Path) -> None:
+def test_only_a_regular_file_is_overwritten(tiny: Checkpoint, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for place in (tmp_path / "pipe", Path("/dev/null"), tmp_path):
+    for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path):
         with pytest.raises(FileError, match="not a regular file"):
-            checkpoint.save(place, tiny)
+            checkpoint.save(path, tiny)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(
     tiny: Checkpoint, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = tiny_path.read_bytes()
+    original = tiny_path.read_bytes()
     other = make_checkpoint(layers=2)
 
-    def full(descriptor: int) -> None:
+    def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(FileError, match="no space left on device"):
         checkpoint.save(tiny_path, other)
-    assert tiny_path.read_bytes() == good
+    assert tiny_path.read_bytes() == original
     assert [file.name for file in tiny_path.parent.iterdir()] == [tiny_path.name]
 
 
-def test_the_newest_model_is_found_when_none_is_named(
+def test_the_newest_model_is_used_by_default(
     tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,15 +191,13 @@ def test_the_newest_model_is_found_when_none_is_named(
     assert checkpoint.find("checkpoints/old.safetensors") == Path("checkpoints/old.safetensors")
 
 
-def test_a_model_that_is_not_there_says_where_it_was_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_for_a_missing_model_lists_the_paths_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFileError, match=r"no such file \(also tried checkpoints/absent\.safetensors\)"):
         checkpoint.find("absent")
 
 
-def test_a_bare_name_is_a_model_before_it_is_a_text_of_that_name(
+def test_a_model_takes_precedence_over_a_text_of_the_same_name(
     tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,7 +206,7 @@ def test_a_bare_name_is_a_model_before_it_is_a_text_of_that_name(
     assert checkpoint.find("names") == Path("checkpoints/names.safetensors")
 
 
-def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> None:
+def test_a_file_name_that_is_too_long_is_detected_in_advance(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="name too long"):
         checkpoint.check_can_save(tmp_path / ("n" * 250), replace=False)
     assert list(tmp_path.iterdir()) == []
@@ -212,6 +214,6 @@ def test_a_name_too_long_to_write_is_found_before_the_work(tmp_path: Path) -> No
 
 @POSIX
 @pytest.mark.parametrize("name", ["", "-", ".", "..", "/dev/null", "/"])
-def test_what_is_no_name_for_a_model_is_refused(name: str) -> None:
+def test_an_invalid_model_name_is_rejected(name: str) -> None:
     with pytest.raises(FileError, match=r"is not a file name|is not a regular file"):
         checkpoint.model_path(name)

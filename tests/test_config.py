@@ -1,4 +1,4 @@
-"""Every check of a value."""
+"""The checks and the defaults of the settings."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, Tr
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 
-WRONG = [
+INVALID = [
     (ModelConfig, "cell", "transformer"),
     (ModelConfig, "layers", 0),
     (ModelConfig, "hidden", 0),
@@ -56,35 +56,37 @@ WRONG = [
     (ReadConfig, "min_count", 0),
     (SaveConfig, "save_every", 0),
 ]
-OVERRIDES = [(field, value) for config, field, value in WRONG if config in (ReadConfig, ModelConfig, TrainConfig)]
+OVERRIDES = [(field, value) for config, field, value in INVALID if config in (ReadConfig, ModelConfig, TrainConfig)]
 
 
-@pytest.mark.parametrize(("config", "field", "value"), WRONG)
-def test_a_wrong_value_names_its_field_itself_and_what_would_do(config: type, field: str, value: object) -> None:
+@pytest.mark.parametrize(("config", "field", "value"), INVALID)
+def test_an_invalid_value_is_reported_with_its_field_and_the_valid_values(
+    config: type, field: str, value: object
+) -> None:
     with pytest.raises(SettingError, match=f"{field}: invalid value {value}; give "):
         config(**{field: value})
 
 
 @pytest.mark.parametrize(("field", "value"), OVERRIDES)
-def test_a_wrong_override_is_refused_in_the_same_words(field: str, value: object) -> None:
+def test_an_invalid_override_is_reported_in_the_same_words(field: str, value: object) -> None:
     with pytest.raises(SettingError, match=f"{field}: invalid value {value}; give "):
         Overrides(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "message"),
     [
         ({"epochs": 1.0, "steps": 9}, "steps: cannot be combined with --epochs"),
         ({"unit": "byte", "encoding": "utf-8"}, "encoding: applies to characters only"),
         ({"documents": "separated"}, "documents: the separator is empty"),
     ],
 )
-def test_overrides_that_exclude_each_other_are_refused(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(SettingError, match=complaint):
+def test_conflicting_overrides_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         Overrides(**settings)
 
 
-def test_overrides_replace_what_was_chosen_and_nothing_else() -> None:
+def test_overrides_replace_only_the_given_settings() -> None:
     overrides = Overrides(hidden=64, dropout=0.0, min_count=2)
     assert overrides.apply(ModelConfig(cell="gru", dropout=0.5)) == ModelConfig(cell="gru", hidden=64, dropout=0.0)
     assert overrides.apply(TrainConfig(seed=3)) == TrainConfig(seed=3)
@@ -93,7 +95,7 @@ def test_overrides_replace_what_was_chosen_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("config", [ReadConfig, ModelConfig, TrainConfig, SampleConfig, SaveConfig, Overrides])
-def test_every_default_is_a_good_value(config: type) -> None:
+def test_every_default_is_valid(config: type) -> None:
     config()
 
 
@@ -104,12 +106,12 @@ def test_every_default_is_a_good_value(config: type) -> None:
         {"repeat_window": 10**15}, {"repeat_penalty": 1e308}, {"length": 10**400}, {"allow": "a\\"},
     ],
 )  # fmt: skip
-def test_what_cannot_be_sampled_with_is_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_of_a_sample_are_rejected(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(settings))):
         SampleConfig(**settings)
 
 
-def test_no_stop_string_may_be_said_in_three_ways() -> None:
+def test_none_and_an_empty_tuple_mean_no_stop_string() -> None:
     assert (
         SampleConfig().stop_strings
         == SampleConfig(stop=None).stop_strings
@@ -119,24 +121,24 @@ def test_no_stop_string_may_be_said_in_three_ways() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inside", "matched"),
+    ("charset", "matched"),
     [("[]", "[]"), ("]a", "]a"), ("^]a", "bc()[{}|."), (r"a\]", "a]"), ("()[]{}", "()[]{}"), ("a-c", "abc")],
 )
-def test_characters_are_given_as_inside_brackets_and_no_bracket_ends_them(inside: str, matched: str) -> None:
-    pattern = compile_charset("forbid", inside)
+def test_brackets_in_a_character_set_need_no_escape(charset: str, matched: str) -> None:
+    pattern = compile_charset("forbid", charset)
     assert {c for c in "abc()[]{}|." if pattern.match(c)} == set(matched)
 
 
-def test_an_empty_stop_string_is_refused() -> None:
+def test_an_empty_stop_string_is_rejected() -> None:
     with pytest.raises(SettingError, match="stop: is empty"):
         SampleConfig(stop="")
 
 
-def test_steps_and_epochs_are_one_budget_too_many() -> None:
+def test_steps_and_epochs_cannot_be_combined() -> None:
     with pytest.raises(SettingError, match="steps: cannot be combined with --epochs"):
         TrainConfig(epochs=1, steps=10)
 
 
-def test_a_two_by_128_lstm_over_65_characters_has_as_many_parameters_as_counted_by_hand() -> None:
+def test_the_number_of_parameters_of_a_two_layer_lstm_is_as_counted_by_hand() -> None:
     layers = 4 * 128 * (65 + 128 + 2) + 4 * 128 * (128 + 128 + 2)
     assert ModelConfig(layers=2, hidden=128).num_parameters(65) == layers + 65 * 129

@@ -1,4 +1,4 @@
-"""Every command and every Python block of the README and of ``docs/`` runs; what the pages list exists."""
+"""Every command and every Python block of the README and of ``docs/`` runs, and their lists are up to date."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from tests.conftest import Charrnn, environment, make_checkpoint, within
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
-LANGUAGES = {"sh", "python", "text", "{include}", "{toctree}", "{eval-rst}"}  # of blocks
-LARGEST_README = 9_500  # bytes
-BUDGET = "--steps 3"  # in place of any in minutes
+BLOCK_LANGUAGES = {"sh", "python", "text", "{include}", "{toctree}", "{eval-rst}"}
+MAX_README_BYTES = 9_500
+BUDGET = "--steps 3"  # replaces a budget in minutes
 SMALL = " --hidden 16 --force --threads 1 --engine torch --precision fp32"
 SMALL_KEYWORDS = "steps=3, hidden=16, threads=1, engine='torch', precision='fp32'"
 INSTALLING = ("pip install", "git clone", "cd charrnn", "python3 -m venv", "source .venv")
-HELLO = "charrnn train corpora/hello.txt", "charrnn sample hello --prompt h --echo --temp 0 -n 4"  # a test of its own
-ELSEWHERE = ("pytest", "sphinx-build", *HELLO)  # run by .ci/run, or by another test
+HELLO = "charrnn train corpora/hello.txt", "charrnn sample hello --prompt h --echo --temp 0 -n 4"  # tested separately
+RUN_ELSEWHERE = ("pytest", "sphinx-build", *HELLO)  # run by .ci/run, or by another test
 OFFLINE = {
     '"$(charrnn corpus get tiny-shakespeare)"': "corpora/tiny-shakespeare.txt",
     '"$(charrnn corpus get names)"': "names.txt",
-}  # no test reaches the network
+}  # tests do not use the network
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Example:
     source: str
 
     def __str__(self) -> str:
-        """Say which one it is, as the id of a test."""
+        """Return the id of the test."""
         return f"{self.page}:{self.line}" + (f" {self.source}" if self.language == "sh" else "")
 
 
@@ -78,7 +78,7 @@ def commands(page: str) -> Iterator[Example]:
 
 
 def examples() -> Iterator[Example]:
-    """Yield what is to be run, page by page and from top to bottom, equal commands of a page once."""
+    """Yield the examples of each page from top to bottom. A command that a page repeats is yielded once."""
     for page in PAGES:
         shell = {example.source: example for example in reversed([*commands(page)])}.values()
         python = [Example(page, start, "python", block) for start, block in blocks(page, "python")]
@@ -86,26 +86,26 @@ def examples() -> Iterator[Example]:
 
 
 def shortened(command: str) -> str:
-    """The same command without installing and with a budget of a few steps of a small network."""
+    """Return the command without installation, and with a small network trained for a few steps."""
     command = " && ".join(part for part in command.split(" && ") if not part.startswith(INSTALLING))
-    for text, stand_in in OFFLINE.items():
-        command = command.replace(text, stand_in)
+    for text, path in OFFLINE.items():
+        command = command.replace(text, path)
     command = re.sub(r"--minutes [\d.]+", BUDGET, command)
     if "--resume" in command:  # continues a run of three steps
         return command.replace(BUDGET, "--steps 6")
     if "charrnn train" in command and "hello" not in command:
-        extra = SMALL if "--steps" in command else f"{SMALL} {BUDGET}"
-        command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{extra}", command)
+        options = SMALL if "--steps" in command else f"{SMALL} {BUDGET}"
+        command = re.sub(r"(charrnn train (?:\"\$\([^)]*\)\"|\S+))", rf"\1{options}", command)
     return command.replace("charrnn bench", "charrnn bench --hidden 16 --threads 1")
 
 
 def is_run_here(example: Example) -> bool:
-    """Return whether an example runs; the recipes already run bench, which is slow."""
+    """Return whether an example runs here. Only the recipes run bench, because it is slow."""
     if example.language == "python":
         return True
     command = shortened(example.source)
     return bool(command) and not command.startswith(
-        (*ELSEWHERE, *["charrnn bench"] * (example.page == "docs/cli.md"))
+        (*RUN_ELSEWHERE, *["charrnn bench"] * (example.page == "docs/cli.md"))
     )
 
 
@@ -113,57 +113,57 @@ EXAMPLES = list(filter(is_run_here, examples()))
 
 
 @pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Callable[[str], Path]:
-    """Return the folder in which the examples of a page run, one after the other."""
-    folders: dict[str, Path] = {}
+def directory_of(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Callable[[str], Path]:
+    """A function that returns the directory in which the examples of a page run in order."""
+    directories: dict[str, Path] = {}
 
     def find(page: str) -> Path:
-        if page not in folders:
-            folders[page] = tmp_path_factory.mktemp(Path(page).stem)
-            write_inputs(folders[page], warm)
-        return folders[page]
+        if page not in directories:
+            directories[page] = tmp_path_factory.mktemp(Path(page).stem)
+            write_inputs(directories[page], warm)
+        return directories[page]
 
     return find
 
 
-def write_inputs(folder: Path, warm: list[str]) -> None:
+def write_inputs(directory: Path, warm: list[str]) -> None:
     """Write the texts that the pages use, and a program ``charrnn``."""
-    times = "It was the best of times, it was the worst of times,\n"
+    sentence = "It was the best of times, it was the worst of times,\n"
     texts = {
-        "mine.txt": times * 60,
-        "book.txt": times * 60,
-        "other.txt": times * 9,
-        "names.txt": ("emma olivia ava isabella sophia " * 12 + "\n") * 4,  # few: a command is run with each line
+        "mine.txt": sentence * 60,
+        "book.txt": sentence * 60,
+        "other.txt": sentence * 9,
+        "names.txt": ("emma olivia ava isabella sophia " * 12 + "\n") * 4,  # few lines: a command runs for each
         "poems/one.txt": "Roses are red,\nviolets are blue.\n" * 9,
         "corpora/hello.txt": (ROOT / "corpora" / "hello.txt").read_text(),
-        "corpora/tiny-shakespeare.txt": times * 200,
+        "corpora/tiny-shakespeare.txt": sentence * 200,
         "app.log": "installed libfoo\n" * 90,
         "new.log": "Segmentation fault\n",
-        "english.txt": times * 9,
+        "english.txt": sentence * 9,
         "german.txt": "Es war die beste Zeit, es war die schlimmste Zeit,\n" * 9,
-        "lines.txt": times,
+        "lines.txt": sentence,
     }
     for name, text in texts.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "old.txt").write_bytes("Я помню чудное мгновенье.\r\n".encode("cp1251") * 9)
-    (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2)
-    for name in ("app", "english", "german", "web", "db") if folder.name.startswith("cli") else ():
-        checkpoint.save(folder / "checkpoints" / f"{name}.safetensors", make_checkpoint())
-    program = folder / "bin" / "charrnn"
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text, encoding="utf-8")
+    (directory / "old.txt").write_bytes("Я помню чудное мгновенье.\r\n".encode("cp1251") * 9)
+    (directory / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2)
+    for name in ("app", "english", "german", "web", "db") if directory.name.startswith("cli") else ():
+        checkpoint.save(directory / "checkpoints" / f"{name}.safetensors", make_checkpoint())
+    program = directory / "bin" / "charrnn"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(warm)} "$@"\n', encoding="utf-8")
     program.chmod(0o755)
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a command: in this process, unless it needs a shell."""
+def run(command: str, directory: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in this process, or in a shell if it needs one."""
     if command.startswith("charrnn ") and not re.search(r"[|<>$&;]", command):
-        return within(folder)(*shlex.split(command)[1:])
-    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+        return within(directory)(*shlex.split(command)[1:])
+    path = os.pathsep.join([str(directory / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     shell = ["bash", "-o", "pipefail", "-c", command]
     return subprocess.run(
-        shell, cwd=folder, env=environment(PATH=path), capture_output=True, timeout=300, check=False
+        shell, cwd=directory, env=environment(PATH=path), capture_output=True, timeout=300, check=False
     )
 
 
@@ -176,19 +176,19 @@ def namespaces() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_an_example_runs(
     example: Example,
-    folder_of: Callable[[str], Path],
+    directory_of: Callable[[str], Path],
     namespaces: dict[str, dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the order of the page: later examples need the models of earlier ones."""
-    folder = folder_of(example.page)
+    """Run in the order of the page, because later examples need the models of earlier ones."""
+    directory = directory_of(example.page)
     if example.language == "python":
         short = re.sub(r"minutes=[\d.]+", SMALL_KEYWORDS, example.source)
-        monkeypatch.chdir(folder)
+        monkeypatch.chdir(directory)
         code = compile("\n" * (example.line - 1) + short, example.page, "exec")  # with the line numbers of the page
         exec(code, namespaces.setdefault(example.page, {}))
     else:
-        result = run(shortened(example.source), folder)
+        result = run(shortened(example.source), directory)
         assert result.returncode == 0, result.stderr.decode()
         assert b"Traceback" not in result.stderr
 
@@ -198,22 +198,22 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_says_what_it_is(page: str) -> None:
+def test_every_block_has_a_known_language(page: str) -> None:
     """A block in another language, such as ``bash``, would not run."""
     openings = re.findall(r"^```(.*)$", text_of(page), flags=re.MULTILINE)[::2]
-    assert {opening.split(" ")[0] for opening in openings} <= LANGUAGES
+    assert {opening.split(" ")[0] for opening in openings} <= BLOCK_LANGUAGES
 
 
-@pytest.mark.parametrize("budget", ["--steps 40", pytest.param("", id="as it stands", marks=pytest.mark.slow)])
-def test_the_tutorial_generates_hello(folder_of: Callable[[str], Path], budget: str) -> None:
+@pytest.mark.parametrize("budget", ["--steps 40", pytest.param("", id="unchanged", marks=pytest.mark.slow)])
+def test_the_tutorial_generates_hello(directory_of: Callable[[str], Path], budget: str) -> None:
     page = "docs/tutorial.md"
     train, sample = HELLO
     assert {train, sample} <= {example.source for example in commands(page)}
-    assert run(f"{train} {budget} --force -q", folder_of(page)).stdout == b"checkpoints/hello.safetensors\n"
-    assert run(sample, folder_of(page)).stdout == b"hello"
+    assert run(f"{train} {budget} --force -q", directory_of(page)).stdout == b"checkpoints/hello.safetensors\n"
+    assert run(sample, directory_of(page)).stdout == b"hello"
 
 
-def test_the_readme_has_both_commands_as_they_are() -> None:
+def test_the_readme_shows_both_commands() -> None:
     first = (
         'pip install . && charrnn train "$(charrnn corpus get python-docs)" --minutes 1 && charrnn sample --temp 0.8'
     )
@@ -222,23 +222,23 @@ def test_the_readme_has_both_commands_as_they_are() -> None:
 
 def test_the_readme_is_short() -> None:
     size = len((ROOT / "README.md").read_bytes())
-    assert size <= LARGEST_README
+    assert size <= MAX_README_BYTES
 
 
 def test_the_readme_installs_a_torch_that_charrnn_accepts() -> None:
-    """Otherwise pip would replace it with the CUDA build."""
+    """With another version, pip would replace torch with the CUDA build."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (required,) = [dependency for dependency in project["dependencies"] if dependency.startswith("torch")]
     (shown,) = re.findall(r"pip install 'torch(<\S+)' --index-url", text_of("README.md"))
     assert required.endswith(f",{shown}")
 
 
-def test_the_help_in_the_docs_is_that_of_the_commands() -> None:
+def test_the_help_in_the_docs_is_up_to_date() -> None:
     up_to_date = text_of("docs/cli.md") == runpy.run_path(str(DOCS / "generate_cli.py"))["render"]()
     assert up_to_date, "docs/cli.md is out of date; run: python docs/generate_cli.py"
 
 
-def test_every_option_of_the_pages_exists() -> None:
+def test_every_option_on_the_pages_exists() -> None:
     option = r"(?<![\w-])--[a-z][a-z0-9-]*"
     existing = set(re.findall(option, text_of("docs/cli.md")))
     for page in PAGES:
@@ -246,14 +246,14 @@ def test_every_option_of_the_pages_exists() -> None:
         assert set(re.findall(option, prose)) <= existing, page
 
 
-def test_the_tree_names_every_module() -> None:
+def test_the_tree_lists_every_module() -> None:
     (tree,) = [block for _, block in blocks("docs/architecture.md", "text") if "charrnn/" in block]
-    listed, folders = set(), list[str]()
+    listed, directories = set(), list[str]()
     for line in tree.splitlines():
         indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
-        folders[len(indent) // 2 :] = [name]
+        directories[len(indent) // 2 :] = [name]
         if name.endswith(".py"):
-            listed.add("".join(folders))
+            listed.add("".join(directories))
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "charrnn").rglob("*.py")}
     packages = {module for module in modules - listed if module.endswith("/__init__.py")}
     assert listed == modules - packages | {"cli.py"}
@@ -284,8 +284,8 @@ def header_of(path: Path) -> dict[str, Any]:
 
 def test_file_formats_lists_every_field(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("It was the best of times,\n" * 60)
-    words = f"train text.txt --lines --cache cache {SMALL} --steps 3 -q"
-    assert charrnn(*words.split()).returncode == 0
+    arguments = f"train text.txt --lines --cache cache {SMALL} --steps 3 -q"
+    assert charrnn(*arguments.split()).returncode == 0
     assert charrnn("sample", "text", "--save-state", "state", "-n", "1").returncode == 0
     ids = next((tmp_path / "cache").glob("text-*.ids")).read_bytes()
     values = [

@@ -1,4 +1,4 @@
-"""A misspelled name gets a suggestion, wherever it is given."""
+"""Suggestions for misspelled commands, options, values and names."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_misspelled_name_gets_a_suggestion(charrnn: Charrnn, tmp_path: Path, c
     assert result.stderr.count(b"\n") == 1
 
 
-def test_a_name_without_resemblance_gets_no_suggestion(charrnn: Charrnn) -> None:
+def test_a_name_unlike_any_other_gets_no_suggestion(charrnn: Charrnn) -> None:
     assert b"did you mean" not in charrnn("frobnicate").stderr
 
 

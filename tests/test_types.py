@@ -1,4 +1,4 @@
-"""The types of the package, as an editor and a type checker see them."""
+"""The type annotations of the package, for editors and type checkers."""
 
 import inspect
 import subprocess
@@ -18,9 +18,9 @@ from charrnn.config.keywords import SampleKeywords, TrainKeywords
 from charrnn.config.overrides import Overrides
 
 ROOT = Path(charrnn.__file__).parent.parent
-STARTING = {"from_model", "freeze_vocabulary"}  # settings of how a run starts, and of no config
+START_SETTINGS = {"from_model", "freeze_vocabulary"}  # settings of the start of a run, in no config
 CONFIGS = (ReadConfig, ModelConfig, TrainConfig)
-SAMPLING = [charrnn.Model.sample, charrnn.Model.stream, charrnn.Model.samples, charrnn.sample]
+SAMPLE_FUNCTIONS = [charrnn.Model.sample, charrnn.Model.stream, charrnn.Model.samples, charrnn.sample]
 
 PROGRAM = """\
 import charrnn
@@ -31,7 +31,7 @@ for piece in model.stream("to", length=9, precision="fp32"):
     text += piece
 score: float = charrnn.score(model, text).bits_per_char
 """
-WRONG = {  # one line each, and what a type checker says of it
+TYPE_ERRORS = {  # lines with a type error, and a word of the message
     'model.sample("to", temprature=0.5)': "temprature",
     'model.sample("to", top_k="three")': "top_k",
     'model.stream("to", unknown="guess")': "unknown",
@@ -41,19 +41,19 @@ WRONG = {  # one line each, and what a type checker says of it
 }
 
 
-def test_overrides_are_the_settings_of_the_configs_each_of_which_may_be_none() -> None:
+def test_overrides_are_the_settings_of_all_configs_or_none() -> None:
     hints = get_type_hints(Overrides)
     settings = {name: hint for config in CONFIGS for name, hint in get_type_hints(config).items()}
-    assert {name: hint for name, hint in hints.items() if name not in STARTING} == {
+    assert {name: hint for name, hint in hints.items() if name not in START_SETTINGS} == {
         name: hint | None for name, hint in settings.items()
     }
-    assert sum(len(fields(config)) for config in CONFIGS) == len(settings)  # one name, one meaning
+    assert sum(len(fields(config)) for config in CONFIGS) == len(settings)  # no name is in two configs
     assert all(field.default is None for field in fields(Overrides))
 
 
 def test_the_keywords_of_train_are_the_overrides() -> None:
     hints = get_type_hints(Overrides)
-    assert get_type_hints(TrainKeywords) == {name: hint for name, hint in hints.items() if name not in STARTING}
+    assert get_type_hints(TrainKeywords) == {name: hint for name, hint in hints.items() if name not in START_SETTINGS}
 
 
 def test_the_keywords_of_sample_are_the_sample_config() -> None:
@@ -61,8 +61,8 @@ def test_the_keywords_of_sample_are_the_sample_config() -> None:
     assert get_type_hints(SampleKeywords) == {name: hint for name, hint in hints.items() if name != "length"}
 
 
-@pytest.mark.parametrize("function", SAMPLING)
-def test_a_function_that_samples_spells_out_every_setting_with_its_type_and_default(function: Any) -> None:
+@pytest.mark.parametrize("function", SAMPLE_FUNCTIONS)
+def test_a_sample_function_has_every_setting_with_its_type_and_default(function: Any) -> None:
     parameters, hints = inspect.signature(function).parameters, get_type_hints(SampleConfig)
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
     assert (parameters["length"].annotation, parameters["length"].default) == (int | None, None)
@@ -73,18 +73,18 @@ def test_a_function_that_samples_spells_out_every_setting_with_its_type_and_defa
             assert (parameter.annotation, parameter.default) == (hints[field.name], field.default)
 
 
-def test_train_spells_out_every_setting_with_its_type() -> None:
+def test_train_has_every_setting_with_its_type() -> None:
     parameters, hints = inspect.signature(charrnn.train).parameters, get_type_hints(Overrides)
-    for name in hints.keys() - STARTING:
+    for name in hints.keys() - START_SETTINGS:
         assert (parameters[name].annotation, parameters[name].default) == (hints[name], None)
-    assert hints.keys() & parameters.keys() == hints.keys() - STARTING
+    assert hints.keys() & parameters.keys() == hints.keys() - START_SETTINGS
 
 
 def test_every_setting_has_a_default() -> None:
     assert all(field.default is not MISSING for config in (*CONFIGS, SampleConfig) for field in fields(config))
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_contains_the_marker_of_typed_packages() -> None:
     assert (ROOT / "charrnn" / "py.typed").read_bytes() == b""
 
 
@@ -104,13 +104,13 @@ def test_a_program_is_type_checked_against_the_installed_wheel(tmp_path: Path) -
         assert any(name.endswith("/charrnn/py.typed") for name in archive.getnames())
     run("-m", "pip", "install", "-q", "--no-deps", wheel)
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM + "\n".join(WRONG) + "\n", encoding="utf-8")
+    program.write_text(PROGRAM + "\n".join(TYPE_ERRORS) + "\n", encoding="utf-8")
     mypy = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", "--python-executable"]
     checked = subprocess.run(
         [*mypy, python, program.name], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     errors = [line for line in checked.stdout.splitlines() if ": error: " in line]
     first = PROGRAM.count("\n") + 1
-    assert [int(line.split(":")[1]) for line in errors] == [*range(first, first + len(WRONG))], checked.stdout
-    for line, word in zip(errors, WRONG.values(), strict=True):
+    assert [int(line.split(":")[1]) for line in errors] == [*range(first, first + len(TYPE_ERRORS))], checked.stdout
+    for line, word in zip(errors, TYPE_ERRORS.values(), strict=True):
         assert word in line

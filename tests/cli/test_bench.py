@@ -1,4 +1,4 @@
-"""``charrnn bench`` of one small size, for what is slow here is what is measured."""
+"""``charrnn bench`` with one small network, because larger ones take long to measure."""
 
 import json
 import math
@@ -19,45 +19,45 @@ from tests.conftest import Charrnn, one_line, within
 SMALL = ("--hidden", "16", "--threads", "1")
 
 
-def measured(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """``charrnn bench ARGUMENTS`` of one small size, where a corpus is."""
-    (folder / "corpus.txt").write_text(CORPUS)
-    return within(folder)("bench", *arguments, *SMALL)
+def run_bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run ``charrnn bench ARGUMENTS`` for one small network, in a directory with a corpus."""
+    (directory / "corpus.txt").write_text(CORPUS)
+    return within(directory)("bench", *arguments, *SMALL)
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
-    return measured(tmp_path_factory.mktemp("shown"), "corpus.txt")
+def text_result(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
+    return run_bench(tmp_path_factory.mktemp("text"), "corpus.txt")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
-    return measured(tmp_path_factory.mktemp("told"), "corpus.txt", "--json", "-q", "--cell", "gru")
+def json_result(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[bytes]:
+    return run_bench(tmp_path_factory.mktemp("json"), "corpus.txt", "--json", "-q", "--cell", "gru")
 
 
-def test_the_table_has_a_row_for_a_size_with_aligned_columns(shown: subprocess.CompletedProcess[bytes]) -> None:
-    lines = shown.stdout.decode().splitlines()
-    head = next(number for number, line in enumerate(lines) if line.startswith("size "))
+def test_the_table_has_an_aligned_row_for_the_size(text_result: subprocess.CompletedProcess[bytes]) -> None:
+    lines = text_result.stdout.decode().splitlines()
+    header = next(number for number, line in enumerate(lines) if line.startswith("size "))
 
-    assert shown.returncode == 0
+    assert text_result.returncode == 0
     assert re.fullmatch(
-        r"2 x 16 +8,593 +[\d,]+ +(fp32|bf16) (native|torch), 1 thread +[\d,]+ +\d+% +[\d,]+", lines[head + 1]
+        r"2 x 16 +8,593 +[\d,]+ +(fp32|bf16) (native|torch), 1 thread +[\d,]+ +\d+% +[\d,]+", lines[header + 1]
     )
-    assert len({len(line) for line in lines[head - 1 : head + 2]}) == 1
+    assert len({len(line) for line in lines[header - 1 : header + 2]}) == 1
     assert max(map(len, lines)) <= 80
 
 
-def test_the_limit_is_shown_for_the_precision_that_won(shown: subprocess.CompletedProcess[bytes]) -> None:
-    lines = shown.stdout.decode().splitlines()
+def test_the_limit_is_that_of_the_fastest_precision(text_result: subprocess.CompletedProcess[bytes]) -> None:
+    lines = text_result.stdout.decode().splitlines()
     (precision,) = (line.split()[5] for line in lines if line.startswith("2 x 16 "))
 
     assert re.fullmatch(rf"LSTM networks; limit \(a large matrix product\): {precision} [\d,]+ GFLOP/s", lines[2])
 
 
-def test_a_text_is_planned_for_with_the_options_given_and_with_a_minute(
-    shown: subprocess.CompletedProcess[bytes],
+def test_a_text_is_planned_with_the_given_options_and_with_a_minute(
+    text_result: subprocess.CompletedProcess[bytes],
 ) -> None:
-    plans = [part.splitlines() for part in shown.stdout.decode().split("\n\n")[2:]]
+    plans = [part.splitlines() for part in text_result.stdout.decode().split("\n\n")[2:]]
     train = "charrnn train corpus.txt --hidden 16 --threads 1"
 
     assert [plan[0] for plan in plans] == [train, f"{train} --minutes 1"]
@@ -66,15 +66,15 @@ def test_a_text_is_planned_for_with_the_options_given_and_with_a_minute(
         assert plan[-1].endswith(" per epoch")
 
 
-def test_what_is_for_people_goes_to_stderr(shown: subprocess.CompletedProcess[bytes]) -> None:
-    assert re.fullmatch(r"measuring: .+ cores\n", shown.stderr.decode())
-    assert b"\x1b" not in shown.stdout
+def test_progress_goes_to_stderr(text_result: subprocess.CompletedProcess[bytes]) -> None:
+    assert re.fullmatch(r"measuring: .+ cores\n", text_result.stderr.decode())
+    assert b"\x1b" not in text_result.stdout
 
 
-def test_bench_writes_one_json_object_and_nothing_else(told: subprocess.CompletedProcess[bytes]) -> None:
-    facts = json.loads(told.stdout)
+def test_bench_writes_one_json_object_and_nothing_else(json_result: subprocess.CompletedProcess[bytes]) -> None:
+    facts = json.loads(json_result.stdout)
 
-    assert (told.returncode, told.stderr, told.stdout.count(b"\n")) == (0, b"", 1)
+    assert (json_result.returncode, json_result.stderr, json_result.stdout.count(b"\n")) == (0, b"", 1)
     assert date.fromisoformat(facts["date"]) <= date.today()
     assert facts["charrnn"] == package.__version__
     assert facts["corpus"] == {"name": "corpus", "characters": len(CORPUS), "vocab_size": len(set(CORPUS))}
@@ -82,8 +82,8 @@ def test_bench_writes_one_json_object_and_nothing_else(told: subprocess.Complete
     assert facts["processor"]
 
 
-def test_the_figures_of_the_json_agree_with_each_other(told: subprocess.CompletedProcess[bytes]) -> None:
-    facts = json.loads(told.stdout)
+def test_the_figures_of_the_json_agree_with_each_other(json_result: subprocess.CompletedProcess[bytes]) -> None:
+    facts = json.loads(json_result.stdout)
     (speed,) = facts["speeds"]
     training = facts["batch_size"] * facts["seq_length"] / speed["seconds_per_step"]
 
@@ -95,8 +95,8 @@ def test_the_figures_of_the_json_agree_with_each_other(told: subprocess.Complete
     assert 0 < speed["limit_gflops"] < math.inf
 
 
-def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]) -> None:
-    plans = json.loads(told.stdout)["plans"]
+def test_the_json_contains_the_complete_plans(json_result: subprocess.CompletedProcess[bytes]) -> None:
+    plans = json.loads(json_result.stdout)["plans"]
 
     assert [plan["train_config"]["minutes"] for plan in plans] == [None, 1]
     for plan in plans:
@@ -104,7 +104,7 @@ def test_the_json_holds_the_plans_whole(told: subprocess.CompletedProcess[bytes]
         assert plan["epoch_seconds"] == pytest.approx(plan["seconds"] / plan["steps"] * plan["steps_per_epoch"])
 
 
-def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
+def test_without_arguments_bench_measures_four_sizes_and_plans_nothing(
     monkeypatch: pytest.MonkeyPatch, charrnn: Charrnn
 ) -> None:
     monkeypatch.setattr(Autotuner, "_time_step", lambda *_: 0.5)
@@ -127,7 +127,7 @@ def test_told_nothing_it_measures_four_sizes_and_plans_nothing(
 @pytest.mark.parametrize(
     "option", ["--cell elman", "--device abacus", "--threads -1", "--hidden 0"]
 )  # fmt: skip
-def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
+def test_an_invalid_value_is_rejected_before_anything_is_read_or_imported(
     tmp_path: Path, without_torch: Charrnn, option: str
 ) -> None:
     flag, value = option.split()
@@ -138,7 +138,7 @@ def test_a_wrong_value_is_refused_before_anything_is_read_or_loaded(
     assert files(tmp_path) == {}
 
 
-def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(without_torch: Charrnn) -> None:
+def test_a_missing_text_is_reported_before_torch_is_imported(without_torch: Charrnn) -> None:
     result = without_torch("bench", "nothing.txt")
 
     assert (result.returncode, result.stdout) == (1, b"")
@@ -146,7 +146,7 @@ def test_a_text_that_is_not_there_is_told_before_torch_is_loaded(without_torch: 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_ends_the_measuring_in_silence(
+def test_a_signal_ends_the_measurement_without_a_message(
     tmp_path: Path, number: signal.Signals, code: int, warm: list[str]
 ) -> None:
     with running("bench", "--threads", "1", program=warm, cwd=tmp_path) as process:

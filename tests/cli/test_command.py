@@ -1,4 +1,4 @@
-"""Options that are made from dataclasses: what they are called, what they say, and what becomes of their values."""
+"""Options that are made from dataclasses: names, help texts and values."""
 
 import inspect
 from collections.abc import Callable
@@ -31,27 +31,27 @@ class Outer:
     size: int | None = override(Inner)
 
 
-def called(**values: Any) -> Outer:
-    """What a command receives when Typer passes it these values."""
-    seen: list[Outer] = []
+def received_object(**values: Any) -> Outer:
+    """Return the object that a command receives if Typer passes these values."""
+    received: list[Outer] = []
 
     @command
     def run(args: Outer) -> None:
-        seen.append(args)
+        received.append(args)
 
     run(**values)
-    return seen[0]
+    return received[0]
 
 
-def test_options_that_are_not_given_leave_their_settings_alone() -> None:
-    assert called(name="a", size=None, kind=None) == Outer(name="a", inner=Inner())
+def test_omitted_options_leave_the_defaults() -> None:
+    assert received_object(name="a", size=None, kind=None) == Outer(name="a", inner=Inner())
 
 
-def test_fields_of_the_same_name_get_the_value_of_one_option() -> None:
-    assert called(name="a", size=5, kind=None) == Outer(name="a", inner=Inner(size=5), size=5)
+def test_fields_of_the_same_name_share_one_option() -> None:
+    assert received_object(name="a", size=5, kind=None) == Outer(name="a", inner=Inner(size=5), size=5)
 
 
-def test_a_value_is_checked_before_the_command_begins() -> None:
+def test_a_value_is_checked_before_the_command_starts() -> None:
     @command
     def never(args: Outer) -> None:
         raise AssertionError
@@ -60,19 +60,19 @@ def test_a_value_is_checked_before_the_command_begins() -> None:
         never(name="a", size=0)
 
 
-def test_an_option_has_the_flags_the_help_and_the_default_of_its_setting() -> None:
+def test_an_option_has_the_flags_help_and_default_of_the_setting() -> None:
     @command
     def run(args: Outer) -> None: ...
 
     parameters = inspect.signature(run).parameters
-    assert [*parameters] == ["name", "size", "kind"]  # and none of a setting without an option
+    assert [*parameters] == ["name", "size", "kind"]  # hidden_away has no option
     size, kind = parameters["size"].default, parameters["kind"].default
     assert (size.param_decls, size.metavar, size.help) == (("-s", "--size"), "N", "How large.  [default: 3]")
     assert kind.help == "Which.  [default: the plain one]"
     assert parameters["size"].annotation == str | None  # parsed by charrnn, not by Typer
 
 
-def test_a_command_may_have_options_of_some_settings_only() -> None:
+def test_a_command_can_have_options_for_selected_settings() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Few:
         inner: Annotated[Inner, Only("kind")]
@@ -83,14 +83,14 @@ def test_a_command_may_have_options_of_some_settings_only() -> None:
     assert [*inspect.signature(command(few)).parameters] == ["kind"]
 
 
-def test_every_setting_with_an_option_is_an_option_of_train_and_sample() -> None:
+def test_train_and_sample_have_every_option_of_the_settings() -> None:
     for function, config in ((train.train, Overrides), (sample.sample, SampleConfig)):
-        expected = {field.name for field in fields(config) if (found := get_setting(field)) and found.option}
+        expected = {field.name for field in fields(config) if (info := get_setting(field)) and info.option}
         assert expected <= inspect.signature(function).parameters.keys()
 
 
 @pytest.mark.parametrize("function", [train.train, eval.evaluate, bench.bench])
-def test_a_setting_is_told_in_the_same_words_by_every_command(function: Callable[..., None]) -> None:
+def test_every_command_describes_a_setting_in_the_same_words(function: Callable[..., None]) -> None:
     parameters, reference = inspect.signature(function).parameters, inspect.signature(train.train).parameters
     for name in options.MACHINE_SETTINGS:
         assert parameters[name].default.help == reference[name].default.help
@@ -106,12 +106,12 @@ def test_a_field_is_named_by_its_option(field: str, flag: str) -> None:
     assert options.flag(field) == flag
 
 
-def test_settings_that_follow_from_others_have_no_option() -> None:
+def test_derived_settings_have_no_option() -> None:
     settings = {field.name for field in fields(TrainConfig)}
     assert {name for name in settings if not options.has_option(name)} == {"warmup", "weight_decay", "evaluations"}
 
 
-def test_the_first_of_the_fields_with_the_same_name_describes_their_option() -> None:
+def test_the_first_field_of_a_name_describes_the_option() -> None:
     @dataclass(frozen=True, kw_only=True)
     class First:
         size: Annotated[int | None, typer.Option("--size", help="In turn.")] = None

@@ -1,3 +1,5 @@
+"""``charrnn corpus``: `list`, `get` and `check`."""
+
 import hashlib
 import json
 import os
@@ -24,7 +26,7 @@ import signal, sys
 from charrnn.cli.app import main
 from charrnn.data import datasets
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent may ignore it
 url, size, sha256 = sys.argv[1:]
 datasets.DATASETS = (datasets.Remote("play", "one line", "none", url, int(size), sha256),)
 sys.exit(main(["corpus", "get", "play"]))
@@ -32,7 +34,7 @@ sys.exit(main(["corpus", "get", "play"]))
 
 
 class Result(NamedTuple):
-    """What a shell would see of a run."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -44,38 +46,38 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(charrnn: Charrnn) -> Run:
-    """Runs ``charrnn corpus ARGUMENTS`` in ``tmp_path``, without a proxy."""
+    """A function that runs ``charrnn corpus ARGUMENTS`` in ``tmp_path``, without a proxy."""
 
     def run(*arguments: str) -> Result:
-        done = charrnn("corpus", *arguments, env={"no_proxy": "*"})
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        result = charrnn("corpus", *arguments, env={"no_proxy": "*"})
+        return Result(result.returncode, result.stdout.decode(), result.stderr.decode())
 
     return run
 
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes ``play``, to be fetched from a given address, the only corpus there is."""
+    """A function that makes ``play``, with the given URL, the only corpus."""
     return lambda url: monkeypatch.setattr(datasets, "DATASETS", (replace(PLAY, url=url),))
 
 
 Offer = Callable[[str], None]
 
 
-def get_play(url: str, folder: Path, **env: str) -> "subprocess.Popen[bytes]":
-    """``charrnn corpus get play`` as a process of its own, with ``play`` at ``url``."""
+def get_play(url: str, directory: Path, **env: str) -> "subprocess.Popen[bytes]":
+    """Start ``charrnn corpus get play`` as a separate process, with ``play`` at ``url``."""
     command = [sys.executable, "-c", GET_PLAY, url, str(PLAY.size), PLAY.sha256]
     return subprocess.Popen(
-        command, cwd=folder, env=environment(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=directory, env=environment(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def assert_one_line(result: Result, *parts: str, code: int = 1) -> None:
-    """The run failed with one line in our form, which says all of ``parts``, and with nothing on stdout."""
+    """Check that the command failed with a one-line error that contains ``parts``, and with an empty stdout."""
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith("charrnn: ")
     assert result.err.count("\n") == 1
@@ -88,7 +90,7 @@ def assert_one_line(result: Result, *parts: str, code: int = 1) -> None:
 # --- list
 
 
-def test_list_names_every_corpus_on_a_line_of_its_own(run: Run) -> None:
+def test_list_shows_one_corpus_per_line(run: Run) -> None:
     result = run("list")
     assert (result.code, result.err) == (0, "")
     assert [line.split()[0] for line in result.out.splitlines()] == [entry.name for entry in DATASETS]
@@ -97,13 +99,13 @@ def test_list_names_every_corpus_on_a_line_of_its_own(run: Run) -> None:
         assert f"({entry.licence})" in line
 
 
-def test_list_says_which_corpora_are_downloaded_and_how_large_they_are(run: Run) -> None:
+def test_list_shows_the_size_of_downloads(run: Run) -> None:
     lines = {line.split()[0]: line for line in run("list").out.splitlines()}
     assert "1,115,394 bytes" in lines["tiny-shakespeare"]
     assert "generated locally" in lines["python-docs"]
 
 
-def test_list_as_json_has_all_of_it(run: Run) -> None:
+def test_list_as_json_describes_every_corpus(run: Run) -> None:
     result = run("list", "--json")
     assert result.out.count("\n") == 1
     entries = json.loads(result.out)
@@ -112,11 +114,11 @@ def test_list_as_json_has_all_of_it(run: Run) -> None:
     assert {entry["name"]: entry["url"] for entry in entries}["hello"] is None
 
 
-# --- get, made here
+# --- get, generated corpora
 
 
 @pytest.mark.parametrize("name", ["hello", "python-docs", "python-stdlib"])
-def test_get_makes_a_corpus_without_a_network_and_prints_its_path(
+def test_get_generates_a_corpus_offline_and_prints_the_path(
     name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*arguments: object, **options: object) -> None:
@@ -129,7 +131,7 @@ def test_get_makes_a_corpus_without_a_network_and_prints_its_path(
     assert files_in(tmp_path) == {os.path.join("corpora", f"{name}.txt"): entry.make().encode()}
 
 
-def test_a_corpus_that_is_there_is_not_written_again(run: Run, tmp_path: Path) -> None:
+def test_an_existing_corpus_is_not_written_again(run: Run, tmp_path: Path) -> None:
     run("get", "hello")
     before = (tmp_path / "corpora" / "hello.txt").stat()
     assert run("get", "hello", "--force").out == f"{Path('corpora/hello.txt')}\n"
@@ -145,15 +147,15 @@ def test_get_of_an_unknown_name_is_wrong_usage_and_lists_the_names(run: Run, tmp
 
 
 @pytest.mark.parametrize("command", [["get"], ["check"], ["nope"], ["get", "hello", "--nope"]])
-def test_wrong_usage_is_one_line(command: list[str], run: Run) -> None:
+def test_wrong_usage_is_a_one_line_error(command: list[str], run: Run) -> None:
     assert_one_line(run(*command), "--help", code=2)
 
 
-# --- get, downloaded
+# --- get, downloads
 
 
 @pytest.mark.parametrize("answer", [whole(DATA), without_length(DATA)], ids=["with a length", "without"])
-def test_get_downloads_a_corpus_and_prints_its_path(answer: Answer, run: Run, offer: Offer, tmp_path: Path) -> None:
+def test_get_downloads_a_corpus_and_prints_the_path(answer: Answer, run: Run, offer: Offer, tmp_path: Path) -> None:
     with serving(answer) as server:
         offer(server.url)
         assert run("get", "play") == (0, f"{Path('corpora/play.txt')}\n", "")
@@ -172,7 +174,7 @@ def test_get_downloads_a_corpus_and_prints_its_path(answer: Answer, run: Run, of
     ],
     ids=["cut", "cut, no length", "wrong hash", "too much", "404", "garbage"],
 )
-def test_a_failed_download_is_one_line_and_leaves_nothing_behind(
+def test_a_failed_download_is_a_one_line_error_and_leaves_no_files(
     answer: Answer, reason: str, run: Run, offer: Offer, tmp_path: Path
 ) -> None:
     with serving(answer) as server:
@@ -181,7 +183,7 @@ def test_a_failed_download_is_one_line_and_leaves_nothing_behind(
     assert files_in(tmp_path) == {}
 
 
-def test_a_server_that_falls_silent_is_one_line_and_leaves_nothing_behind(
+def test_a_stalled_server_is_a_one_line_error_and_leaves_no_files(
     run: Run, offer: Offer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 0.5)
@@ -191,7 +193,7 @@ def test_a_server_that_falls_silent_is_one_line_and_leaves_nothing_behind(
     assert files_in(tmp_path) == {}
 
 
-def test_a_server_that_is_not_there_is_one_line_and_leaves_nothing_behind(
+def test_an_unreachable_server_is_a_one_line_error_and_leaves_no_files(
     run: Run, offer: Offer, tmp_path: Path
 ) -> None:
     offer(f"http://127.0.0.1:{free_port()}/play.txt")
@@ -199,7 +201,7 @@ def test_a_server_that_is_not_there_is_one_line_and_leaves_nothing_behind(
     assert files_in(tmp_path) == {}
 
 
-def test_a_good_file_is_kept_and_not_fetched_again(run: Run, offer: Offer, tmp_path: Path) -> None:
+def test_an_intact_file_is_not_downloaded_again(run: Run, offer: Offer, tmp_path: Path) -> None:
     with serving(whole(DATA)) as server:
         offer(server.url)
         first, second = run("get", "play"), run("get", "play")
@@ -208,7 +210,7 @@ def test_a_good_file_is_kept_and_not_fetched_again(run: Run, offer: Offer, tmp_p
     assert files_in(tmp_path) == {os.path.join("corpora", "play.txt"): DATA}
 
 
-def test_a_file_that_is_something_else_is_not_replaced(run: Run, offer: Offer, tmp_path: Path) -> None:
+def test_a_file_with_another_text_is_not_replaced(run: Run, offer: Offer, tmp_path: Path) -> None:
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "play.txt").write_text("my own notes")
     with serving(whole(DATA)) as server:
@@ -219,7 +221,7 @@ def test_a_file_that_is_something_else_is_not_replaced(run: Run, offer: Offer, t
     assert files_in(tmp_path) == {os.path.join("corpora", "play.txt"): b"my own notes"}
 
 
-def test_force_replaces_a_file_that_is_something_else(run: Run, offer: Offer, tmp_path: Path) -> None:
+def test_force_replaces_a_file_with_another_text(run: Run, offer: Offer, tmp_path: Path) -> None:
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "play.txt").write_text("my own notes")
     with serving(whole(DATA)) as server:
@@ -228,7 +230,7 @@ def test_force_replaces_a_file_that_is_something_else(run: Run, offer: Offer, tm
     assert files_in(tmp_path) == {os.path.join("corpora", "play.txt"): DATA}
 
 
-def test_force_keeps_the_file_when_the_download_fails(run: Run, offer: Offer, tmp_path: Path) -> None:
+def test_force_keeps_the_file_if_the_download_fails(run: Run, offer: Offer, tmp_path: Path) -> None:
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "play.txt").write_text("my own notes")
     with serving(cut(DATA)) as server:
@@ -237,7 +239,7 @@ def test_force_keeps_the_file_when_the_download_fails(run: Run, offer: Offer, tm
     assert files_in(tmp_path) == {os.path.join("corpora", "play.txt"): b"my own notes"}
 
 
-def test_a_file_in_the_way_of_the_folder_is_told_before_anything_is_fetched(
+def test_a_file_with_the_name_of_the_directory_is_reported_before_the_download(
     run: Run, offer: Offer, tmp_path: Path
 ) -> None:
     (tmp_path / "corpora").write_text("not a folder")
@@ -246,19 +248,19 @@ def test_a_file_in_the_way_of_the_folder_is_told_before_anything_is_fetched(
         result = run("get", "play")
         assert server.paths == []
     assert_one_line(result, "cannot be written (not a directory)")
-    assert "-o" not in result.err  # which `get` does not have
+    assert "-o" not in result.err  # `get` has no -o
     assert files_in(tmp_path) == {"corpora": b"not a folder"}
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_a_folder_in_the_way_of_the_file_is_left_alone(force: list[str], run: Run, tmp_path: Path) -> None:
+def test_a_directory_with_the_name_of_the_file_is_kept(force: list[str], run: Run, tmp_path: Path) -> None:
     (tmp_path / "corpora" / "hello.txt").mkdir(parents=True)
     assert_one_line(run("get", "hello", *force), str(Path("corpora/hello.txt")))
     assert (tmp_path / "corpora" / "hello.txt").is_dir()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_download_ends_in_silence_and_leaves_nothing_behind(
+def test_an_interrupted_download_gives_no_message_and_leaves_no_files(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     with serving(stalled(DATA)) as server, get_play(server.url, tmp_path, no_proxy="*") as process:
@@ -279,7 +281,7 @@ def test_a_proxy_in_the_environment_is_used(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (0, f"{Path('corpora/play.txt')}\n".encode(), b"")
 
 
-def test_a_proxy_whose_address_makes_no_sense_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_proxy_address_is_a_one_line_error(tmp_path: Path) -> None:
     with get_play("http://corpora.invalid/", tmp_path, http_proxy="http:/x", no_proxy="", NO_PROXY="") as process:
         out, err = process.communicate(timeout=60)
     assert_one_line(Result(process.returncode, out.decode(), err.decode()), "cannot be reached (proxy")
@@ -303,14 +305,16 @@ def test_a_proxy_whose_address_makes_no_sense_is_one_line(tmp_path: Path) -> Non
     ],
     ids=["LF", "CRLF", "CR and LF", "none", "byte order mark"],
 )
-def test_check_says_what_a_text_is_made_of(data: str, lines: list[str], run: Run, tmp_path: Path) -> None:
+def test_check_shows_the_encoding_line_endings_and_characters(
+    data: str, lines: list[str], run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "text.txt").write_bytes(data.encode())
     result = run("check", "text.txt")
     assert (result.code, result.err) == (0, "")
     assert set(lines) <= set(result.out.splitlines())
 
 
-def test_check_describes_the_rare_characters_the_rarest_first(run: Run, tmp_path: Path) -> None:
+def test_check_shows_the_rarest_characters_first(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a" * 10 + "bb" + "é" + "\x1b" * 9, encoding="utf-8")
     lines = run("check", "text.txt").out.splitlines()
     start = lines.index("rare          3 occur fewer than 10 times")
@@ -321,7 +325,7 @@ def test_check_describes_the_rare_characters_the_rarest_first(run: Run, tmp_path
     ]
 
 
-def test_check_describes_a_dozen_rare_characters_and_counts_the_others(run: Run, tmp_path: Path) -> None:
+def test_check_shows_twelve_rare_characters_and_counts_the_others(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcdefghijklmnop")
     out = run("check", "text.txt").out
     assert "16 occur fewer than 10 times" in out
@@ -329,15 +333,15 @@ def test_check_describes_a_dozen_rare_characters_and_counts_the_others(run: Run,
     assert "and 4 more" in out
 
 
-def test_check_says_how_train_would_go_about_it(run: Run, tmp_path: Path) -> None:
+def test_check_shows_the_plan_of_train(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("To be, or not to be.\n" * 5000)
     (plan,) = [line for line in run("check", "text.txt").out.splitlines() if line.startswith("plan ")]
     assert "LSTM" in plan
     assert "epochs" in plan
-    assert "auto" not in plan  # everything is decided
+    assert "auto" not in plan  # every setting is chosen
 
 
-def test_check_passes_on_what_the_plan_notes_of_a_short_text(run: Run, tmp_path: Path) -> None:
+def test_check_shows_the_notes_of_the_plan(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello\n" * 10)
     assert "note          6 characters are too few for a validation text" in run("check", "text.txt").out
 
@@ -358,7 +362,7 @@ def test_check_as_json_is_one_object(run: Run, tmp_path: Path) -> None:
     assert len(facts["notes"]) == 1
 
 
-def test_check_reads_several_files_and_folders_as_one_text(run: Run, tmp_path: Path) -> None:
+def test_check_reads_several_files_and_directories_as_one_text(run: Run, tmp_path: Path) -> None:
     (tmp_path / "poems").mkdir()
     for name in ("poems/b.txt", "poems/a.txt", "z.txt"):
         (tmp_path / name).write_text("abc")
@@ -384,13 +388,15 @@ def test_check_reads_several_files_and_folders_as_one_text(run: Run, tmp_path: P
     ],
     ids=["missing", "empty", "a single character", "binary", "cp1251"],
 )
-def test_check_of_what_is_no_text_is_one_line(data: bytes | None, reason: str, run: Run, tmp_path: Path) -> None:
+def test_check_of_an_unusable_text_is_a_one_line_error(
+    data: bytes | None, reason: str, run: Run, tmp_path: Path
+) -> None:
     if data is not None:
         (tmp_path / "text.txt").write_bytes(data)
     assert_one_line(run("check", "text.txt"), reason)
 
 
-def test_check_writes_nothing(run: Run, tmp_path: Path) -> None:
+def test_check_writes_no_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello\n" * 10)
     run("check", "text.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
@@ -404,13 +410,13 @@ def test_check_reads_stdin(charrnn_process: Charrnn) -> None:
     assert facts["characters"] == 120
 
 
-def test_check_of_an_empty_stdin_is_one_line(charrnn: Charrnn) -> None:
+def test_check_of_an_empty_stdin_is_a_one_line_error(charrnn: Charrnn) -> None:
     result = charrnn("corpus", "check", "-", input=b"")
     assert (result.returncode, result.stdout) == (1, b"")
     assert one_line(result) == "charrnn: -: is empty; give a file with text in it\n"
 
 
 @pytest.mark.parametrize("arguments", [["check", "text.txt"], ["list"], ["get", "hello"]])
-def test_no_command_needs_torch(arguments: list[str], without_torch: Charrnn, tmp_path: Path) -> None:
+def test_no_command_imports_torch(arguments: list[str], without_torch: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello\n" * 10)
     assert without_torch("corpus", *arguments).returncode == 0

@@ -1,4 +1,4 @@
-"""``charrnn train --explain``: what every setting of the plan is, where it comes from and what it means."""
+"""``charrnn train --explain``: the value, the origin and the meaning of every setting."""
 
 from pathlib import Path
 

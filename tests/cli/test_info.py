@@ -15,7 +15,7 @@ FIELDS = [
 ]  # fmt: skip
 
 
-def test_without_a_model_it_describes_the_installation(without_torch: Charrnn) -> None:
+def test_without_a_model_info_describes_the_installation(without_torch: Charrnn) -> None:
     result = without_torch("info", "--json")
     assert result.returncode == 0
     assert result.stderr.startswith(b"checkpoints: no model in it; ")
@@ -27,7 +27,7 @@ def test_without_a_model_it_describes_the_installation(without_torch: Charrnn) -
     assert environment["processor"]
 
 
-def test_without_a_model_and_json_it_prints_a_line_per_field(charrnn: Charrnn) -> None:
+def test_without_a_model_and_json_info_prints_one_line_per_field(charrnn: Charrnn) -> None:
     result = charrnn("info")
     assert result.returncode == 0
     assert [line.split()[0] for line in result.stdout.decode().splitlines()] == FIELDS
@@ -42,7 +42,7 @@ def test_a_package_that_is_not_installed_is_null(charrnn: Charrnn, monkeypatch: 
     assert b"llvmlite    not installed\n" in charrnn("info").stdout
 
 
-def test_json_of_a_model_describes_the_installation_too(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_the_json_of_a_model_also_describes_the_installation(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("info", tiny_path, "--json")
     assert list(json.loads(result.stdout)["environment"]) == FIELDS
 

@@ -1,4 +1,4 @@
-"""``charrnn log``: a table, a curve, a picture."""
+"""``charrnn log``: the table, the curves and the image."""
 
 import json
 import sys
@@ -21,87 +21,87 @@ LINES = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny: Checkpoint) -> Path:
+def directory(tmp_path: Path, tiny: Checkpoint) -> Path:
     checkpoint.save(tmp_path / "m.safetensors", tiny)
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     return tmp_path
 
 
-def test_a_training_leaves_a_log_that_can_be_shown(trained: Run, charrnn: Charrnn) -> None:
+def test_the_log_of_a_training_run_can_be_shown(trained: Run, charrnn: Charrnn) -> None:
     result = charrnn("log", "corpus", cwd=trained.folder)
     rows = result.stdout.decode().splitlines()
     assert rows[0].split() == ["step", "epoch", "train", "validation", "lr", "time"]
     assert rows[5].split()[0] == "20"
 
 
-def test_it_shows_a_row_per_evaluation_and_both_curves(folder: Path, charrnn: Charrnn) -> None:
-    told = charrnn("log", "m.safetensors").stdout.decode()
-    assert told.splitlines()[2].split() == ["20", "0.7", "2.164", "2.669", "0.005", "14", "s", "best"]
-    assert "best" not in told.splitlines()[9]
-    assert "train" in told.split("Legend")[1]
-    assert "validation" in told.split("Legend")[1]
-    assert max(map(len, told.splitlines())) <= 80
-    assert sum("o" in line for line in told.split("bits/char")[1].splitlines()) >= 5
+def test_log_shows_a_row_per_evaluation_and_both_curves(directory: Path, charrnn: Charrnn) -> None:
+    output = charrnn("log", "m.safetensors").stdout.decode()
+    assert output.splitlines()[2].split() == ["20", "0.7", "2.164", "2.669", "0.005", "14", "s", "best"]
+    assert "best" not in output.splitlines()[9]
+    assert "train" in output.split("Legend")[1]
+    assert "validation" in output.split("Legend")[1]
+    assert max(map(len, output.splitlines())) <= 80
+    assert sum("o" in line for line in output.split("bits/char")[1].splitlines()) >= 5
 
 
-def test_an_unmeasured_run_shows_its_training_loss_alone(folder: Path, charrnn: Charrnn) -> None:
+def test_without_validation_only_the_training_loss_is_shown(directory: Path, charrnn: Charrnn) -> None:
     lines = [{**line, "validation_nats": None} for line in LINES]
-    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = charrnn("log", "m.safetensors").stdout.decode()
-    assert "validation" not in told.split("Legend")[1]
-    assert "best" not in told
+    (directory / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = charrnn("log", "m.safetensors").stdout.decode()
+    assert "validation" not in output.split("Legend")[1]
+    assert "best" not in output
 
 
-def test_json_is_what_the_log_holds(folder: Path, charrnn: Charrnn) -> None:
-    told = charrnn("log", "m.safetensors", "--json").stdout.decode()
-    assert [json.loads(line) for line in told.splitlines()] == LINES
+def test_json_contains_the_entries_of_the_log(directory: Path, charrnn: Charrnn) -> None:
+    output = charrnn("log", "m.safetensors", "--json").stdout.decode()
+    assert [json.loads(line) for line in output.splitlines()] == LINES
 
 
-@pytest.mark.parametrize(("name", "begins"), [("curve.png", b"\x89PNG"), ("curve.svg", b"<?xml")])
-def test_the_curve_is_saved_as_a_picture(folder: Path, charrnn: Charrnn, name: str, begins: bytes) -> None:
+@pytest.mark.parametrize(("name", "signature"), [("curve.png", b"\x89PNG"), ("curve.svg", b"<?xml")])
+def test_the_curves_are_saved_as_an_image(directory: Path, charrnn: Charrnn, name: str, signature: bytes) -> None:
     result = charrnn("log", "m.safetensors", "-o", name)
     assert (result.returncode, result.stdout, result.stderr) == (0, name.encode() + b"\n", b"")
-    picture = (folder / name).read_bytes()
-    assert picture.startswith(begins)
+    image = (directory / name).read_bytes()
+    assert image.startswith(signature)
     charrnn("log", "m.safetensors", "-o", "again" + name)
-    assert (folder / ("again" + name)).read_bytes() == picture
+    assert (directory / ("again" + name)).read_bytes() == image
 
 
-def test_any_name_makes_a_title(folder: Path, charrnn: Charrnn) -> None:
+def test_any_name_can_be_a_title(directory: Path, charrnn: Charrnn) -> None:
     for name in ("a$^$b", "水"):
         for suffix in (".safetensors", ".jsonl"):
-            (folder / f"{name}{suffix}").write_bytes((folder / f"m{suffix}").read_bytes())
+            (directory / f"{name}{suffix}").write_bytes((directory / f"m{suffix}").read_bytes())
         result = charrnn("log", f"{name}.safetensors", "-o", "curve.svg")
         assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_without_matplotlib_it_says_what_to_install(
-    folder: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+def test_without_matplotlib_the_error_says_what_to_install(
+    directory: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
-    result = charrnn("log", "no-such-model", "-o", "curve.png")  # the missing package comes before any work
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    result = charrnn("log", "no-such-model", "-o", "curve.png")  # the package is checked first
     assert result.returncode == 1
     message = "a picture needs matplotlib, which is not installed; run: pip install 'charrnn-cli[plot]'"
     assert one_line(result) == f"charrnn: --out: {message}\n"
-    assert not (folder / "curve.png").exists()
+    assert not (directory / "curve.png").exists()
     assert charrnn("log", "m.safetensors").returncode == 0
 
 
-def test_the_extra_that_it_names_installs_matplotlib() -> None:
+def test_the_extra_in_this_error_installs_matplotlib() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["name"] == "charrnn-cli"
     assert project["optional-dependencies"]["plot"][0].startswith("matplotlib")
     assert not any(requirement.startswith("matplotlib") for requirement in project["dependencies"])
 
 
-def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:
+def test_another_image_format_is_rejected(directory: Path, charrnn: Charrnn) -> None:
     result = charrnn("log", "m.safetensors", "-o", "curve.pdf")
     assert result.returncode == 2
     assert "--out: invalid value curve.pdf; give a file that ends in .png or .svg" in one_line(result)
 
 
 @pytest.mark.parametrize(
-    ("contents", "told"),
+    ("contents", "message"),
     [
         (None, "m.jsonl: no such file or directory"),
         (b"", "m.jsonl: contains no evaluation yet"),
@@ -111,8 +111,10 @@ def test_another_format_is_refused(folder: Path, charrnn: Charrnn) -> None:
         (b"\xff\xfe", "m.jsonl: is not a log"),
     ],
 )
-def test_what_is_no_log_is_one_line(folder: Path, charrnn: Charrnn, contents: bytes | None, told: str) -> None:
-    (folder / "m.jsonl").unlink() if contents is None else (folder / "m.jsonl").write_bytes(contents)
+def test_an_invalid_log_is_a_one_line_error(
+    directory: Path, charrnn: Charrnn, contents: bytes | None, message: str
+) -> None:
+    (directory / "m.jsonl").unlink() if contents is None else (directory / "m.jsonl").write_bytes(contents)
     result = charrnn("log", "m.safetensors")
     assert result.returncode == 1
-    assert told in one_line(result)
+    assert message in one_line(result)

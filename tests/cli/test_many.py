@@ -1,4 +1,4 @@
-"""Many samples in a pipeline: prompts as lines, samples as records."""
+"""Several samples in a pipeline: one prompt per line, one record per sample."""
 
 import json
 import os
@@ -17,36 +17,38 @@ def lines_of(result: subprocess.CompletedProcess[bytes]) -> list[str]:
     return result.stdout.decode().split("\n")
 
 
-def test_count_writes_so_many_samples_each_ended_by_a_newline(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_count_is_the_number_of_samples_and_each_ends_with_a_newline(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--count", 5, "--lines", 1, "--seed", 1)
-    alone = charrnn("sample", tiny_path, "--lines", 1, "--seed", 1)
+    single = charrnn("sample", tiny_path, "--lines", 1, "--seed", 1)
 
-    found = lines_of(result)
-    assert len(found) == 6
-    assert found[-1] == ""
-    assert found[0] + "\n" == alone.stdout.decode()
-    assert len(set(found[:5])) == 5
+    lines = lines_of(result)
+    assert len(lines) == 6
+    assert lines[-1] == ""
+    assert lines[0] + "\n" == single.stdout.decode()
+    assert len(set(lines[:5])) == 5
 
 
 @pytest.mark.parametrize(("option", "end"), [(("--separator", "<>"), b"<>"), (("-0",), b"\0"), ((), b"\n")])
-def test_a_record_ends_as_was_asked(charrnn: Charrnn, tiny_path: Path, option: tuple[str, ...], end: bytes) -> None:
+def test_a_record_ends_with_the_given_separator(
+    charrnn: Charrnn, tiny_path: Path, option: tuple[str, ...], end: bytes
+) -> None:
     result = charrnn("sample", tiny_path, "--count", 3, "-n", 9, "--forbid", r"\n", "--seed", 1, *option)
 
     records = result.stdout.split(end)
     assert [len(record) for record in records] == [9, 9, 9, 0]
 
 
-def test_one_line_comes_out_for_each_that_goes_in(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_every_prompt_is_continued_on_one_line(charrnn: Charrnn, tiny_path: Path) -> None:
     prompts = ["fox", "", "The quick brown", "dog", "x" * 500]
     result = charrnn("sample", tiny_path, "--prompts", "-", "--seed", 3, input="\n".join(prompts).encode())
-    alone = charrnn("sample", tiny_path, "--prompt", prompts[0], "--lines", 1, "--seed", 3)
+    single = charrnn("sample", tiny_path, "--prompt", prompts[0], "--lines", 1, "--seed", 3)
 
-    found = lines_of(result)
-    assert len(found) == len(prompts) + 1
-    assert found[0] + "\n" == alone.stdout.decode()
+    lines = lines_of(result)
+    assert len(lines) == len(prompts) + 1
+    assert lines[0] + "\n" == single.stdout.decode()
 
 
-def test_windows_line_ends_are_none_of_the_prompt(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+def test_windows_line_endings_are_not_part_of_the_prompt(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "dos.txt").write_bytes(b"fox\r\ndog\r\n")
     (tmp_path / "unix.txt").write_bytes(b"fox\ndog\n")
     dos, unix = (charrnn("sample", tiny_path, "--prompts", name, "--seed", 3) for name in ("dos.txt", "unix.txt"))
@@ -54,18 +56,25 @@ def test_windows_line_ends_are_none_of_the_prompt(charrnn: Charrnn, tiny_path: P
     assert lines_of(dos) == lines_of(unix)
 
 
-def test_json_tells_everything_about_a_sample(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_json_describes_every_sample(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--prompts", "-", "--json", "-n", 30, "--count", 2, input=b"fox\ndog\n")
 
-    found = [json.loads(line) for line in result.stdout.decode().splitlines()]
-    assert [(one["number"], one["prompt"]) for one in found] == [(0, "fox"), (1, "fox"), (2, "dog"), (3, "dog")]
-    assert all(one["stop_reason"] == "length" and one["characters"] == len(one["text"]) == 30 for one in found)
-    assert all(0 < one["bits_per_char"] < 30 for one in found)
-    again = charrnn("sample", tiny_path, "--json", "-n", 30, "--prompt", "fox", "--seed", found[0]["seed"])
-    assert json.loads(again.stdout)["text"] == found[0]["text"]
+    records = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    assert [(record["number"], record["prompt"]) for record in records] == [
+        (0, "fox"),
+        (1, "fox"),
+        (2, "dog"),
+        (3, "dog"),
+    ]
+    assert all(
+        record["stop_reason"] == "length" and record["characters"] == len(record["text"]) == 30 for record in records
+    )
+    assert all(0 < record["bits_per_char"] < 30 for record in records)
+    repeated = charrnn("sample", tiny_path, "--json", "-n", 30, "--prompt", "fox", "--seed", records[0]["seed"])
+    assert json.loads(repeated.stdout)["text"] == records[0]["text"]
 
 
-def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
+def test_an_unreadable_prompt_is_reported_and_the_others_are_continued(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"fox\nf\xc3\xbcr\nd\xffg\ndog\n")
@@ -78,18 +87,16 @@ def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
         "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; this line was skipped",
         "charrnn: prompts.txt: 2 prompts could not be continued; see the errors above",
     ]
-    found = result.stdout.split(b"\n")
-    assert len(found) == 5  # as many lines as before, so that they can be pasted side by side
-    assert found[1] == found[2] == b""
+    lines = result.stdout.split(b"\n")
+    assert len(lines) == 5  # one line per prompt, so that `paste` can join the files
+    assert lines[1] == lines[2] == b""
     skipped = charrnn("sample", tiny_path, "--prompts", "-", "--unknown", "skip", input="für\n".encode())
     assert skipped.returncode == 0
     assert "line 1: skipped characters that the model never saw: 'ü'" in skipped.stderr.decode()
 
 
-def test_a_prompt_that_cannot_be_read_is_named_once_however_many_samples_it_should_have(
-    charrnn: Charrnn, tiny_path: Path
-) -> None:
-    prompts = b"\xef\xbb\xbffox\nf\xc3\xbcr\n"  # the mark that Windows puts first is none of the prompt
+def test_an_unreadable_prompt_is_reported_once_for_all_samples(charrnn: Charrnn, tiny_path: Path) -> None:
+    prompts = b"\xef\xbb\xbffox\nf\xc3\xbcr\n"  # the byte order mark is not part of the prompt
     result = charrnn("sample", tiny_path, "--prompts", "-", "--count", 3, input=prompts)
 
     assert result.returncode == 1
@@ -99,7 +106,7 @@ def test_a_prompt_that_cannot_be_read_is_named_once_however_many_samples_it_shou
     assert len(result.stdout.split(b"\n")) == 7
 
 
-def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path, warm: list[str]) -> None:
+def test_a_prompt_is_continued_before_the_next_one_is_read(tiny_path: Path, warm: list[str]) -> None:
     command = [*warm, "sample", str(tiny_path), "--prompts", "-", "-q"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
@@ -113,10 +120,8 @@ def test_the_first_completion_is_there_before_the_second_prompt(tiny_path: Path,
         assert process.wait(30) == 0
 
 
-def test_a_compilation_is_announced_and_happens_once(
-    charrnn_process: Charrnn, tiny_path: Path, tmp_path: Path
-) -> None:
-    def written() -> subprocess.CompletedProcess[bytes]:
+def test_kernels_are_compiled_once_with_a_message(charrnn_process: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    def run_sample() -> subprocess.CompletedProcess[bytes]:
         return charrnn_process(
             "sample",
             tiny_path,
@@ -124,31 +129,31 @@ def test_a_compilation_is_announced_and_happens_once(
             20_000,
             "--seed",
             1,
-            env={"CHARRNN_CACHE": str(tmp_path / "kept"), "XDG_CACHE_HOME": str(tmp_path)},
+            env={"CHARRNN_CACHE": str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path)},
         )
 
-    first, second = written(), written()
+    first, second = run_sample(), run_sample()
     assert one_line(first) == "charrnn: compiling for this processor; this takes a few seconds, only once\n"
     assert second.stderr == b""
     assert second.stdout == first.stdout
 
 
-def test_a_pipe_that_does_not_block_is_waited_for(tiny_path: Path, warm: list[str]) -> None:
+def test_reading_waits_for_an_empty_nonblocking_pipe(tiny_path: Path, warm: list[str]) -> None:
     command = [*warm, "sample", str(tiny_path), "--prompts", "-", "-q"]
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, env=environment(), bufsize=0) as process:
-        os.close(reading)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, env=environment(), bufsize=0) as process:
+        os.close(reader)
         assert process.stdout is not None
         for _ in range(2):
-            time.sleep(0.3)  # so that there is nothing to be read
-            os.write(writing, b"fox\n")
+            time.sleep(0.3)  # so that the pipe is empty
+            os.write(writer, b"fox\n")
             assert process.stdout.readline().endswith(b"\n")
-        os.close(writing)
+        os.close(writer)
         assert process.wait(30) == 0
 
 
-def test_endless_prompts_take_no_more_memory_than_a_thousand(tiny_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_prompts(tiny_path: Path) -> None:
     pytest.importorskip("resource")
     command = f"yes fox | {sys.executable} -m charrnn sample {tiny_path} --prompts - -n 3 | head -n %d | wc -l"
     program = "import resource, subprocess, sys; print(subprocess.run(sys.argv[1], shell=True, capture_output=True)"
@@ -163,8 +168,8 @@ def test_endless_prompts_take_no_more_memory_than_a_thousand(tiny_path: Path) ->
     assert int(many[1]) < int(few[1]) * 1.2
 
 
-@pytest.mark.parametrize("ending", ["INT", "TERM"])
-def test_a_signal_ends_the_waiting_for_prompts(tiny_path: Path, ending: str, warm: list[str]) -> None:
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_a_signal_ends_the_wait_for_prompts(tiny_path: Path, name: str, warm: list[str]) -> None:
     command = [*warm, "sample", str(tiny_path), "--prompts", "-", "-q"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), bufsize=0
@@ -175,21 +180,21 @@ def test_a_signal_ends_the_waiting_for_prompts(tiny_path: Path, ending: str, war
         process.stdin.write(b"fox\n")
         process.stdout.readline()
         time.sleep(0.2)
-        process.send_signal(getattr(__import__("signal"), f"SIG{ending}"))
-        assert process.wait(30) == {"INT": 130, "TERM": 143}[ending]
+        process.send_signal(getattr(__import__("signal"), f"SIG{name}"))
+        assert process.wait(30) == {"INT": 130, "TERM": 143}[name]
         assert process.stderr.read() == b""
 
 
-def test_a_reader_that_goes_away_in_the_middle_is_no_failure(tiny_path: Path) -> None:
+def test_a_pipe_that_is_closed_early_is_no_failure(tiny_path: Path) -> None:
     command = f"{sys.executable} -m charrnn sample {tiny_path} --count 3000 -n 50 -0 -q | head -c 100 | wc -c"
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, env=environment(), timeout=120, check=False
     )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"100", b"")
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, b"100", b"")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Path) -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_a_one_line_error(charrnn: Charrnn, tiny_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         result = charrnn("sample", tiny_path, "--count", 3, "-n", 9, stdout=full)
 
@@ -198,7 +203,7 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         ("--count 0", "--count: invalid value 0; give an integer, 1 or more"),
         ("--prompts - --prompt x", "--prompts: cannot be combined with --prompt; give one of them"),
@@ -217,30 +222,30 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
         ("--lines -1", "--lines: invalid value -1; give an integer, 0 or more"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_before_a_model_is_opened(
-    charrnn: Charrnn, options: str, complaint: str
+def test_invalid_options_are_rejected_before_the_model_is_loaded(
+    charrnn: Charrnn, options: str, message: str
 ) -> None:
     result = charrnn("sample", "nothing.safetensors", *options.split(), input=b"")
 
     assert result.returncode == 2
-    assert one_line(result) == f"charrnn: {complaint}\n"
+    assert one_line(result) == f"charrnn: {message}\n"
 
 
-def test_filters_that_leave_nothing_are_refused(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_filters_that_leave_no_character_are_rejected(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--allow", "é")
 
     assert result.returncode == 2
     assert one_line(result).startswith("charrnn: --allow: leaves no character of the vocabulary ('é'); ")
 
 
-def test_a_stop_string_that_cannot_come_is_noted(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_a_stop_string_that_cannot_occur_gets_a_note(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--stop", "é", "-n", 5)
 
     assert (result.returncode, len(result.stdout)) == (0, 5)
     assert "--stop: the model never generates 'é' (U+00E9" in one_line(result)
 
 
-def test_prompts_that_are_not_there_are_one_line(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_a_missing_file_of_prompts_is_a_one_line_error(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--prompts", "nothing.txt")
 
     assert result.returncode == 1

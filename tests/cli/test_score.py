@@ -1,4 +1,4 @@
-"""`score` and `classify` as a shell sees them."""
+"""``charrnn score`` and ``charrnn classify``."""
 
 import gzip
 import json
@@ -38,22 +38,22 @@ def table(result: subprocess.CompletedProcess[bytes]) -> list[tuple[float, str]]
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model that knows one order of letters, and one that knows the other."""
-    folder = tmp_path_factory.mktemp("classes")
+    """A directory with a model of ascending letters and a model of descending letters."""
+    directory = tmp_path_factory.mktemp("classes")
     for name, text in (("up", "abcdefg\n" * 150), ("down", "gfedcba\n" * 150)):
-        library.train(text, **QUICK).save(folder / f"{name}.safetensors")
-    return folder
+        library.train(text, **QUICK).save(directory / f"{name}.safetensors")
+    return directory
 
 
-def test_every_line_comes_back_with_its_score(charrnn: Charrnn, classes: Path) -> None:
-    known, odd = "abcdefg", "aaccgge"
-    rows = table(charrnn("score", classes / "up.safetensors", input=f"{known}\n\n{odd}\n{known}".encode()))
-    assert [line for _, line in rows] == [known, "", odd, known]
+def test_every_line_is_written_with_its_score(charrnn: Charrnn, classes: Path) -> None:
+    usual, unusual = "abcdefg", "aaccgge"
+    rows = table(charrnn("score", classes / "up.safetensors", input=f"{usual}\n\n{unusual}\n{usual}".encode()))
+    assert [line for _, line in rows] == [usual, "", unusual, usual]
     assert rows[0][0] < 1 < rows[2][0]
     assert rows[0] == rows[3]
 
 
-def test_scores_in_other_measures_are_the_same_scores(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+def test_scores_agree_in_all_units(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes(INPUT)
     plain, total, nats = (
         table(charrnn("score", tiny_path, "lines.txt", *options)) for options in ((), ("--total",), ("--nats",))
@@ -72,7 +72,7 @@ def test_scores_in_other_measures_are_the_same_scores(charrnn: Charrnn, tiny_pat
         assert sum(bits for _, bits in record["chars"]) == pytest.approx(record["bits"], abs=1e-4)
 
 
-def test_the_strangest_lines_can_be_had_alone_or_first(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_the_least_likely_lines_can_be_sorted_or_selected(charrnn: Charrnn, tiny_path: Path) -> None:
     rows = table(charrnn("score", tiny_path, input=INPUT))
     ranked = sorted(rows, key=lambda row: -row[0])
     assert table(charrnn("score", tiny_path, "--sort", input=INPUT)) == ranked
@@ -83,7 +83,7 @@ def test_the_strangest_lines_can_be_had_alone_or_first(charrnn: Charrnn, tiny_pa
     ]
 
 
-def test_carried_on_the_lines_add_up_to_what_eval_says(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_with_a_carried_state_the_scores_add_up_to_that_of_eval(charrnn: Charrnn, tiny_path: Path) -> None:
     rows = table(charrnn("score", tiny_path, "--total", "--carry", input=INPUT))
     figure = json.loads(charrnn("eval", tiny_path, "-", "--json", input=INPUT).stdout)
     assert sum(value for value, _ in rows) / figure["characters"] == pytest.approx(figure["bits_per_char"], abs=1e-4)
@@ -97,7 +97,7 @@ def test_carried_on_the_lines_add_up_to_what_eval_says(charrnn: Charrnn, tiny_pa
         ("classify", "-m", "tiny", "-m", "wide"),
     ],
 )  # fmt: skip
-def test_lines_come_as_they_are_written(
+def test_a_line_is_scored_as_soon_as_it_is_read(
     command: tuple[str, ...], tiny_path: Path, wide_path: Path, warm: list[str]
 ) -> None:
     (tiny_path.parent / "checkpoints").mkdir()
@@ -115,7 +115,7 @@ def test_lines_come_as_they_are_written(
         assert process.stdout.read() == b""
 
 
-def test_a_reader_that_has_enough_ends_it_in_silence(tiny_path: Path, warm: list[str]) -> None:
+def test_a_closed_pipe_ends_scoring_without_a_message(tiny_path: Path, warm: list[str]) -> None:
     with running("score", tiny_path, program=warm, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -130,25 +130,25 @@ def test_a_reader_that_has_enough_ends_it_in_silence(tiny_path: Path, warm: list
         assert process.stderr.read() == b""
 
 
-def test_bytes_that_are_no_text_are_told_and_the_rest_is_scored(charrnn: Charrnn, tiny_path: Path) -> None:
-    good = table(charrnn("score", tiny_path, input=b"dog\n"))[0][0]
+def test_invalid_bytes_are_reported_and_the_other_lines_are_scored(charrnn: Charrnn, tiny_path: Path) -> None:
+    score = table(charrnn("score", tiny_path, input=b"dog\n"))[0][0]
     result = charrnn("score", tiny_path, input=b"dog\ndo\xffg\ndog\n")
     assert result.returncode == 0
-    first, wrong, last = result.stdout.split(b"\n")[:3]
-    assert first == last == b"%.4f\tdog" % good
-    assert wrong.endswith(b"\tdo\xffg")
+    first, invalid, last = result.stdout.split(b"\n")[:3]
+    assert first == last == b"%.4f\tdog" % score
+    assert invalid.endswith(b"\tdo\xffg")
     assert "stdin, line 2: byte 0xff is not UTF-8; scored as an unknown character" in one_line(result)
     many = charrnn("score", tiny_path, "--json", "--encoding", "utf-8", input=b"\xff\n" * 100)
-    told = many.stderr.decode().splitlines()
-    assert len(told) == line_scoring.MAX_WARNINGS + 1
-    assert told[-2].endswith("; further warnings are only counted")
-    assert told[-1] == f"charrnn: stdin: {100 - line_scoring.MAX_WARNINGS} more lines with such problems"
+    warnings = many.stderr.decode().splitlines()
+    assert len(warnings) == line_scoring.MAX_WARNINGS + 1
+    assert warnings[-2].endswith("; further warnings are only counted")
+    assert warnings[-1] == f"charrnn: stdin: {100 - line_scoring.MAX_WARNINGS} more lines with such problems"
     record = json.loads(many.stdout.splitlines()[7])
     assert (record["base64"], record["characters"], record["unknown"]) == ("/w==", 2, 1)
     assert "0xff" in record["error"]
 
 
-def test_what_a_packed_file_lacks_is_told_after_all_lines_that_it_has(
+def test_a_truncated_gzip_file_is_reported_after_the_readable_lines(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path
 ) -> None:
     lines = b"".join(b"dog %d\n" % number for number in range(3000))
@@ -163,7 +163,7 @@ def test_what_a_packed_file_lacks_is_told_after_all_lines_that_it_has(
 @pytest.mark.parametrize(
     ("encoding", "data"), [("cp1251", b"dog\x98\ndog\n"), ("unicode_escape", b"dog\\xzz\ndog\n")]
 )
-def test_what_is_not_in_the_encoding_is_a_character_that_nobody_knows(
+def test_invalid_bytes_of_an_encoding_are_unknown_characters(
     encoding: str, data: bytes, charrnn: Charrnn, tiny_path: Path
 ) -> None:
     result = charrnn("score", tiny_path, "--encoding", encoding, "--json", input=data)
@@ -172,20 +172,20 @@ def test_what_is_not_in_the_encoding_is_a_character_that_nobody_knows(
     assert (first["unknown"] > 0, second["unknown"]) == (True, 0)
 
 
-def test_a_model_of_bytes_gets_all_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_a_byte_model_scores_all_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
     library.train("one\ntwo\n" * 9, unit="byte", **QUICK | {"steps": 1}).save(tmp_path / "byte.safetensors")
     for data in ("\ufeffone\ntwo\n".encode(), "one\ntwo\n".encode("utf-16"), b"\x80\xff\r\n"):
         figure = json.loads(charrnn("eval", "byte.safetensors", "-", "--json", input=data).stdout)
         rows = charrnn("score", "byte.safetensors", "--total", "--carry", "--nats", "--json", input=data).stdout
         records = [json.loads(row) for row in rows.splitlines()]
-        assert sum(one["characters"] for one in records) == len(data) - 1 == figure["characters"]
-        assert sum(one["nats"] for one in records) / (len(data) - 1) == pytest.approx(figure["nats"], abs=1e-5)
+        assert sum(record["characters"] for record in records) == len(data) - 1 == figure["characters"]
+        assert sum(record["nats"] for record in records) / (len(data) - 1) == pytest.approx(figure["nats"], abs=1e-5)
     assert "--encoding: applies to characters only" in one_line(
         charrnn("score", "byte.safetensors", "--encoding", "cp1251")
     )
 
 
-def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_a_very_long_line_is_scored_completely_and_printed_in_part(charrnn: Charrnn, tiny_path: Path) -> None:
     line = b"dog " * (line_scoring.MAX_PRINTED_BYTES // 4 + 100_000)
     result = charrnn("score", tiny_path, "--json", input=b"dog\n" + line + b"\ndog")
     first, long, last = (json.loads(row) for row in result.stdout.splitlines())
@@ -195,13 +195,13 @@ def test_a_line_without_an_end_is_scored_whole_and_printed_in_part(charrnn: Char
     assert "line 2: is very long" in one_line(result)
 
 
-def test_of_nothing_nothing_comes(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_empty_input_gives_empty_output(charrnn: Charrnn, tiny_path: Path) -> None:
     for options in ((), ("--sort",), ("--top", 3), ("--json",)):
         result = charrnn("score", tiny_path, *options)
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
-def test_a_line_gets_the_label_of_the_model_that_expects_it(charrnn: Charrnn, classes: Path) -> None:
+def test_a_line_gets_the_label_of_the_model_that_predicts_it_best(charrnn: Charrnn, classes: Path) -> None:
     models = ("-m", classes / "up.safetensors", "-m", str(classes / "down.safetensors"))
     lines = b"abcdefg\ngfedcba\nbcdef\n\nfedcb\n"
     result = charrnn("classify", *models, input=lines)
@@ -217,8 +217,8 @@ def test_a_line_gets_the_label_of_the_model_that_expects_it(charrnn: Charrnn, cl
     assert set(records[0]["bits"]) == {"up", "down"}
 
 
-def test_lines_are_told_apart_by_what_they_cost_as_a_whole() -> None:
-    """A model of bytes has more symbols to predict than one of characters, each of which may cost less."""
+def test_classify_compares_the_total_cost_of_a_line() -> None:
+    """A byte model predicts more symbols than a character model, and each may cost less."""
     costs = {
         "characters": LineScore(1, b"x", num_predictions=2, nats=10),
         "bytes": LineScore(1, b"x", num_predictions=10, nats=12),
@@ -226,7 +226,7 @@ def test_lines_are_told_apart_by_what_they_cost_as_a_whole() -> None:
     assert _format_line(costs, as_json=False) == b"characters\tx\n"
 
 
-def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: Path, wide_path: Path) -> None:
+def test_unknown_characters_count_against_a_model(charrnn: Charrnn, tiny_path: Path, wide_path: Path) -> None:
     result = charrnn("classify", "-m", tiny_path, "-m", wide_path, "--json", input="йцуй\ndog\n".encode())
     wide, tiny = (json.loads(line) for line in result.stdout.splitlines())
     assert (wide["label"], wide["unknown"]) == ("wide", {"tiny": 4, "wide": 0})
@@ -234,9 +234,7 @@ def test_what_a_model_never_saw_speaks_against_it(charrnn: Charrnn, tiny_path: P
     assert wide["bits"]["tiny"] > 4 * 20.08
 
 
-def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
-    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
-) -> None:
+def test_invalid_bytes_count_against_a_character_model(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
     library.train(TEXT * 3, unit="byte", **QUICK | {"steps": 1}).save(tmp_path / "byte.safetensors")
     result = charrnn("classify", "-m", "byte.safetensors", "-m", tiny_path, "--json", input=b"fox\xff\xfe\xfd\n")
     record = json.loads(result.stdout)
@@ -264,7 +262,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
         (("classify", "-m", "tiny.safetensors", "-m", "none"), 1, "none: no such file"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_arguments_are_a_one_line_error(
     arguments: tuple[str, ...], code: int, message: str, charrnn: Charrnn, tiny_path: Path
 ) -> None:
     if "lines.safetensors" in arguments:
@@ -277,7 +275,7 @@ def test_what_cannot_be_is_one_line(
     assert result.stdout == b""
 
 
-def test_a_closed_stdin_is_told(charrnn_process: Charrnn, tiny_path: Path) -> None:
+def test_a_closed_stdin_is_an_error(charrnn_process: Charrnn, tiny_path: Path) -> None:
     result = charrnn_process("score", tiny_path, preexec_fn=lambda: os.close(0), stdin=None)
     assert result.returncode == 1
     assert "stdin is closed" in one_line(result)
@@ -285,6 +283,9 @@ def test_a_closed_stdin_is_told(charrnn_process: Charrnn, tiny_path: Path) -> No
 
 def test_lines_in_other_encodings_are_read(charrnn: Charrnn, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "wide.safetensors", make_checkpoint(text=WIDE))
-    want = table(charrnn("score", "wide.safetensors", input="йцу\n".encode()))
-    assert table(charrnn("score", "wide.safetensors", "--encoding", "cp1251", input="йцу\n".encode("cp1251"))) == want
-    assert table(charrnn("score", "wide.safetensors", input="йцу\n".encode("utf-16"))) == want
+    expected = table(charrnn("score", "wide.safetensors", input="йцу\n".encode()))
+    assert (
+        table(charrnn("score", "wide.safetensors", "--encoding", "cp1251", input="йцу\n".encode("cp1251")))
+        == expected
+    )
+    assert table(charrnn("score", "wide.safetensors", input="йцу\n".encode("utf-16"))) == expected

@@ -1,4 +1,4 @@
-"""`--save-state`, `--load-state`, `--logprobs` and `--show` as a shell sees them."""
+"""``charrnn sample`` with `--save-state`, `--load-state`, `--logprobs` and `--show`."""
 
 import json
 import os
@@ -17,22 +17,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # p
 LONG = "The quick brown fox jumps over the lazy dog.\n" * 20
 
 
-def test_a_long_text_is_read_once_and_continued_many_times(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_a_text_is_read_once_and_continued_several_times(charrnn: Charrnn, tiny_path: Path) -> None:
     options = ("-n", 30, "--seed", 1)
     first = charrnn("sample", tiny_path, "-p", "-", "--save-state", "state", *options, input=LONG.encode())
     assert first.returncode == 0, first.stderr
 
     loaded = ("sample", tiny_path, "--load-state", "state")
     assert charrnn(*loaded, *options).stdout == first.stdout
-    many = charrnn(*loaded, *options, "--count", 3, "--separator", "|").stdout.split(b"|")
-    assert many[0] == first.stdout
-    assert len({*many[:3]}) == 3
+    several = charrnn(*loaded, *options, "--count", 3, "--separator", "|").stdout.split(b"|")
+    assert several[0] == first.stdout
+    assert len({*several[:3]}) == 3
     lines = charrnn(*loaded, *options, "--prompts", "-", input=b"fox\ndog\n")
     direct = charrnn("sample", tiny_path, *options, "--lines", 1, "-p", LONG + "fox")
     assert lines.stdout.splitlines()[0] == direct.stdout.splitlines()[0]
-    on = charrnn(*loaded, "-p", "fox", "--save-state", "further", *options)
-    assert charrnn("sample", tiny_path, "--load-state", "further", *options).stdout == on.stdout
-    assert on.stdout == charrnn("sample", tiny_path, "-p", LONG + "fox", *options).stdout
+    continued = charrnn(*loaded, "-p", "fox", "--save-state", "further", *options)
+    assert charrnn("sample", tiny_path, "--load-state", "further", *options).stdout == continued.stdout
+    assert continued.stdout == charrnn("sample", tiny_path, "-p", LONG + "fox", *options).stdout
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_long_text_is_read_once_and_continued_many_times(charrnn: Charrnn, tin
         (("--save-state", "no/such"), ""),
     ],
 )
-def test_a_state_that_cannot_be_had_is_told_in_one_line(
+def test_an_unusable_state_file_is_a_one_line_error(
     charrnn: Charrnn, tiny_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     before = tiny_path.read_bytes()
@@ -54,28 +54,28 @@ def test_a_state_that_cannot_be_had_is_told_in_one_line(
         assert one_line(result).startswith("charrnn: " + message)
         assert (result.returncode, result.stdout) == (1, b"")
     else:
-        assert result.returncode == 0  # its folder is made
+        assert result.returncode == 0  # the directory is created
     assert tiny_path.read_bytes() == before
 
 
-def test_the_logarithms_add_up_to_the_bits(charrnn: Charrnn, tiny_path: Path) -> None:
+def test_the_logprobs_add_up_to_the_bits(charrnn: Charrnn, tiny_path: Path) -> None:
     result = charrnn("sample", tiny_path, "--json", "--logprobs", 3, "-n", 50, "--count", 2, "--temp", 0.7)
     for line in result.stdout.decode().splitlines():
-        one = json.loads(line)
-        thoughts = one["logprobs"]
-        assert "".join(thought["character"] for thought in thoughts) == one["text"]
-        bits = -sum(thought["logprob"] for thought in thoughts) / 0.6931471805599453
-        assert bits / one["characters"] == pytest.approx(one["bits_per_char"], abs=1e-5)
-        for thought in thoughts:
-            best = list(thought["best"].values())
+        record = json.loads(line)
+        logprobs = record["logprobs"]
+        assert "".join(entry["character"] for entry in logprobs) == record["text"]
+        bits = -sum(entry["logprob"] for entry in logprobs) / 0.6931471805599453
+        assert bits / record["characters"] == pytest.approx(record["bits_per_char"], abs=1e-5)
+        for entry in logprobs:
+            best = list(entry["best"].values())
             assert len(best) == 3
             assert best == sorted(best, reverse=True)
-            assert thought["best"].get(thought["character"], thought["logprob"]) == thought["logprob"] <= best[0]
+            assert entry["best"].get(entry["character"], entry["logprob"]) == entry["logprob"] <= best[0]
     without = charrnn("sample", tiny_path, "--json", "-n", 5)
     assert "logprobs" not in json.loads(without.stdout)
 
 
-def test_surprise_is_shown_in_colours_at_a_terminal(
+def test_surprisal_is_shown_in_colours_on_a_terminal(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1", "-p", "fox", "--echo")
@@ -92,21 +92,21 @@ def test_surprise_is_shown_in_colours_at_a_terminal(
     assert raw.partition("\n")[2].startswith("fox")
 
 
-def test_tabs_and_other_control_characters_stay_what_they_are() -> None:
+def test_tabs_and_other_control_characters_are_not_changed() -> None:
     parts = [("a\tb", "red"), ("\r\f\n", ""), ("[bold]c", "bold")]
-    with open(os.devnull) as nowhere:
-        assert re.sub("\x1b\\[[0-9;]*m", "", colorize(parts, nowhere)) == "a\tb\r\f\n[bold]c"
+    with open(os.devnull) as file:
+        assert re.sub("\x1b\\[[0-9;]*m", "", colorize(parts, file)) == "a\tb\r\f\n[bold]c"
 
 
-def test_the_bytes_of_a_character_have_the_colour_of_the_first() -> None:
-    sure, unsure = 0.1, 9.0
+def test_the_bytes_of_a_character_have_the_colour_of_the_first_byte() -> None:
+    low, high = 0.1, 9.0
     first, second = "é".encode().decode("ascii", "surrogateescape")
     parts = surprise_colors(
         [
-            SampledCharacter("a", sure),
-            SampledCharacter(first, unsure),
-            SampledCharacter(second, sure),
-            SampledCharacter("b", sure),
+            SampledCharacter("a", low),
+            SampledCharacter(first, high),
+            SampledCharacter(second, low),
+            SampledCharacter("b", low),
         ]
     )
     assert [text for text, _ in parts] == ["a", first + second, "b"]
@@ -114,7 +114,7 @@ def test_the_bytes_of_a_character_have_the_colour_of_the_first() -> None:
     assert before == after != within
 
 
-def test_many_samples_are_shown_one_after_the_other(
+def test_several_samples_are_shown_in_order(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "40", "--seed", "1", "--count", "3", "--forbid", r"\n")
@@ -126,7 +126,7 @@ def test_many_samples_are_shown_one_after_the_other(
     assert "\x1b[" in raw
 
 
-def test_where_no_colours_can_be_shown_the_text_comes_plain(
+def test_without_support_for_colours_the_text_is_plain(
     charrnn: Charrnn, tiny_path: Path, tmp_path: Path, warm: list[str]
 ) -> None:
     options = ("sample", "tiny.safetensors", "-n", "70", "--seed", "1")
@@ -138,7 +138,7 @@ def test_where_no_colours_can_be_shown_the_text_comes_plain(
     child.wait()
 
 
-def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: Path, warm: list[str]) -> None:
+def test_a_long_prompt_has_a_progress_bar(tiny_path: Path, tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "long.txt").write_text(LONG * 30)
     child = terminal(
         tmp_path, "sample", "tiny.safetensors", "-n", "5", "-p", (LONG * 30)[:30_000], "--seed", "1", program=warm
@@ -162,7 +162,7 @@ def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: P
         ("--prompts - --save-state x", "--save-state: cannot be combined with --prompts; give one of them"),
     ],
 )
-def test_what_makes_no_sense_is_refused(charrnn: Charrnn, options: str, message: str) -> None:
-    result = charrnn("sample", "nobody", *options.split())
+def test_invalid_options_are_rejected(charrnn: Charrnn, options: str, message: str) -> None:
+    result = charrnn("sample", "missing", *options.split())
     assert result.returncode == 2
     assert one_line(result) == f"charrnn: {message}\n"

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees, in a pseudo-terminal."""
+"""Output on a terminal, read from a pseudo-terminal."""
 
 import os
 import re
@@ -31,20 +31,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # p
 
 @dataclass(frozen=True)
 class Session:
-    """A run in a terminal that is over."""
+    """The result of a finished run in a terminal."""
 
-    folder: Path
+    directory: Path
     code: int
-    raw: str  # every character that the terminal got
+    raw: str  # all output
 
     @property
     def screen(self) -> list[str]:
-        """What is on the screen at the end, of which the terminal wraps nothing."""
-        return show(self.raw)
+        """The lines on the screen at the end."""
+        return screen_lines(self.raw)
 
 
-def show(raw: str) -> list[str]:
-    """The lines that a terminal of WIDTH columns shows; a line that is too long for it goes on below."""
+def screen_lines(raw: str) -> list[str]:
+    """Return the lines on the screen of a terminal of WIDTH columns, which wraps longer lines."""
     lines, column = [""], 0
     for piece in re.findall(r"\x1b\[[0-9;]*m|.", raw, re.DOTALL):
         if piece == "\r":
@@ -61,152 +61,153 @@ def show(raw: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def terminal(folder: Path, *arguments: str, program: Sequence[str] = PROGRAM, **env: str) -> "pexpect.spawn[str]":
-    """A charrnn at work in a terminal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here stays ignored there
+def terminal(directory: Path, *arguments: str, program: Sequence[str] = PROGRAM, **env: str) -> "pexpect.spawn[str]":
+    """Start ``charrnn ARGUMENTS`` in a pseudo-terminal."""
+    # A child would inherit an ignored SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return pexpect.spawn(
-            program[0], [*program[1:], *arguments], cwd=folder, dimensions=(24, WIDTH), timeout=100, encoding="utf-8",
-            env=environment(**{"TERM": "xterm-256color", **env}),
+            program[0], [*program[1:], *arguments], cwd=directory, dimensions=(24, WIDTH), timeout=100,
+            encoding="utf-8", env=environment(**{"TERM": "xterm-256color", **env}),
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def finish(process: "pexpect.spawn[str]", folder: Path, so_far: str = "") -> Session:
+def finish(process: "pexpect.spawn[str]", directory: Path, so_far: str = "") -> Session:
     process.expect(pexpect.EOF)
     process.close()
-    return Session(folder, process.exitstatus, so_far + process.before)
+    return Session(directory, process.exitstatus, so_far + process.before)
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Session:
-    """``charrnn train corpus.txt`` to its end."""
-    folder = tmp_path_factory.mktemp("session")
-    (folder / "corpus.txt").write_text(CORPUS)
-    return finish(terminal(folder, "train", "corpus.txt", *QUICK, program=warm), folder)
+    """A complete run of ``charrnn train corpus.txt``."""
+    directory = tmp_path_factory.mktemp("session")
+    (directory / "corpus.txt").write_text(CORPUS)
+    return finish(terminal(directory, "train", "corpus.txt", *QUICK, program=warm), directory)
 
 
 @pytest.fixture(scope="module")
-def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """``charrnn train corpus.txt`` until a Ctrl-C, while the bar moves; a process that nothing stands in for."""
-    folder = tmp_path_factory.mktemp("broken-off")
-    (folder / "corpus.txt").write_text(CORPUS)
-    process = terminal(folder, "train", "corpus.txt", *ENDLESS)
-    process.expect(r"\d bits/char, ")  # the bar's, which appears with the first step
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A run of ``charrnn train corpus.txt``, without `warm`, that Ctrl-C interrupts during the progress bar."""
+    directory = tmp_path_factory.mktemp("interrupted")
+    (directory / "corpus.txt").write_text(CORPUS)
+    process = terminal(directory, "train", "corpus.txt", *ENDLESS)
+    process.expect(r"\d bits/char, ")  # in the progress bar, which appears with the first step
     so_far = process.before + process.after
     process.send("\x03")
-    return finish(process, folder, so_far)
+    return finish(process, directory, so_far)
 
 
-def test_a_training_shows_a_bar_with_its_loss_and_its_pace(session: Session) -> None:
+def test_training_shows_a_progress_bar_with_loss_and_speed(session: Session) -> None:
     assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s, \d\d:\d\d left", session.raw)
 
 
-def test_the_seconds_before_the_plan_are_not_silent(session: Session) -> None:
+def test_autotuning_shows_a_temporary_message(session: Session) -> None:
     before = session.raw[: session.raw.index("plan: ")]
     assert "measuring which settings train fastest here" in before
-    assert not any("measuring" in line for line in session.screen)  # and nothing of it stays
+    assert not any("measuring" in line for line in session.screen)  # the message is erased
 
 
-def test_a_training_shows_what_it_reads_and_what_it_plans(session: Session) -> None:
+def test_training_shows_the_corpus_and_the_plan(session: Session) -> None:
     assert session.screen[0] == "corpus: 3,440 characters, 32 distinct -> checkpoints/corpus.safetensors"
     assert session.screen[1].startswith("plan: 1 x 16 LSTM, ")
 
 
-def test_a_training_shows_each_evaluation(session: Session) -> None:
+def test_training_shows_each_evaluation(session: Session) -> None:
     assert [int(line.split()[1]) for line in session.screen if line.startswith("step ")] == [4, 8, 12, 16, 20]
 
 
-def test_a_training_ends_with_a_verdict_the_next_command_and_the_path(session: Session) -> None:
-    verdict = next(index for index, line in enumerate(session.screen) if line.startswith("done"))
+def test_training_ends_with_a_summary_the_next_command_and_the_path(session: Session) -> None:
+    summary = next(index for index, line in enumerate(session.screen) if line.startswith("done"))
 
-    assert "bits per character" in "".join(session.screen[verdict : verdict + 2])
+    assert "bits per character" in "".join(session.screen[summary : summary + 2])
     assert session.screen[-3:] == ["next: charrnn sample corpus --temp 0.8", "checkpoints/corpus.safetensors", ""]
     assert session.code == 0
 
 
-def test_the_next_command_works_as_it_stands(session: Session, charrnn: Charrnn) -> None:
+def test_the_next_command_works_unchanged(session: Session, charrnn: Charrnn) -> None:
     line = next(line for line in session.screen if line.startswith("next: charrnn "))
     arguments = shlex.split(line.removeprefix("next: charrnn "))
 
-    result = charrnn(*arguments, cwd=session.folder)
+    result = charrnn(*arguments, cwd=session.directory)
 
     assert (result.returncode, len(result.stdout)) == (0, 1000)
 
 
-def test_the_bar_leaves_nothing_behind(session: Session) -> None:
+def test_the_progress_bar_is_erased(session: Session) -> None:
     assert [line for line in unwrapped(session.screen) if not LINES.fullmatch(line)] == []
 
 
-def test_ctrl_c_ends_a_training_with_the_model_saved(broken_off: Session) -> None:
-    model = checkpoint.load(broken_off.folder / "checkpoints" / "corpus.safetensors")
+def test_ctrl_c_ends_training_and_saves_the_model(interrupted: Session) -> None:
+    model = checkpoint.load(interrupted.directory / "checkpoints" / "corpus.safetensors")
 
-    assert broken_off.code == 130
+    assert interrupted.code == 130
     assert model.training["steps"] >= 1
 
 
-def test_ctrl_c_ends_a_training_with_a_verdict_and_the_next_command(broken_off: Session) -> None:
-    assert re.match(r"stopped at step \d+, everything saved; not evaluated yet, after ", broken_off.screen[-5])
-    assert broken_off.screen[-4:] == [
+def test_ctrl_c_ends_training_with_a_summary_and_the_next_command(interrupted: Session) -> None:
+    assert re.match(r"stopped at step \d+, everything saved; not evaluated yet, after ", interrupted.screen[-5])
+    assert interrupted.screen[-4:] == [
         "resume: charrnn train --resume -o corpus corpus.txt", "next: charrnn sample corpus --temp 0.8",
         "checkpoints/corpus.safetensors", "",
     ]  # fmt: skip
 
 
-def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path, warm: list[str]) -> None:
+def test_closing_the_terminal_saves_the_run(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
     process = terminal(tmp_path, "train", "corpus.txt", *ENDLESS, program=warm)
     process.expect(r"\d bits/char, ")
     os.close(process.child_fd)
     _, status = os.waitpid(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) in (1, 129)  # nobody can be told the model's path any more
+    assert os.waitstatus_to_exitcode(status) in (1, 129)  # 1 if the path of the model cannot be written
     state = Checkpointer(tmp_path / "checkpoints" / "corpus.safetensors", 60).find()
     assert state is not None
     assert state[0].current.progress.step >= 1
 
 
-def test_ctrl_c_leaves_nothing_of_the_bar(broken_off: Session) -> None:
-    assert [line for line in unwrapped(broken_off.screen) if not LINES.fullmatch(line)] == []
+def test_ctrl_c_erases_the_progress_bar(interrupted: Session) -> None:
+    assert [line for line in unwrapped(interrupted.screen) if not LINES.fullmatch(line)] == []
 
 
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
-    dumb = finish(terminal(tmp_path, "train", "corpus.txt", *QUICK, program=warm, TERM="dumb"), tmp_path)
+    session = finish(terminal(tmp_path, "train", "corpus.txt", *QUICK, program=warm, TERM="dumb"), tmp_path)
 
-    assert "\r" not in dumb.raw.replace("\r\n", "\n")
-    assert "\x1b" not in dumb.raw
-    assert [line for line in dumb.raw.splitlines() if not LINES.fullmatch(line)] == []
+    assert "\r" not in session.raw.replace("\r\n", "\n")
+    assert "\x1b" not in session.raw
+    assert [line for line in session.raw.splitlines() if not LINES.fullmatch(line)] == []
 
 
-def test_a_quiet_training_shows_its_path_alone(tmp_path: Path, warm: list[str]) -> None:
+def test_quiet_training_shows_only_the_path(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
-    quiet = finish(terminal(tmp_path, "train", "corpus.txt", "-q", *QUICK, program=warm), tmp_path)
+    session = finish(terminal(tmp_path, "train", "corpus.txt", "-q", *QUICK, program=warm), tmp_path)
 
-    assert (quiet.code, quiet.raw) == (0, "checkpoints/corpus.safetensors\r\n")
+    assert (session.code, session.raw) == (0, "checkpoints/corpus.safetensors\r\n")
 
 
 Note = Callable[..., str]
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, tiny: Checkpoint) -> Path:
-    """A folder with one model, of which ``charrnn sample`` tells the name."""
+def models_directory(tmp_path: Path, tiny: Checkpoint) -> Path:
+    """A directory with one model, which ``charrnn sample`` finds without a name."""
     checkpoint.save(tmp_path / "checkpoints" / "tiny.safetensors", tiny)
     return tmp_path
 
 
 @pytest.fixture
-def note(shelf: Path, warm: list[str]) -> Note:
-    """Returns what ``charrnn sample`` says on a terminal besides the sample, which goes elsewhere."""
+def note(models_directory: Path, warm: list[str]) -> Note:
+    """A function that returns stderr of ``charrnn sample`` on a terminal, with the sample in a file."""
 
     def note(*arguments: str, **env: str) -> str:
         script = 'exec "$@" > sample'
         process = pexpect.spawn(
-            "bash", ["-c", script, "bash", *warm, "sample", "-n", "5", *arguments], cwd=shelf, timeout=100,
+            "bash", ["-c", script, "bash", *warm, "sample", "-n", "5", *arguments], cwd=models_directory, timeout=100,
             dimensions=(24, WIDTH), encoding="utf-8", env=environment(**{"TERM": "xterm-256color", **env}),
         )  # fmt: skip
-        return finish(process, shelf).raw
+        return finish(process, models_directory).raw
 
     return note
 
@@ -216,19 +217,19 @@ def test_a_terminal_gets_colour(note: Note) -> None:
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
-def test_no_color_and_dumb_terminals_get_none(note: Note, env: dict[str, str]) -> None:
+def test_no_color_and_dumb_terminals_get_no_colour(note: Note, env: dict[str, str]) -> None:
     assert note(**env) == "charrnn: sampling checkpoints/tiny.safetensors\r\n"
 
 
-def test_quiet_says_nothing(note: Note) -> None:
+def test_quiet_sampling_writes_nothing_to_stderr(note: Note) -> None:
     assert note("-q") == ""
 
 
-def test_a_sample_on_a_terminal_is_the_text_and_then_a_fresh_line_for_the_shell(
-    shelf: Path, charrnn: Charrnn, warm: list[str]
+def test_a_sample_on_a_terminal_ends_with_a_newline_for_the_shell(
+    models_directory: Path, charrnn: Charrnn, warm: list[str]
 ) -> None:
     command = ("sample", "tiny", "-n", "300", "--seed", "1", "--echo", "-p", "fox")
-    shown = finish(terminal(shelf, *command, program=warm), shelf)
+    shown = finish(terminal(models_directory, *command, program=warm), models_directory)
 
     piped = charrnn(*command)
     assert piped.returncode == 0
@@ -236,22 +237,22 @@ def test_a_sample_on_a_terminal_is_the_text_and_then_a_fresh_line_for_the_shell(
     assert shown.raw.replace("\r\n", "\n") == piped.stdout.decode() + "\n"
 
 
-def test_ctrl_c_ends_an_endless_sample(shelf: Path) -> None:
-    process = terminal(shelf, "sample", "tiny", "-n", "0")
+def test_ctrl_c_ends_an_endless_sample(models_directory: Path) -> None:
+    process = terminal(models_directory, "sample", "tiny", "-n", "0")
     process.expect(".")
     process.send("\x03")
 
-    ended = finish(process, shelf)
+    session = finish(process, models_directory)
 
-    assert ended.code == 130
-    assert "Traceback" not in ended.raw
+    assert session.code == 130
+    assert "Traceback" not in session.raw
 
 
 def unwrapped(screen: list[str]) -> list[str]:
-    """Lines as they were before the terminal broke those that fill its width."""
-    whole = [""]
+    """Return the lines before the terminal wrapped them."""
+    lines = [""]
     for line in screen:
-        whole[-1] += line
+        lines[-1] += line
         if len(line) < WIDTH:
-            whole.append("")
-    return whole
+            lines.append("")
+    return lines

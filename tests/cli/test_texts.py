@@ -1,4 +1,4 @@
-"""Texts of every kind through the program: lines, documents, bytes, packed, foreign, large."""
+"""Texts of every kind: lines, documents, bytes, compressed files, other encodings, large files."""
 
 import base64
 import gzip
@@ -19,41 +19,41 @@ from tests.conftest import Charrnn, environment, one_line, within
 NAMES = (
     "".join(f"{first}{second}\n" for first in ("an", "be", "ca", "do") for second in ("na", "ra", "mi", "lo")) * 20
 )
-LEARNED = (*NETWORK, "--steps", "300", "--lr", "0.02", "--patience", "0")
+LONG_RUN = (*NETWORK, "--steps", "300", "--lr", "0.02", "--patience", "0")
 
 
-def train(folder: Path, *arguments: str | Path) -> None:
-    """``charrnn train``, which must succeed in silence."""
-    result = within(folder)("train", *arguments, "--quiet")
+def train(directory: Path, *arguments: str | Path) -> None:
+    """Run ``charrnn train``, and check that it succeeds without a message."""
+    result = within(directory)("train", *arguments, "--quiet")
     assert (result.returncode, result.stderr) == (0, b"")
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of lines that has learned them."""
-    folder = tmp_path_factory.mktemp("names")
-    (folder / "names.txt").write_text(NAMES)
-    train(folder, "names.txt", "--lines", *LEARNED)
-    return folder / "checkpoints" / "names.safetensors"
+    """A model that has learned the lines of NAMES as documents."""
+    directory = tmp_path_factory.mktemp("names")
+    (directory / "names.txt").write_text(NAMES)
+    train(directory, "names.txt", "--lines", *LONG_RUN)
+    return directory / "checkpoints" / "names.safetensors"
 
 
-def test_a_model_of_lines_writes_one_that_ends_where_the_model_ends_it(charrnn: Charrnn, names: Path) -> None:
+def test_a_model_of_lines_generates_one_complete_line(charrnn: Charrnn, names: Path) -> None:
     text = charrnn("sample", names, "--seed", 1).stdout.decode()
     assert text.count("\n") == 1
     assert text.endswith("\n")
     assert text.removesuffix("\n") in NAMES.split()
 
 
-def test_as_many_lines_as_are_asked_for_and_nearly_all_of_the_kind(charrnn: Charrnn, names: Path) -> None:
+def test_a_model_of_lines_generates_the_given_number_of_lines(charrnn: Charrnn, names: Path) -> None:
     lines = charrnn("sample", names, "--count", 40, "--seed", 1).stdout.decode().splitlines()
     assert len(lines) == 40
     assert sum(line in NAMES.split() for line in lines) > 30
     assert len(set(lines)) > 5
     first = charrnn("sample", names, "--seed", 1).stdout.decode()
-    assert first == lines[0] + "\n"  # one of many is as if it were alone
+    assert first == lines[0] + "\n"  # the first sample does not depend on the others
 
 
-def test_a_prompt_begins_the_document(charrnn: Charrnn, names: Path) -> None:
+def test_a_prompt_starts_the_document(charrnn: Charrnn, names: Path) -> None:
     text = charrnn("sample", names, "-p", "be", "--echo", "--seed", 1).stdout.decode()
     assert text.startswith("be")
     assert text.removesuffix("\n") in NAMES.split()
@@ -61,51 +61,49 @@ def test_a_prompt_begins_the_document(charrnn: Charrnn, names: Path) -> None:
     assert [line[0] for line in lines] == ["c", "d"]
 
 
-def test_a_record_tells_that_the_model_ended_it(charrnn: Charrnn, names: Path) -> None:
-    made = charrnn("sample", names, "--count", 3, "--json", "--logprobs", 2, "--seed", 1).stdout.decode()
-    for line in made.splitlines():
+def test_a_record_says_how_the_sample_ended(charrnn: Charrnn, names: Path) -> None:
+    output = charrnn("sample", names, "--count", 3, "--json", "--logprobs", 2, "--seed", 1).stdout.decode()
+    for line in output.splitlines():
         record = json.loads(line)
         assert record["stop_reason"] == "end"
-        assert record["text"] == "".join(choice["character"] for choice in record["logprobs"])
+        assert record["text"] == "".join(entry["character"] for entry in record["logprobs"])
         assert len(record["text"]) == record["characters"]
-    cut = json.loads(charrnn("sample", names, "-n", 2, "--json").stdout)
-    assert (cut["stop_reason"], len(cut["text"])) == ("length", 2)
+    short = json.loads(charrnn("sample", names, "-n", 2, "--json").stdout)
+    assert (short["stop_reason"], len(short["text"])) == ("length", 2)
 
 
-def test_a_saved_state_goes_on_within_the_document(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
-    whole = charrnn("sample", names, "-p", "be", "--seed", 3, "--save-state", "state").stdout
-    assert charrnn("sample", names, "--load-state", "state", "--seed", 3).stdout == whole
+def test_a_saved_state_continues_the_document(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
+    direct = charrnn("sample", names, "-p", "be", "--seed", 3, "--save-state", "state").stdout
+    assert charrnn("sample", names, "--load-state", "state", "--seed", 3).stdout == direct
 
 
-def test_the_text_is_evaluated_as_it_was_trained_on(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
+def test_eval_reads_a_text_as_in_training(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_text("\n\nana\r\nbera\ncami")
     (tmp_path / "other.txt").write_text("cami\nana\nbera\n")
-    some, other = (json.loads(charrnn("eval", names, name, "--json").stdout) for name in ("some.txt", "other.txt"))
-    assert some["characters"] == other["characters"] == len("ana.bera.cami.")  # with an end of each
-    assert some["nats"] == pytest.approx(other["nats"], abs=1e-6)  # documents in any order
+    first, second = (json.loads(charrnn("eval", names, name, "--json").stdout) for name in ("some.txt", "other.txt"))
+    assert first["characters"] == second["characters"] == len("ana.bera.cami.")  # "." is a document boundary
+    assert first["nats"] == pytest.approx(second["nats"], abs=1e-6)  # the order of documents does not matter
 
 
-def test_what_the_model_never_saw_is_left_out_and_the_documents_stay(
-    charrnn: Charrnn, names: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "known.txt").write_text("ana\nbera\ncami\n")
-    (tmp_path / "alien.txt").write_text("aXna\nberYa\nZ\ncami\n")
-    known, alien = (
-        charrnn("eval", names, f"{name}.txt", "--json", "--unknown", "skip") for name in ("known", "alien")
+def test_skipping_unknown_characters_keeps_the_documents(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("ana\nbera\ncami\n")
+    (tmp_path / "unknown.txt").write_text("aXna\nberYa\nZ\ncami\n")
+    plain, unknown = (
+        charrnn("eval", names, f"{name}.txt", "--json", "--unknown", "skip") for name in ("plain", "unknown")
     )
-    assert alien.stdout == known.stdout
-    assert b"U+000A" not in alien.stderr
+    assert unknown.stdout == plain.stdout
+    assert b"U+000A" not in unknown.stderr
 
 
-def test_the_model_tells_how_its_text_was_read(charrnn: Charrnn, names: Path) -> None:
-    told = charrnn("info", names).stdout.decode()
-    assert "in 320 documents" in told
-    assert "\udf00" not in told
-    assert "--lines" in told.split("charrnn train", 1)[1]
+def test_info_shows_how_the_text_was_read(charrnn: Charrnn, names: Path) -> None:
+    output = charrnn("info", names).stdout.decode()
+    assert "in 320 documents" in output
+    assert "\udf00" not in output
+    assert "--lines" in output.split("charrnn train", 1)[1]
 
 
 @pytest.mark.parametrize(("option", "separator"), [(("--documents", "\n%\n"), "\n%\n"), (("--files",), "\n")])
-def test_documents_of_several_lines_are_written_as_they_were_read(
+def test_documents_are_written_with_the_separator_of_the_text(
     charrnn: Charrnn, tmp_path: Path, option: tuple[str, ...], separator: str
 ) -> None:
     for number in range(9):
@@ -118,7 +116,7 @@ def test_documents_of_several_lines_are_written_as_they_were_read(
     assert text.count(separator) >= 2
 
 
-def test_a_run_on_documents_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, warm: list[str]) -> None:
+def test_an_interrupted_run_on_documents_ends_with_the_same_weights(tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "names.txt").write_text(NAMES)
     settings = (
         "--lines",
@@ -132,31 +130,31 @@ def test_a_run_on_documents_that_was_stopped_ends_as_if_it_had_not_been(tmp_path
         "--steps",
         "400",
     )
-    train(tmp_path, "names.txt", "-o", "whole", *settings)
-    command = ("train", "names.txt", "-o", "cut", *settings, "--save-every", "0.01")
-    with running(*command, program=warm, cwd=tmp_path) as cut:
-        state = tmp_path / "checkpoints" / "cut.training.safetensors"
-        while cut.poll() is None and not state.exists():
+    train(tmp_path, "names.txt", "-o", "uninterrupted", *settings)
+    command = ("train", "names.txt", "-o", "interrupted", *settings, "--save-every", "0.01")
+    with running(*command, program=warm, cwd=tmp_path) as process:
+        state = tmp_path / "checkpoints" / "interrupted.training.safetensors"
+        while process.poll() is None and not state.exists():
             time.sleep(0.01)
         time.sleep(0.1)
-        cut.send_signal(signal.SIGINT)
-        assert cut.wait() in (0, 130)
-    train(tmp_path, "names.txt", "-o", "cut", "--resume")  # how it is read is the run's own
-    whole, again = (checkpoint.load(tmp_path / "checkpoints" / f"{name}.safetensors") for name in ("whole", "cut"))
-    assert all((whole.tensors[name] == again.tensors[name]).all() for name in whole.tensors)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() in (0, 130)
+    train(tmp_path, "names.txt", "-o", "interrupted", "--resume")  # with the reading options of the run
+    uninterrupted, interrupted = (
+        checkpoint.load(tmp_path / "checkpoints" / f"{name}.safetensors") for name in ("uninterrupted", "interrupted")
+    )
+    assert all((uninterrupted.tensors[name] == interrupted.tensors[name]).all() for name in uninterrupted.tensors)
 
 
-def test_a_run_goes_on_only_with_the_text_read_as_it_was(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_resume_rejects_another_way_of_reading_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(NAMES)
     train(tmp_path, "names.txt", "--lines", *QUICK)
-    refused = charrnn("train", "names.txt", "--resume", "--steps", 30, "--unit", "byte")
-    assert refused.returncode == 2
-    assert one_line(refused).startswith("charrnn: --unit: cannot be byte, because the run started with char")
+    result = charrnn("train", "names.txt", "--resume", "--steps", 30, "--unit", "byte")
+    assert result.returncode == 2
+    assert one_line(result).startswith("charrnn: --unit: cannot be byte, because the run started with char")
 
 
-def test_a_trained_model_goes_on_with_another_text_read_likewise(
-    charrnn: Charrnn, names: Path, tmp_path: Path
-) -> None:
+def test_from_reads_another_text_in_the_same_way(charrnn: Charrnn, names: Path, tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("émi\néra\n" * 60)
     train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "torch")
     more = checkpoint.load(tmp_path / "checkpoints" / "more.safetensors")
@@ -169,13 +167,13 @@ def test_a_trained_model_goes_on_with_another_text_read_likewise(
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bytes")
-    (folder / "poem.txt").write_text("né à Zürich, où l'été\n" * 60, encoding="utf-8")
-    train(folder, "poem.txt", "--unit", "byte", *QUICK)
-    return folder / "checkpoints" / "poem.safetensors"
+    directory = tmp_path_factory.mktemp("bytes")
+    (directory / "poem.txt").write_text("né à Zürich, où l'été\n" * 60, encoding="utf-8")
+    train(directory, "poem.txt", "--unit", "byte", *QUICK)
+    return directory / "checkpoints" / "poem.safetensors"
 
 
-def test_anything_can_be_learned_byte_by_byte(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_any_file_can_be_trained_on_as_bytes(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\xff" + bytes(range(256)) * 9)
     train(tmp_path, "picture.png", "--unit", "byte", *QUICK)
     result = charrnn("sample", "picture", "-n", 500, "--seed", 1)
@@ -183,48 +181,50 @@ def test_anything_can_be_learned_byte_by_byte(charrnn: Charrnn, tmp_path: Path) 
     assert len(set(result.stdout)) > 20
 
 
-def test_a_model_of_bytes_can_be_held_to_whole_characters(charrnn: Charrnn, byte_model: Path) -> None:
+def test_utf8_restricts_a_byte_model_to_complete_characters(charrnn: Charrnn, byte_model: Path) -> None:
     plain = charrnn("sample", byte_model, "-n", 300, "--seed", 1, "--temp", 2)
-    held = charrnn("sample", byte_model, "-n", 300, "--seed", 1, "--temp", 2, "--utf8")
+    valid = charrnn("sample", byte_model, "-n", 300, "--seed", 1, "--temp", 2, "--utf8")
     with pytest.raises(UnicodeDecodeError):
         plain.stdout.decode()
-    assert held.stdout.decode()
-    assert 297 <= len(held.stdout) <= 300
+    assert valid.stdout.decode()
+    assert 297 <= len(valid.stdout) <= 300
     for line in charrnn("sample", byte_model, "-n", 9, "--count", 20, "-0", "--utf8").stdout.split(b"\0"):
         line.decode()
 
 
 @pytest.mark.parametrize("prompt", ["ça été", b"\xff\xc3"])
-def test_a_model_of_bytes_reads_every_prompt(charrnn: Charrnn, byte_model: Path, prompt: str | bytes) -> None:
-    result = charrnn("sample", byte_model, "-p", prompt, "--echo", "-n", 5) if isinstance(prompt, str) else None
+def test_a_byte_model_accepts_every_prompt(charrnn: Charrnn, byte_model: Path, prompt: str | bytes) -> None:
+    direct = charrnn("sample", byte_model, "-p", prompt, "--echo", "-n", 5) if isinstance(prompt, str) else None
     data = prompt.encode() if isinstance(prompt, str) else prompt
     piped = charrnn("sample", byte_model, "-p", "-", "--echo", "-n", 5, input=data)
-    for one in filter(None, (result, piped)):
-        assert one.returncode == 0, one.stderr
-        assert one.stdout.startswith(data)
-        assert len(one.stdout) == len(data) + 5
+    for result in filter(None, (direct, piped)):
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(data)
+        assert len(result.stdout) == len(data) + 5
 
 
-def test_a_record_of_bytes_is_json_and_loses_nothing(charrnn: Charrnn, byte_model: Path) -> None:
+def test_a_json_record_contains_the_exact_bytes(charrnn: Charrnn, byte_model: Path) -> None:
     plain = charrnn("sample", byte_model, "-n", 60, "--seed", 1, "--temp", 2).stdout
     record = json.loads(charrnn("sample", byte_model, "-n", 60, "--seed", 1, "--temp", 2, "--json").stdout)
     assert record["text"] == plain.decode(errors="replace")
     assert base64.b64decode(record["base64"]) == plain
-    legal = json.loads(charrnn("sample", byte_model, "-n", 60, "--utf8", "--json").stdout)
-    assert "base64" not in legal
+    valid = json.loads(charrnn("sample", byte_model, "-n", 60, "--utf8", "--json").stdout)
+    assert "base64" not in valid
 
 
 @pytest.mark.parametrize("option", [("--encoding", "cp1251"), ("--normalize", "nfc"), ("--min-count", "2")])
-def test_what_is_for_characters_is_refused_for_bytes_at_once(option: tuple[str, str], without_torch: Charrnn) -> None:
+def test_options_for_characters_are_rejected_for_bytes_at_once(
+    option: tuple[str, str], without_torch: Charrnn
+) -> None:
     refused = without_torch("train", "missing.txt", "--unit", "byte", *option)
     assert refused.returncode == 2
     assert "bytes are read as they are" in one_line(refused)
 
 
-# Where it comes from
+# Sources
 
 
-def test_packed_files_foreign_ones_and_folders_are_read(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_compressed_files_other_encodings_and_directories_are_read(charrnn: Charrnn, tmp_path: Path) -> None:
     text = "Мама мыла раму.\r\n" * 30
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "a.py").write_text(text, newline="")
@@ -247,7 +247,7 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path) -> None:
     assert json.loads(piped.stdout)["characters"] == len(CORPUS)
 
 
-def test_what_was_left_out_of_a_folder_is_told(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_a_file_skipped_in_a_directory_gets_a_note(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "a.txt").write_text(CORPUS)
     (tmp_path / "all" / "b.png").write_bytes(b"\x89PNG\0")
@@ -258,7 +258,7 @@ def test_what_was_left_out_of_a_folder_is_told(charrnn: Charrnn, tmp_path: Path)
     assert b"note: skipped binary file all/b.png\n" in result.stderr
 
 
-def test_the_command_that_goes_on_finds_the_text_again(charrnn: Charrnn, tmp_path: Path, warm: list[str]) -> None:
+def test_the_resume_command_reads_the_same_text(charrnn: Charrnn, tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "my code").mkdir()
     (tmp_path / "my code" / "a.py").write_text(CORPUS)
     options = ("--glob", "**/*.py", "--cache", "my ids", "--lines")
@@ -270,15 +270,15 @@ def test_the_command_that_goes_on_finds_the_text_again(charrnn: Charrnn, tmp_pat
     command = next(line for line in stderr.decode().splitlines() if line.startswith("resume: ")).removeprefix(
         "resume: "
     )
-    words = shlex.split(command)
-    assert words[0] == "charrnn"
-    resumed = charrnn(*words[1:], "--steps", 1)
-    assert b"--steps: cannot be 1, " in resumed.stderr  # it is the run, with more behind it
+    arguments = shlex.split(command)
+    assert arguments[0] == "charrnn"
+    resumed = charrnn(*arguments[1:], "--steps", 1)
+    assert b"--steps: cannot be 1, " in resumed.stderr  # the run has taken more than one step
 
 
-def test_nothing_is_left_of_ids_whose_text_was_not_read_to_its_end(tmp_path: Path, warm: list[str]) -> None:
+def test_an_interrupted_read_leaves_no_temporary_files(tmp_path: Path, warm: list[str]) -> None:
     with running(
-        "train", "-", "--cache", "kept", *QUICK, stdin=subprocess.PIPE, program=warm, cwd=tmp_path
+        "train", "-", "--cache", "cache", *QUICK, stdin=subprocess.PIPE, program=warm, cwd=tmp_path
     ) as process:
         assert process.stdin is not None
         process.stdin.write(b"text " * 500_000)
@@ -289,8 +289,8 @@ def test_nothing_is_left_of_ids_whose_text_was_not_read_to_its_end(tmp_path: Pat
     (tmp_path / "a.txt").write_bytes(b"text " * 200_000)
     os.mkfifo(tmp_path / "b.txt")
     with (
-        running("train", "a.txt", "b.txt", "--cache", "kept", *QUICK, program=warm, cwd=tmp_path) as process,
-        open(tmp_path / "b.txt", "wb"),  # which waits until a.txt is read and b.txt is opened
+        running("train", "a.txt", "b.txt", "--cache", "cache", *QUICK, program=warm, cwd=tmp_path) as process,
+        open(tmp_path / "b.txt", "wb"),  # waits until a.txt is read and b.txt is opened
     ):
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
@@ -298,23 +298,23 @@ def test_nothing_is_left_of_ids_whose_text_was_not_read_to_its_end(tmp_path: Pat
     assert not list(tmp_path.rglob("*.lock"))
 
 
-@pytest.mark.parametrize("place", ["file", "loop/deeper"])
-def test_a_cache_that_cannot_be_made_is_told_or_done_without(charrnn: Charrnn, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("path", ["file", "loop/deeper"])
+def test_training_continues_without_an_unusable_cache(charrnn: Charrnn, tmp_path: Path, path: str) -> None:
     (tmp_path / "a.txt").write_text(CORPUS)
     (tmp_path / "file").write_text("")
     os.symlink("loop", tmp_path / "loop")
-    result = charrnn("train", "a.txt", "--cache", place, *QUICK)
+    result = charrnn("train", "a.txt", "--cache", path, *QUICK)
     assert b"Traceback" not in result.stderr
     assert result.returncode == 0
 
 
-def test_two_ways_to_tell_documents_apart_are_refused(charrnn: Charrnn) -> None:
+def test_lines_and_documents_cannot_be_combined(charrnn: Charrnn) -> None:
     refused = charrnn("train", "a.txt", "--lines", "--documents", "%")
     assert refused.returncode == 2
     assert one_line(refused) == "charrnn: --documents: cannot be combined with --lines; give one of them\n"
 
 
-def test_thousands_of_small_files_are_documents(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_thousands_of_small_files_are_read_as_documents(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "mail").mkdir()
     for number in range(3000):
         (tmp_path / "mail" / f"{number}.txt").write_text(f"mail {number}")
@@ -322,22 +322,22 @@ def test_thousands_of_small_files_are_documents(charrnn: Charrnn, tmp_path: Path
     assert (facts["documents"], facts["longest_document"]) == (3000, 9)
 
 
-def test_check_tells_of_lines_documents_and_other_rulers(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_check_shows_lines_documents_and_baselines(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(NAMES + "a longer line\n")
-    told = charrnn("corpus", "check", "names.txt", "--lines").stdout.decode()
-    assert "lines         321, the longest with 13 characters; 304 repeat an earlier line\n" in told
-    assert "documents     321, the longest with 13 characters\n" in told
+    output = charrnn("corpus", "check", "names.txt", "--lines").stdout.decode()
+    assert "lines         321, the longest with 13 characters; 304 repeat an earlier line\n" in output
+    assert "documents     321, the longest with 13 characters\n" in output
     facts = json.loads(charrnn("corpus", "check", "names.txt", "--lines", "--json").stdout)
     assert (facts["lines"], facts["documents"], facts["longest_document"]) == (321, 321, 13)
     assert 0 < facts["markov_bits"] < 2
     assert 0 < facts["xz_bits"] < 2
-    assert f"{facts['markov_bits']:.2f} under an order-3 Markov model, {facts['xz_bits']:.2f} under xz" in told
+    assert f"{facts['markov_bits']:.2f} under an order-3 Markov model, {facts['xz_bits']:.2f} under xz" in output
 
 
-def test_check_names_bytes_that_are_no_characters(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_check_shows_rare_bytes_in_hexadecimal(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"\xff\n" + b"text " * 20)
-    told = charrnn("corpus", "check", "a.bin", "--unit", "byte").stdout.decode()
-    assert "1 x byte 0xff\n" in told
+    output = charrnn("corpus", "check", "a.bin", "--unit", "byte").stdout.decode()
+    assert "1 x byte 0xff\n" in output
     assert json.loads(charrnn("corpus", "check", "a.bin", "--unit", "byte", "--json").stdout)["rare"]["<0xff>"] == 1
 
 
@@ -359,11 +359,11 @@ def test_the_smallest_texts_train_and_sample(
         assert set(sampled.stdout) <= set(text.encode() + b"\n")
 
 
-# Large ones
+# Large texts
 
 
 def peak_memory(*arguments: str | Path, cwd: Path) -> float:
-    """MB that a command had at once, pages of mapped files included."""
+    """Return the peak memory of a command in MB, including pages of mapped files."""
     with running(*arguments, cwd=cwd, stderr=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -371,7 +371,7 @@ def peak_memory(*arguments: str | Path, cwd: Path) -> float:
     return usage.ru_maxrss / 1024
 
 
-def test_a_large_text_takes_hardly_more_memory_than_a_small_one(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_memory_hardly_grows_with_the_size_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text(CORPUS * 300)
     with open(tmp_path / "large.txt", "w") as file:
         for _ in range(50):
@@ -380,30 +380,30 @@ def test_a_large_text_takes_hardly_more_memory_than_a_small_one(charrnn: Charrnn
     small, large = (peak_memory("train", name, *settings, cwd=tmp_path) for name in ("small.txt", "large.txt"))
     assert os.path.getsize(tmp_path / "large.txt") > 100e6
     assert large < small + 60
-    (kept,) = (tmp_path / "checkpoints" / "cache").glob("large-*.ids")
+    (cached,) = (tmp_path / "checkpoints" / "cache").glob("large-*.ids")
     result = charrnn("train", "large.txt", "-f", *settings)
-    assert f"note: read the encoded text from {kept.resolve()}, ".encode() in result.stderr
+    assert f"note: read the encoded text from {cached.resolve()}, ".encode() in result.stderr
 
 
-def test_what_is_kept_is_read_instead_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_the_cache_is_read_instead_of_the_text(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CORPUS)
-    train(tmp_path, "a.txt", "--cache", "kept", *QUICK)
+    train(tmp_path, "a.txt", "--cache", "cache", *QUICK)
     first = (tmp_path / "checkpoints" / "a.safetensors").read_bytes()
     times = os.stat(tmp_path / "a.txt")
-    (tmp_path / "a.txt").write_bytes(b"\xff" * times.st_size)  # no text any more, and nobody looks
+    (tmp_path / "a.txt").write_bytes(b"\xff" * times.st_size)  # not valid UTF-8, but not read
     os.utime(tmp_path / "a.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
-    train(tmp_path, "a.txt", "--cache", "kept", "--force", *QUICK)
+    train(tmp_path, "a.txt", "--cache", "cache", "--force", *QUICK)
     assert (tmp_path / "checkpoints" / "a.safetensors").read_bytes() == first
 
 
-def test_ids_that_somebody_cuts_short_stop_the_run_with_the_model_intact(tmp_path: Path, warm: list[str]) -> None:
-    (tmp_path / "a.txt").write_text(CORPUS * (70_000_000 // len(CORPUS)))  # more than is held in memory
+def test_a_truncated_cache_stops_the_run_and_keeps_the_model(tmp_path: Path, warm: list[str]) -> None:
+    (tmp_path / "a.txt").write_text(CORPUS * (70_000_000 // len(CORPUS)))  # too large to be kept in memory
     settings = (*ENDLESS, "--validation", "0.0001", "--save-every", "0.2")
-    with running("train", "a.txt", "--cache", "kept", *settings, program=warm, cwd=tmp_path) as process:
+    with running("train", "a.txt", "--cache", "cache", *settings, program=warm, cwd=tmp_path) as process:
         model = tmp_path / "checkpoints" / "a.safetensors"
         while process.poll() is None and not model.exists():
             time.sleep(0.02)
-        os.truncate(next((tmp_path / "kept").glob("*.ids")), 100)
+        os.truncate(next((tmp_path / "cache").glob("*.ids")), 100)
         _, stderr = process.communicate(timeout=60)
     last = stderr.decode().splitlines()[-1]
     assert process.returncode == 1
@@ -412,9 +412,7 @@ def test_ids_that_somebody_cuts_short_stop_the_run_with_the_model_intact(tmp_pat
     assert checkpoint.load(model).training["best_step"] > 0
 
 
-def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(
-    charrnn: Charrnn, tmp_path: Path, warm: list[str]
-) -> None:
+def test_a_text_that_changes_during_training_gets_one_note(charrnn: Charrnn, tmp_path: Path, warm: list[str]) -> None:
     (tmp_path / "a.txt").write_text(CORPUS)
     with running("train", "a.txt", *ENDLESS, "--save-every", "0.2", program=warm, cwd=tmp_path) as process:
         model = tmp_path / "checkpoints" / "a.safetensors"
@@ -422,8 +420,8 @@ def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(
             time.sleep(0.02)
         (tmp_path / "a.txt").write_text("another")
         stderr = b""
-        for sign in (b"note: a.txt has changed", b"step ", b"step "):  # it is saved again and again after that
-            while not (line := process.stderr.readline()).startswith(sign):
+        for prefix in (b"note: a.txt has changed", b"step ", b"step "):  # the run is saved again after the note
+            while not (line := process.stderr.readline()).startswith(prefix):
                 assert line
                 stderr += line
             stderr += line
@@ -433,15 +431,15 @@ def test_a_text_that_changes_meanwhile_is_told_and_does_no_harm(
     assert stderr.decode().count("note: a.txt has changed since it was read") == 1
 
 
-def test_a_cache_without_room_is_no_end(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_training_continues_if_the_cache_does_not_fit_on_the_disk(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CORPUS * 200)
     with file_size_limit(300_000):
-        result = charrnn("train", "a.txt", "--cache", "kept", *QUICK)
+        result = charrnn("train", "a.txt", "--cache", "cache", *QUICK)
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.rglob("*.ids*"))
 
 
-def test_rare_characters_are_never_written(charrnn: Charrnn, tmp_path: Path) -> None:
+def test_rare_characters_are_never_generated(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CORPUS + "é" * 3 + "ß" * 2, encoding="utf-8")
     train(tmp_path, "a.txt", "--min-count", "5", *QUICK)
     model = checkpoint.load(tmp_path / "checkpoints" / "a.safetensors")
@@ -449,5 +447,5 @@ def test_rare_characters_are_never_written(charrnn: Charrnn, tmp_path: Path) -> 
     text = charrnn("sample", "a", "-n", 2000, "--temp", 3, "--seed", 1).stdout.decode()
     assert set(text) <= set(CORPUS)
     assert charrnn("sample", "a", "-p", "né", "--echo", "-n", 3).stdout.decode().startswith("né")
-    told = charrnn("eval", "a", "a.txt")
-    assert b"are not in the model's vocabulary" in told.stderr
+    result = charrnn("eval", "a", "a.txt")
+    assert b"are not in the model's vocabulary" in result.stderr
