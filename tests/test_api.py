@@ -101,7 +101,7 @@ def test_half_of_a_surrogate_pair_cannot_be_trained_on() -> None:
 
 
 def test_a_sample_without_an_end_needs_a_stream(tiny: Checkpoint) -> None:
-    with pytest.raises(SettingError, match="length: cannot be 0"):
+    with pytest.raises(SettingError, match="length: invalid value 0"):
         charrnn.Model(tiny).sample(length=0)
 
 

@@ -51,7 +51,7 @@ class TextOptions:
         flags = {"lines": self.lines, "files": self.files, "documents": self.separated_by is not None}
         chosen = [name for name, is_chosen in flags.items() if is_chosen]
         if len(chosen) > 1:
-            raise SettingError(chosen[1], f"given together with --{chosen[0]}", "give one of them")
+            raise SettingError(chosen[1], f"cannot be combined with --{chosen[0]}", "give one of them")
         if self.lines or self.files:
             return replace(overrides, documents="lines" if self.lines else "files", separator="")
         if self.separated_by is not None:

@@ -136,7 +136,7 @@ def test_two_trainings_of_one_name_are_one_too_many(folder: Path, charrnn: Charr
         for more in ((), ("--force",), ("--resume",)):
             other = charrnn("train", "corpus.txt", *QUICK, *more)
             assert other.returncode == 1
-            assert "another charrnn is training it" in one_line(other)
+            assert "another charrnn process is writing it" in one_line(other)
 
 
 def test_a_run_that_was_killed_can_be_locked_again(folder: Path, charrnn: Charrnn) -> None:
@@ -199,7 +199,7 @@ def test_a_finished_run_may_be_resumed_for_nothing_or_for_more(done: Path, charr
         (("--lr", "0.5"), 2, "--lr: cannot be 0.5"),
         (("--steps", "20"), 0, ""),
         (("--steps", "19"), 2, "--steps: cannot be 19, because the run has already taken 20 steps"),
-        (("--force",), 2, "--resume: given together with --force"),
+        (("--force",), 2, "--resume: cannot be combined with --force"),
     ],
 )
 def test_a_resumed_run_is_the_same_run(
@@ -270,7 +270,7 @@ def test_frozen_it_refuses_new_characters_by_name(done: Path, charrnn: Charrnn) 
     frozen = charrnn("train", "new.txt", "--from", "corpus", "--freeze-vocabulary", "--steps", "5", *EXACT)
     assert frozen.returncode == 0
     told = one_line(charrnn("train", "new.txt", "--from", "corpus", "--hidden", "99", "-o", "other"))
-    assert "--hidden: cannot be 99 with --from corpus, which has 16; leave it out" in told
+    assert "--hidden: 99 cannot be combined with --from corpus, which has 16; leave it out" in told
 
 
 def test_a_run_from_a_model_is_resumed_exactly(done: Path, charrnn: Charrnn, warm: list[str]) -> None:

@@ -69,7 +69,9 @@ def test_several_models_stand_below_each_other(trained: Run, charrnn: Charrnn, t
     assert first.split()[:2] == ["corpus", f"{one['bits_per_char']:.4f}"]
     assert second.split()[:2] == ["tiny", f"{other['bits_per_char']:.4f}"]
     assert len({len(line) for line in (head, first, second)}) == 1
-    assert "stdin can be read only once" in one_line(charrnn("eval", trained.model, "-", "-m", tiny_path))
+    assert "--model: cannot be combined with stdin, which can be read only once" in one_line(
+        charrnn("eval", trained.model, "-", "-m", tiny_path)
+    )
 
 
 def test_simpler_rulers_stand_beside_it(trained: Run, charrnn: Charrnn, tmp_path: Path) -> None:
@@ -114,7 +116,10 @@ def test_the_part_that_was_trained_on_is_not_learned_again(trained: Run, charrnn
     [
         ("--baselines", "--baselines: given without the training text; add --split or --training FILE"),
         ("--training corpus.txt", "--training: given without --baselines"),
-        ("--split --baselines --training corpus.txt", "--training: given together with --split"),
+        (
+            "--split --baselines --training corpus.txt",
+            "--training: cannot be combined with --split; give one of them",
+        ),
         ("--reset 0", "--reset: invalid value 0"),
         ("-m corpus", "--model: given twice with the same name"),
     ],

@@ -75,7 +75,7 @@ def test_a_prompt_that_cannot_be_read_is_named_and_the_rest_go_on(
     assert result.stderr.decode().splitlines() == [
         "charrnn: prompts.txt, line 2: the model never saw 'ü' (U+00FC LATIN SMALL LETTER U WITH DIAERESIS); "
         "add --unknown skip to leave them out",
-        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; this line was skipped",
+        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; convert it to UTF-8",
         "charrnn: prompts.txt: 2 prompts could not be continued; see the errors above",
     ]
     found = result.stdout.split(b"\n")
@@ -201,17 +201,17 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
     ("options", "complaint"),
     [
         ("--count 0", "--count: invalid value 0; give an integer, 1 or more"),
-        ("--prompts - --prompt x", "--prompts: given together with --prompt; give one of them"),
-        ("--count 2 -0 --separator x", "--separator: given together with -0; give one of them"),
+        ("--prompts - --prompt x", "--prompts: cannot be combined with --prompt; give one of them"),
+        ("--count 2 -0 --separator x", "--separator: cannot be combined with -0; give one of them"),
         ("--separator x", "--separator: given for a single sample; add --count or --prompts, or leave it out"),
         ("-0", "--null: given for a single sample; add --count or --prompts, or leave it out"),
-        ("--count 2 -n 0", "--length: cannot be 0 (endless) with --count, --prompts or --json; give 1 or more"),
+        ("--count 2 -n 0", "--length: 0 cannot be combined with --count, --prompts or --json; give 1 or more"),
         ("--temp 1:2:3", "--temp: invalid value 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
         ("--temp 1:nan", "--temp: invalid value nan; give a finite number, 0 (greedy) or more"),
-        ("--temp 1:2 -n 0", "--temp: a range needs a limited length; give --length"),
+        ("--temp 1:2 -n 0", "--temp: a range cannot be combined with --length 0; give one temperature, or limit the length"),
         (
             "--allow z-a",
-            "--allow: z-a is not a set of characters (bad character range z-a); give one such as 'a-z \\n'",
+            "--allow: invalid value z-a (bad character range z-a); give a set of characters such as 'a-z \\n'",
         ),
         ("--repeat-penalty 0", "--repeat-penalty: invalid value 0.0; give a number above 0, at most 100"),
         ("--lines -1", "--lines: invalid value -1; give an integer, 0 or more"),

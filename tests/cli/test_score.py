@@ -252,7 +252,7 @@ def test_bytes_that_are_no_text_speak_against_a_model_of_characters(
         (("score", "none"), 1, "none: no such file"),
         (("score", "tiny.safetensors", "--chars"), 2, "--chars: given without --json; add --json"),
         (("score", "tiny.safetensors", "--top", "0"), 2, "--top: invalid value 0"),
-        (("score", "tiny.safetensors", "--top", "2", "--sort"), 2, "--sort: given together with --top"),
+        (("score", "tiny.safetensors", "--top", "2", "--sort"), 2, "--sort: cannot be combined with --top"),
         (("score", "tiny.safetensors", "--encoding", "klingon"), 2, "--encoding: invalid value klingon"),
         (
             ("score", "lines.safetensors", "--carry"),

@@ -154,12 +154,12 @@ def test_a_prompt_that_takes_long_to_read_has_a_bar(tiny_path: Path, tmp_path: P
     [
         ("--logprobs 3", "--logprobs: given without --json; add --json"),
         ("--json --logprobs -1", "--logprobs: invalid value -1; give an integer, 0 or more"),
-        ("--json --show surprisal", "--show: given together with --json; give one of them"),
+        ("--json --show surprisal", "--show: cannot be combined with --json; give one of them"),
         ("--show colours", "--show: invalid value colours; give surprisal"),
-        ("--json --echo", "--echo: given together with --json; give one of them"),
-        ("--json -0", "--null: given together with --json; give one of them"),
+        ("--json --echo", "--echo: cannot be combined with --json; give one of them"),
+        ("--json -0", "--null: cannot be combined with --json; give one of them"),
         ("--keep-stop", "--keep-stop: given without --stop; add --stop"),
-        ("--prompts - --save-state x", "--save-state: given together with --prompts; give one of them"),
+        ("--prompts - --save-state x", "--save-state: cannot be combined with --prompts; give one of them"),
     ],
 )
 def test_what_makes_no_sense_is_refused(charrnn: Charrnn, options: str, message: str) -> None:

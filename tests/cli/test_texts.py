@@ -311,7 +311,7 @@ def test_a_cache_that_cannot_be_made_is_told_or_done_without(charrnn: Charrnn, t
 def test_two_ways_to_tell_documents_apart_are_refused(charrnn: Charrnn) -> None:
     refused = charrnn("train", "a.txt", "--lines", "--documents", "%")
     assert refused.returncode == 2
-    assert one_line(refused) == "charrnn: --documents: given together with --lines; give one of them\n"
+    assert one_line(refused) == "charrnn: --documents: cannot be combined with --lines; give one of them\n"
 
 
 def test_thousands_of_small_files_are_documents(charrnn: Charrnn, tmp_path: Path) -> None:
