@@ -152,7 +152,7 @@ class Model:
         Args:
             text: Text of any length. All its characters must be in the vocabulary.
             prompt_state: State after the text before this one, from an earlier call.
-            precision: Precision of the weights. If it is the precision used to generate, the samples are the same as if the
+            precision: Precision of the weights. If it is also used to generate, the samples are the same as if the
                 text were part of the prompt, up to rounding.
 
         Returns:

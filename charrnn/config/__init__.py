@@ -369,7 +369,7 @@ class SampleConfig:
             raise SettingError(
                 "temperature",
                 "a range cannot be combined with --length 0",
-                "give one temperature, or limit the length",
+                "give one temperature or limit the length",
             )
 
     @property

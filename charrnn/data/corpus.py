@@ -66,8 +66,8 @@ class Corpus:
     def split(self, validation_size: int) -> tuple[TokenView, TokenView]:
         """Return the training text and the validation text.
 
-        The validation text is a random subset of the documents, whatever the seed of the run. If there are no documents,
-        or only a few long ones, it is the end of the text, even if that cuts a document.
+        The validation text is a random subset of the documents, whatever the seed of the run. If there are no
+        documents, or only a few long ones, it is the end of the text, even if that cuts a document.
 
         Args:
             validation_size: Approximate length of the validation text in symbols.

@@ -25,7 +25,7 @@ def advice(data: bytes, offset: int, *, name: str = "", encoded: bool = True) ->
     if b"\0" in data[:SAMPLE_BYTES] or not encoded:
         return "give a text file, or add --unit byte to train on a binary file"
     if _is_damaged(sample):
-        return f"remove the invalid bytes, if this is damaged UTF-8: iconv -c -f utf-8 -t utf-8 {name}"
+        return f"repair the damaged UTF-8 by removing its invalid bytes: iconv -c -f utf-8 -t utf-8 {name}"
     encoding = guess(sample)
     if encoding is None:
         return "convert the file to UTF-8, or add --encoding or --unit byte"

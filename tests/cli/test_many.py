@@ -208,7 +208,10 @@ def test_a_full_disk_behind_a_batch_is_one_line(charrnn: Charrnn, tiny_path: Pat
         ("--count 2 -n 0", "--length: 0 cannot be combined with --count, --prompts or --json; give 1 or more"),
         ("--temp 1:2:3", "--temp: invalid value 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
         ("--temp 1:nan", "--temp: invalid value nan; give a finite number, 0 (greedy) or more"),
-        ("--temp 1:2 -n 0", "--temp: a range cannot be combined with --length 0; give one temperature, or limit the length"),
+        (
+            "--temp 1:2 -n 0",
+            "--temp: a range cannot be combined with --length 0; give one temperature or limit the length",
+        ),
         (
             "--allow z-a",
             "--allow: invalid value z-a (bad character range z-a); give a set of characters such as 'a-z \\n'",

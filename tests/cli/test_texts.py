@@ -218,7 +218,7 @@ def test_a_record_of_bytes_is_json_and_loses_nothing(charrnn: Charrnn, byte_mode
 def test_what_is_for_characters_is_refused_for_bytes_at_once(option: tuple[str, str], without_torch: Charrnn) -> None:
     refused = without_torch("train", "missing.txt", "--unit", "byte", *option)
     assert refused.returncode == 2
-    assert "bytes are read as they are" in one_line(refused)
+    assert "applies to characters only, not to bytes" in one_line(refused)
 
 
 # Where it comes from

@@ -122,7 +122,7 @@ def test_two_damaged_states_are_an_error_with_advice(tmp_path: Path) -> None:
     checkpointer, _ = saved_run_in(tmp_path, saves=(17,))
     for path in (checkpointer.state, atomic_io.backup_path(checkpointer.state)):
         path.write_bytes(b"")
-    with pytest.raises(ModelFileError, match="is empty; start resumed with --force"):
+    with pytest.raises(ModelFileError, match="is empty; start again with --force"):
         checkpointer.find()
 
 
