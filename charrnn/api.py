@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Event], None]
 
-_LINES_PER_BATCH = 1024  # lines that `Model.scores` measures in parallel
+_LINES_PER_BATCH = 1024  # lines that `Model.scores` scores in parallel
 
 _with_sample_keywords = expand_keywords(SampleKeywords, SampleConfig)
 _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
@@ -46,7 +46,7 @@ _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
 
 @dataclass(frozen=True)
 class Score:
-    """Mean surprisal of a text under a model. A lower surprisal is a better prediction."""
+    """Mean surprisal of a text under a model. Lower is better."""
 
     characters: int  # number of predicted characters; a text of n characters has n-1 predictions
     nats: float  # mean surprisal in nats per character
@@ -58,9 +58,7 @@ class Score:
 
 
 class Model:
-    """A trained model.
-
-    `train` and `load` return models.
+    """A trained model, as returned by `train` and `load`.
 
     Args:
         checkpoint: Content of a model file.
@@ -128,8 +126,8 @@ class Model:
             surrogate escape. Characters that may begin a stop string are held back until the next ones decide.
 
         Raises:
-            SettingError: If a setting is out of range, or the prompt state belongs to another model. The call raises
-                it, before the first character is requested.
+            SettingError: If a setting is out of range, or the prompt state belongs to another model. It is raised by
+                the call, before the first character is requested.
             UnknownCharacterError: If the prompt contains a character that is not in the vocabulary. With
                 ``unknown="skip"`` such characters are skipped instead.
         """
@@ -154,8 +152,8 @@ class Model:
         Args:
             text: Text of any length. All its characters must be in the vocabulary.
             prompt_state: State after the text before this one, from an earlier call.
-            precision: Precision of the weights. Choose the precision used to generate: then the samples are the same
-                as if the text were part of the prompt, up to rounding.
+            precision: Precision of the weights. If it is also used to generate, the samples are the same as if the
+                text were part of the prompt, up to rounding.
 
         Returns:
             The state after the text. It is valid for this model only.
@@ -166,10 +164,10 @@ class Model:
         """
         network = self._decoder_selector.choose(SampleConfig(precision=precision).precision, len(text))
         self._check_prompt_state(prompt_state)
-        before = prompt_state or replace(
+        initial = prompt_state or replace(
             states.empty_prompt_state(network, self.checkpoint.vocabulary), model=self._digest
         )
-        return states.read_prompt(network, before, self.checkpoint.vocabulary.encode(text))
+        return states.read_prompt(network, initial, self.checkpoint.vocabulary.encode(text))
 
     def save_state(self, prompt_state: PromptState, path: str | Path) -> None:
         """Save a prompt state to a file, atomically. An existing prompt state at the path is replaced.
@@ -229,14 +227,14 @@ class Model:
 
         Raises:
             SettingError: If a setting is out of range, ``prompts`` is a string, or the prompt state belongs to
-                another model. The call raises it, before the first sample is requested. Only an ``allow``, ``forbid``
-                or ``utf8`` that does not fit the vocabulary is reported with the first sample.
+                another model. It is raised by the call, before the first sample is requested. Only an ``allow``,
+                ``forbid`` or ``utf8`` that does not fit the vocabulary is reported with the first sample.
         """
         _check_not_endless(length)
         if isinstance(prompts, str):
             raise SettingError("prompts", "is a single string", "give a list of strings")
         if count < 1:
-            raise SettingError("count", f"cannot be {count}", "give a whole number, 1 or more")
+            raise SettingError("count", f"invalid value {count}", "give an integer, 1 or more")
         config = self._sample_config(length, settings)
         self._check_prompt_state(prompt_state)
         vocabulary = self.checkpoint.vocabulary
@@ -278,8 +276,8 @@ class Model:
     def scores(self, lines: Iterable[str], *, carry: bool = False) -> "Iterator[LineScore]":
         """Measure the surprisal of each line, and yield the scores in order.
 
-        The end of a line counts as one of its characters. A character that is not in the vocabulary is no error: it
-        costs as much as a uniform guess among all Unicode code points.
+        The end of a line counts as one of its characters. A character that is not in the vocabulary is not an
+        error: it costs as much as a uniform guess among all Unicode code points.
 
         Args:
             lines: Lines of text, with or without a line feed at the end. An infinite iterable works: lines are read
@@ -331,7 +329,7 @@ class Model:
 
 
 def _decode_utf8(symbols: Iterable[str]) -> Iterator[str]:
-    """Yield the characters of a stream of bytes as soon as each is complete; invalid bytes as surrogate escapes."""
+    """Yield each character of a stream of bytes as soon as it is complete, and invalid bytes as surrogate escapes."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for symbol in symbols:
         yield from decoder.decode(symbol.encode("ascii", "surrogateescape"))
@@ -340,7 +338,7 @@ def _decode_utf8(symbols: Iterable[str]) -> Iterator[str]:
 
 def _check_not_endless(length: int | None) -> None:
     if length == 0:
-        raise SettingError("length", "cannot be 0 (no limit)", "give a whole number, 1 or more, or use stream")
+        raise SettingError("length", "invalid value 0 (no limit)", "give an integer, 1 or more, or use stream")
 
 
 def load(name: str | Path) -> Model:
@@ -406,9 +404,9 @@ def train(
 
     Args:
         text: Training text of two characters or more. Its last tenth, at most 500,000 characters, is held out for
-            validation. The setting ``validation`` is another share.
+            validation. ``validation`` sets another share.
         name: Name of the text in the training record.
-        listen: Function that is called with each event of the run: `Step`, `Evaluation`, `RolledBack` and `Finished`.
+        listen: Function to call with each event of the run: `Step`, `Evaluation`, `RolledBack` and `Finished`.
         **settings: Fields of `ReadConfig`, `ModelConfig` and `TrainConfig`, such as ``minutes``, ``hidden`` and
             ``seed``. Those that are None are planned, or keep their default. With ``unit="byte"``, the model is
             trained on the UTF-8 bytes of the text. Line endings are kept unless ``newlines="unix"``.

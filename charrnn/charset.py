@@ -14,7 +14,7 @@ def compile_charset(field: str, characters: str) -> re.Pattern[str]:
         characters: Characters and ranges. The pattern of an empty set matches nothing.
 
     Raises:
-        SettingError: If this is not a valid set.
+        SettingError: If the set is invalid.
     """
     inside = re.sub(r"\\.|\]", lambda match: match[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # escapes "]"
     try:
@@ -22,5 +22,5 @@ def compile_charset(field: str, characters: str) -> re.Pattern[str]:
             warnings.simplefilter("ignore", FutureWarning)  # "[[" may get another meaning in future Python
             return re.compile(f"[{inside}]" if inside else r"(?!)")
     except re.error as error:
-        reason = f"{characters} is not a set of characters ({error.msg})"
-        raise SettingError(field, reason, "give one such as 'a-z \\n'") from None
+        reason = f"invalid value {characters} ({error.msg})"
+        raise SettingError(field, reason, "give a set of characters such as 'a-z \\n'") from None

@@ -1,4 +1,4 @@
-"""The model file ``NAME.safetensors``: weights, vocabulary and training record. Saves, loads and finds it.
+"""Saves, loads and finds model files: weights, vocabulary and training record in ``NAME.safetensors``.
 
 The format is that of ``io/container.py``. The tensors have the names of `ModelConfig.tensor_shapes`. The header is
 
@@ -114,7 +114,7 @@ def find(name: str | None) -> Path:
     """Return the path of an existing model file.
 
     Args:
-        name: A path, or a bare name that is looked up in ``./checkpoints``. None is the newest model there.
+        name: A path, or a bare name that is looked up in ``./checkpoints``. None means the newest model there.
 
     Raises:
         ModelFileError: If no file is found.
@@ -123,13 +123,13 @@ def find(name: str | None) -> Path:
         if not (models := _saved_models()):
             _refuse(CHECKPOINT_DIR, "contains no model", "name a model, or train one: charrnn train TEXT")
         return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
-    bare = Path(name).name == name and not name.endswith(SUFFIX)
-    for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if bare else (Path(name),):
+    is_bare = Path(name).name == name and not name.endswith(SUFFIX)
+    for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if is_bare else (Path(name),):
         if path.exists() and not path.is_dir():  # may be a pipe, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    reason = f"no such file (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if bare else "no such file"
+    reason = f"no such file (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if is_bare else "no such file"
     reason += did_you_mean(name, (file.name.removesuffix(SUFFIX) for file in _saved_models()))
     _refuse(Path(name), reason, "check the name, or train a model: charrnn train TEXT")
 
@@ -140,7 +140,7 @@ def _saved_models() -> list[Path]:
 
 
 def is_training_state(path: Path) -> bool:
-    """Check whether a file is a training state, judging by its name."""
+    """Return whether a file is a training state, judging by its name."""
     return path.name.endswith(STATE_INFIX + SUFFIX)
 
 
@@ -159,9 +159,7 @@ def model_path(name: str) -> Path:
         raise FileError(name or "''", "is not a file name", "give the model a name with -o")
     if Path(name).name == name and not name.endswith(SUFFIX):
         return CHECKPOINT_DIR / (name + SUFFIX)
-    if (
-        Path(name).exists() and not Path(name).is_file()
-    ):  # a device or a directory; adding the suffix would hide the mistake
+    if Path(name).exists() and not Path(name).is_file():  # a device or directory: the suffix would hide the mistake
         raise FileError(name, "is not a regular file", "give the model another path with -o")
     return Path(name) if name.endswith(SUFFIX) else Path(name + SUFFIX)
 

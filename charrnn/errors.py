@@ -6,7 +6,7 @@ CharrnnError                    base class
 │   ├── BusyError               another process is writing the file
 │   ├── CorpusError             a text cannot be read or is not fit for training
 │   └── ModelFileError          a model file is missing, exists already, or is not a model
-│       └── DamagedFileError    the contents of a model file are damaged
+│       └── DamagedFileError    a model file is damaged, or of another kind
 ├── ResumeError                 a run cannot be resumed with these options
 ├── UnknownCharacterError       a text contains characters that the model never saw
 ├── DownloadError               a corpus cannot be downloaded
@@ -37,7 +37,7 @@ class CharrnnError(Exception):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Check whether an error means that memory ran out. Some errors of torch say so only in their message."""
+    """Return whether an error means that memory ran out. Some torch errors say so only in their message."""
     message = str(error).lower()
     return isinstance(error, MemoryError) or "allocate memory" in message or "out of memory" in message
 
@@ -59,7 +59,7 @@ class CorpusError(FileError):
 
 
 class ModelFileError(FileError):
-    """Model or state file that is missing, exists already, is of another kind, or has another format version."""
+    """Model or state file that is missing, exists already, or cannot be used here."""
 
 
 class DamagedFileError(ModelFileError):

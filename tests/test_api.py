@@ -101,7 +101,7 @@ def test_a_lone_surrogate_cannot_be_trained_on() -> None:
 
 
 def test_an_endless_sample_is_available_only_as_a_stream(tiny: Checkpoint) -> None:
-    with pytest.raises(SettingError, match="length: cannot be 0"):
+    with pytest.raises(SettingError, match="length: invalid value 0"):
         charrnn.Model(tiny).sample(length=0)
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Charrnn, make_checkpoint
         ("corpus chek x", "chek: no such command (did you mean check?)"),
         ("train x --hiden 3", "--hiden: no such option (did you mean --hidden?)"),
         ("train x --cell lsmt", "--cell: invalid value lsmt; give one of lstm, gru, rnn (did you mean lstm?)"),
-        ("corpus get tiny-shakespear", "NAME: tiny-shakespear is not a corpus (did you mean tiny-shakespeare?)"),
+        ("corpus get tiny-shakespear", "chinese-poems (did you mean tiny-shakespeare?)"),
         (
             "sample shakespaere",
             "shakespaere.safetensors) (did you mean shakespeare?)",

@@ -49,7 +49,7 @@ class BenchOptions:
     hidden: Annotated[
         int | None,
         typer.Option(
-            "--hidden", metavar="N", help=f"Hidden units of a layer.  [default: {', '.join(map(str, SIZES))}]"
+            "--hidden", metavar="N", help=f"Hidden units per layer.  [default: {', '.join(map(str, SIZES))}]"
         ),
     ] = None
     text: TextOptions
@@ -62,9 +62,9 @@ class BenchOptions:
 def bench(args: BenchOptions) -> None:
     """Measure how fast this machine trains and samples.
 
-    It measures networks of a few sizes. The limit is the speed of matrix products on this machine. Training takes
-    six operations per parameter and character. With a text, it also shows the plan of charrnn train for the given
-    options, and for one minute.
+    Networks of a few sizes are measured. Training takes six operations per parameter and character. The limit is the
+    speed of matrix products on this machine. With a text, the plan of charrnn train for the given options is shown,
+    and the plan for one minute.
     """
     overrides = args.text.apply_to(args.overrides)
     model, config = overrides.apply(ModelConfig()), overrides.apply(TrainConfig())

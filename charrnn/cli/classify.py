@@ -44,8 +44,8 @@ class ClassifyOptions:
 def classify(args: ClassifyOptions) -> None:
     """Label every line with the model that finds it least surprising.
 
-    The output is LABEL, a tab, and the line. The label is the name of a model. Train one model for every class, such
-    as a language, an author or the source of a log. --json adds the bits of the line under every model, and the
+    The output is LABEL, a tab, and the line. The label is the name of a model. Train one model for each class, such
+    as a language, an author or the source of a log. --json adds the bits of the line under each model, and the
     margin of the best model.
     """
     if len(args.models) < 2:

@@ -24,7 +24,7 @@ def legend() -> list[Styled]:
 
 
 def surprise_colors(choices: Iterable[SampledCharacter]) -> list[Styled]:
-    """Return the characters with their styles, neighbours of the same style joined."""
+    """Return the characters with their styles. Neighbours of the same style are joined."""
     characters = list(choices)
     styles = [_style(nats_to_bits(choice.nats)) for choice in characters]
     for index, choice in enumerate(characters):

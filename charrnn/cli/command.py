@@ -1,4 +1,4 @@
-"""Convert a frozen dataclass to the options of a command, and the values of the options to the dataclass.
+"""Converts a frozen dataclass to the options of a command, and the values of the options to the dataclass.
 
 Every field becomes an option. A setting of ``config/`` becomes the option that it declares; any other field is
 annotated with a Typer option. A field that is a dataclass stands for all settings of that dataclass. Fields of the
@@ -32,7 +32,7 @@ class Only:
 
 
 def command(function: Callable[[Options], None]) -> Callable[..., None]:
-    """Convert a function of one dataclass to a function with a parameter for each option, as Typer expects."""
+    """Convert a function of one dataclass to one with a parameter for each option, as Typer expects."""
     (options,) = (hint for name, hint in get_type_hints(function).items() if name != "return")
     parameters: dict[str, inspect.Parameter] = {}
     for parameter in _parameters(options):
@@ -40,9 +40,9 @@ def command(function: Callable[[Options], None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**values: Any) -> None:
-        filled = _build(options, values)
-        check(filled)
-        function(filled)
+        args = _build(options, values)
+        check(args)
+        function(args)
 
     run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -56,10 +56,10 @@ def _parameters(
     hints = get_type_hints(options, include_extras=True)
     for field in fields(options):
         hint, setting = hints[field.name], get_setting(field)
-        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        kind, *annotations = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         if is_dataclass(kind):
             assert isinstance(kind, type)
-            chosen = next((mark.names for mark in marks if isinstance(mark, Only)), None)
+            chosen = next((item.names for item in annotations if isinstance(item, Only)), None)
             yield from _parameters(kind, chosen)
         elif names is not None and field.name not in names:
             continue

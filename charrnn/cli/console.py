@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StdoutClosed(Exception):
-    """The reader of stdout has closed the pipe, as ``head`` does. The program ends silently, with exit code 0."""
+    """The reader of stdout has closed the pipe, as ``head`` does. The program exits silently with code 0."""
 
 
 def write_stdout(text: str | bytes) -> None:
@@ -46,7 +46,7 @@ def write_stdout(text: str | bytes) -> None:
 
 
 def escape_control(text: str) -> str:
-    """Return a text on one line, with its control characters as escapes."""
+    """Return a text with its control characters, including newlines, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -77,7 +77,7 @@ def supports_color(stream: TextIO) -> bool:
 
 def colorize(parts: Iterable[tuple[str, str]], terminal: TextIO) -> str:
     """Return texts, each with the escape codes that show it in its Rich style."""
-    from rich.console import COLOR_SYSTEMS  # imported only here: half of the start-up time of a command
+    from rich.console import COLOR_SYSTEMS  # imported here because it would double the start-up time of a command
     from rich.console import Console as RichConsole
     from rich.style import Style
 

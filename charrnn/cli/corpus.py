@@ -77,7 +77,7 @@ def list_(json_: options.Json = False) -> None:
 
 
 def _dataset_name(name: str) -> str:
-    """Return a name if it is the name of a corpus; otherwise, report wrong usage."""
+    """Return the name of a corpus; report wrong usage for any other name."""
     from charrnn.data import datasets
 
     try:
@@ -104,8 +104,8 @@ def get(
 
     entry = datasets.find(name)
     path = datasets.CORPUS_DIR / f"{entry.name}.txt"
-    if isinstance(entry, datasets.Made):
-        data = entry.make().encode("utf-8")
+    if isinstance(entry, datasets.Generated):
+        data = entry.generate().encode("utf-8")
         is_current = path.is_file() and path.read_bytes() == data
     else:
         is_current = path.is_file() and datasets.matches(entry, path.read_bytes())
@@ -121,7 +121,7 @@ def get(
 
 
 def _download(entry: "Remote", console: Console) -> bytes:
-    """Return the bytes of a remote corpus; show a progress bar meanwhile."""
+    """Return the bytes of a remote corpus. Show a progress bar during the download."""
     from charrnn.data import datasets
 
     blocks = []
@@ -220,7 +220,7 @@ def _encoding(corpus: "Corpus") -> str:
 
 
 def _baselines(sample: str, unit: Unit) -> dict[str, Any]:
-    """Return bits per character under a Markov model and xz, for a sample from the beginning of a text."""
+    """Return bits per character under a Markov model and under xz, for a sample from the beginning of a text."""
     import numpy as np
 
     from charrnn.data.vocabulary import code_points

@@ -57,7 +57,10 @@ class EvalOptions:
     ] = None
     split: Annotated[
         bool,
-        typer.Option("--split", help="TEXT is the training text: evaluate its training and validation part."),
+        typer.Option(
+            "--split",
+            help="TEXT is the text that the model was trained on: evaluate its training and validation parts.",
+        ),
     ] = False
     baselines: Annotated[
         bool,
@@ -70,7 +73,7 @@ class EvalOptions:
     reset: int | None = setting(None, Integer(1), Option("Also reset the state every N characters.", "N"))
     dynamic: Annotated[
         bool,
-        typer.Option("--dynamic", help="Also evaluate a network that keeps learning while it reads."),
+        typer.Option("--dynamic", help="Also evaluate the network while it keeps learning from TEXT."),
     ] = False
     unknown: Unknown | None = override(SampleConfig)  # noqa: RUF009 - makes a field
     json_: options.Json = False
@@ -80,7 +83,7 @@ class EvalOptions:
 
     @property
     def models(self) -> list[str]:
-        """The names of all models to measure."""
+        """The names of all models to evaluate."""
         return [self.model, *(self.others or ())]
 
 
@@ -90,7 +93,7 @@ def evaluate(args: EvalOptions) -> None:
 
     The state is carried from the first character to the last. A text of n characters has n-1 predictions. The text is
     read like the training text: as characters or bytes, with or without documents. "95 % within" is a confidence
-    interval by block bootstrap. It shows how much the result depends on the choice of the text.
+    interval by block bootstrap. It shows how much the result depends on the choice of text.
     """
     _check_sources(args)
 
@@ -135,15 +138,17 @@ def evaluate(args: EvalOptions) -> None:
 def _check_sources(args: EvalOptions) -> None:
     text, training = args.text, args.training
     if "-" in text and len(args.models) > 1:
-        raise SettingError("model", "given twice, but stdin can be read only once", "save the text to a file first")
+        raise SettingError(
+            "model", "cannot be combined with stdin, which can be read only once", "save the text to a file"
+        )
     if training is not None and "-" in (*text, training) and training in text:
-        raise SettingError("training", "stdin is already the text to measure", "save one of the texts to a file")
+        raise SettingError("training", "stdin is already the text to evaluate", "save one of the texts to a file")
     if args.baselines and not args.split and training is None:
         raise SettingError("baselines", "given without the training text", "add --split or --training FILE")
     if training is not None and (args.split or not args.baselines):
         if args.split:
-            raise SettingError("training", "cannot be combined with --split, which selects that text", "leave it out")
-        raise SettingError("training", "given without --baselines", "add --baselines or leave it out")
+            raise SettingError("training", "cannot be combined with --split", "give one of them")
+        raise SettingError("training", "given without --baselines", "add --baselines, or leave it out")
 
 
 def _measure(scorer: "Scorer", ids: "TokenView", reset: int | None, console: Console) -> Facts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-GROUPS = (  # of options, in this order
+GROUPS = (  # groups of options, in the order of the help page
     "Prompt",
     "Choice of characters",
     "End of a sample",
@@ -47,7 +47,7 @@ class HelpCommand(TyperCommand):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, one a line."""
+        """Write the examples, one per line."""
         _write_examples(self.epilog, formatter)
 
 
@@ -55,7 +55,7 @@ class HelpGroup(TyperGroup):
     """A group of commands with a help page that shows its epilog as it is."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, one a line."""
+        """Write the examples, one per line."""
         _write_examples(self.epilog, formatter)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from charrnn.checkpoint import Checkpoint
 
-PACKAGES = ("torch", "numpy", "llvmlite", "safetensors", "typer")  # whose versions a bug report needs
+PACKAGES = ("torch", "numpy", "llvmlite", "safetensors", "typer")  # a bug report needs their versions
 
 
 EXAMPLES = """
@@ -76,7 +76,7 @@ def _show_environment(*, json_: bool) -> None:
 
 
 def _environment() -> dict[str, str | int | None]:
-    """Return the versions and the machine that a bug report needs. Imports no package to learn its version."""
+    """Return the versions and the machine for a bug report. The packages are not imported."""
     from charrnn.rnn.costs import processor_name
 
     return {
@@ -134,8 +134,8 @@ def _characters(loaded: "Checkpoint") -> str:
 def _command_label(record: Mapping[str, Any]) -> str:
     """Return ``repeat`` if the command repeats the run bit for bit, and ``similar`` otherwise.
 
-    A run cannot be repeated if it has a budget in minutes, was stopped, started from another model, or had settings
-    changed on the way.
+    A run cannot be repeated if it has a budget in minutes, was stopped, started from another model, or was resumed
+    with other settings.
     """
     is_plain = record["outcome"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
     return "repeat" if is_plain and record["settings"]["minutes"] is None else "similar"

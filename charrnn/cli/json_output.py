@@ -1,4 +1,4 @@
-"""Conversion of samples, texts and symbols to JSON."""
+"""Converts samples, texts and symbols to JSON."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ def sample_record(sample: Sample, prompt: str, *, alternatives: bool) -> str:
     Args:
         sample: The sample.
         prompt: The prompt that all samples share. It precedes the prompt of the sample.
-        alternatives: Whether to add each character with the likeliest alternatives.
+        alternatives: Whether to add each character with its most likely alternatives.
     """
     record: dict[str, Any] = {"number": sample.number, "prompt": _valid_utf8(prompt + sample.prompt)}
     if sample.error is not None:

@@ -1,4 +1,4 @@
-"""Scoring of lines with one or more models, shared by ``score`` and ``classify``."""
+"""Scores lines with one or more models, for ``score`` and ``classify``."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def make_scorers(
 def score_lines(
     lines: Lines, scorers: Sequence[LineScorer], console: Console
 ) -> Iterator[list[tuple[LineScore, ...]]]:
-    """Yield batches of lines as they arrive, each line with one score per scorer; warn about lines with problems."""
+    """Yield batches of lines as they arrive, with one score per scorer. Warn about lines with problems."""
     num_warnings = 0
     with ExitStack() as stack:
         bar = None

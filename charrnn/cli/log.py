@@ -18,7 +18,7 @@ from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
 MAX_WIDTH, HEIGHT = 100, 16  # size of the chart in characters
-AXES_WIDTH = 24  # characters for axes and labels
+AXES_WIDTH = 24  # width of the axes and labels in characters
 
 Entry = Mapping[str, Any]
 Curves = dict[str, tuple[list[int], list[float]]]  # "train" or "validation": steps, bits per character
@@ -40,7 +40,7 @@ def log(
 ) -> None:
     """Show the evaluations and the learning curve of a training run.
 
-    The evaluations are stored in NAME.jsonl beside the model, as one JSON object per line.
+    The evaluations are stored beside the model in NAME.jsonl, one JSON object per line.
     """
     if out is not None and Path(out).suffix not in FORMATS:
         raise SettingError("out", f"invalid value {out}", f"give a file that ends in {' or '.join(FORMATS)}")
@@ -72,7 +72,7 @@ def _read(path: Path) -> list[Entry]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "is not a log"
-        raise FileError(str(path), reason.lower(), "charrnn train writes the log beside the model") from None
+        raise FileError(str(path), reason.lower(), "keep it beside the model, or train again to write one") from None
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -116,7 +116,7 @@ def _curves(entries: Sequence[Entry]) -> Curves:
 
 
 def _terminal_chart(curves: Curves) -> str:
-    """Return the curves as a chart of characters."""
+    """Return the curves as a text chart."""
     import plotille
 
     figure = plotille.Figure()

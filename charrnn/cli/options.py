@@ -23,7 +23,7 @@ ModelOrNewest = Annotated[str | None, typer.Argument(metavar="MODEL", help=NEWES
 LinesFile = Annotated[
     str, typer.Argument(metavar="FILE", help="A file with lines, or - for stdin.  [default: -]", show_default=False)
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors on stderr.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no messages except errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing files.")]
 

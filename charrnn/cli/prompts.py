@@ -25,7 +25,7 @@ class PromptLines:
     Args:
         path: Path of the file, or ``-`` for stdin.
         vocabulary: Vocabulary of the model.
-        skip: Whether unknown characters are skipped. Otherwise they are errors.
+        skip: Whether to skip unknown characters. Otherwise they are errors.
         count: Number of samples per prompt.
         console: Console for notes about skipped characters.
 
@@ -51,10 +51,10 @@ class PromptLines:
         return Request(self._num_samples - 1, prompt, name, error)
 
     def _parse(self, line: bytes) -> tuple[str, str, CharrnnError | None]:
-        """Return prompt, name and error of a line."""
+        """Return the prompt, name and error of a line."""
         name = f"{self._lines.name}, line {self._num_lines}"
         try:
-            text = _decode(line.removesuffix(b"\r"), self._vocabulary, name, "this line was skipped")
+            text = _decode(line.removesuffix(b"\r"), self._vocabulary, name)
         except CorpusError as error:
             return "", name, error
         if self._skip:
@@ -74,7 +74,7 @@ def warn_unreachable_stops(config: SampleConfig, model: Checkpoint, console: Con
 def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
     """Return the prompt, read from stdin if it is ``-``, without unknown characters if they are to be skipped."""
     if prompt == sources.STDIN:
-        prompt = _decode(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin", "convert it to UTF-8")
+        prompt = _decode(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin")
     if config.unknown == "skip":
         prompt, unknown = model.vocabulary.split_unknown(prompt)
         _report_skipped("the prompt", unknown, console)
@@ -101,7 +101,7 @@ def read_prompt(
         return advance_prompt_state(network, prompt_state, ids, bar.update)
 
 
-def _decode(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:
+def _decode(data: bytes, vocabulary: Vocabulary, name: str) -> str:
     """Return a prompt as text. For a model of bytes, any bytes are valid.
 
     Raises:
@@ -111,4 +111,4 @@ def _decode(data: bytes, vocabulary: Vocabulary, name: str, advice: str) -> str:
         return data.decode("utf-8", "surrogateescape" if vocabulary.unit == "byte" else "strict")
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise CorpusError(name, reason, advice) from None
+        raise CorpusError(name, reason, "convert it to UTF-8") from None

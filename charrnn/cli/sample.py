@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """
-charrnn sample --temp 0.8                            # 1,000 characters with the newest model
+charrnn sample --temp 0.8                            # 1,000 characters from the newest model
 charrnn sample book --prompt "It was" --echo -n 200  # continue a prompt
 charrnn sample names --count 20 --lines 1            # twenty lines
-charrnn sample book --length 0 | head -n 5           # without end, until the reader has enough
+charrnn sample book --length 0 | head -n 5           # endless, until the reader stops
 """
 
 
@@ -73,7 +73,7 @@ class SampleOptions:
     show: Annotated[
         str | None,
         typer.Option(
-            "--show", metavar="surprisal", help="Color every character by its surprisal.", rich_help_panel="Output"
+            "--show", metavar="surprisal", help="Colour every character by its surprisal.", rich_help_panel="Output"
         ),
     ] = None
     save_state: Annotated[
@@ -122,7 +122,7 @@ class SampleOptions:
         if self.show not in (None, "surprisal"):
             raise SettingError("show", f"invalid value {self.show}", "give surprisal")
         if config.length == 0 and (self.many or self.json_):
-            reason = "cannot be 0 (endless) with --count, --prompts or --json"
+            reason = "0 cannot be combined with --count, --prompts or --json"
             raise SettingError("length", reason, "give 1 or more")
         if has_prompts and not config.lines and not (has_separator or self.null or self.json_):
             config = replace(config, lines=1)  # one line of output per line of input
@@ -214,7 +214,7 @@ def sample(args: SampleOptions) -> None:
 
 
 def _can_color(console: Console) -> bool:
-    """Return whether stdout shows colours; print a legend, or a note that it does not."""
+    """Return whether stdout shows colours. Print a legend if it does, and a note if it does not."""
     if not supports_color(sys.stdout):
         console.line("charrnn: --show: stdout is not a terminal with colours, so the text is plain")
         return False

@@ -47,7 +47,9 @@ class ScoreOptions:
         None, Integer(1), Option("Print only the N most surprising lines, most surprising first.", "N")
     )
     sort: Annotated[bool, typer.Option("--sort", help="Print the most surprising lines first.")] = False
-    total: Annotated[bool, typer.Option("--total", help="Score the whole line, not the mean per character.")] = False
+    total: Annotated[
+        bool, typer.Option("--total", help="Print the sum over the line, not the mean per character.")
+    ] = False
     nats: Annotated[bool, typer.Option("--nats", help="Print nats instead of bits.")] = False
     carry: Annotated[bool, typer.Option("--carry", help="Carry the state from line to line.")] = False
     chars: Annotated[
@@ -65,13 +67,13 @@ def score(args: ScoreOptions) -> None:
     The output is SCORE, a tab, and the line. A score is in bits per character; the end of the line counts as one
     character. Lines are printed as they arrive, or with --top and --sort at the end of the input. A character that
     the model does not know, or a byte that is not UTF-8, costs 20.1 bits: a uniform guess among all code points of
-    Unicode. If the model knows all characters, the scores of --carry --total add up to what charrnn eval
-    measures.
+    Unicode. If the model knows all characters, the scores of --carry --total sum to the bits per character of
+    charrnn eval, times the number of characters.
     """
     if args.chars and not args.json_:
         raise SettingError("chars", "given without --json", "add --json")
     if args.top is not None and args.sort:
-        raise SettingError("sort", "cannot be combined with --top, which sorts already", "leave it out")
+        raise SettingError("sort", "cannot be combined with --top", "give one of them")
 
     def format_line(line: "LineScore") -> _ScoredLine:
         nats = line.nats if args.total else line.nats_per_char
@@ -121,7 +123,7 @@ def _record(line: "LineScore", *, nats: bool) -> bytes:
 
 
 def _write_sorted(batches: Iterable[list[_ScoredLine]]) -> None:
-    """Write all lines, the highest scores first. The lines are stored in a temporary file, not in memory."""
+    """Write all lines, those with the highest scores first. They are kept in a temporary file, not in memory."""
     import numpy as np
 
     scores, offsets = array("d"), array("q", [0])  # line i occupies bytes offsets[i] to offsets[i + 1]

@@ -1,4 +1,4 @@
-"""Signals during training.
+"""Handles signals during training.
 
 The first signal stops the trainer after the current step, so that the run can be saved. A signal before training has
 started, or a second Ctrl-C, ends the program at once. This is safe because every file is written atomically.
@@ -25,7 +25,7 @@ class Signals:
     Attributes:
         on_exit: Callback before the program ends at once; `finally` blocks are not executed then.
         received: The number of the signal that stops the run, or None.
-        save_requested: Whether SIGUSR1 has asked for a save. The caller resets it after saving.
+        save_requested: Whether SIGUSR1 has asked for a save. The caller sets it to False after saving.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Signals:
             signal.signal(number, handler)
 
     def attach(self, trainer: "Trainer") -> None:
-        """Let the first signal from now on stop this trainer instead of ending the program at once."""
+        """Let the next signal stop this trainer, instead of ending the program at once."""
         self._trainer = trainer
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -64,6 +64,6 @@ class Signals:
     def _is_repeated(self) -> bool:
         """Return whether a signal is a second request to stop.
 
-        Launchers and service managers send two signals at once; these count as one request.
+        Launchers and service managers may send two signals at once, which count as one request.
         """
         return self.received is not None and time.monotonic() - self._received_at > DOUBLE_SIGNAL_SECONDS

@@ -20,7 +20,7 @@ from charrnn.errors import SettingError
 
 EXAMPLES = """
 charrnn train book.txt                               # about five minutes
-charrnn train book.txt --minutes 1 -o quick          # one minute; the model is called quick
+charrnn train book.txt --minutes 1 -o quick          # one minute; name the model quick
 charrnn train names.txt --lines --cell gru           # every line is a document
 charrnn train book.txt --resume --minutes 30         # continue with a larger budget
 """
@@ -42,7 +42,7 @@ class TrainOptions:
     ] = None
     force: options.Force = False
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was interrupted, or with a larger budget.")
+        bool, typer.Option("--resume", help="Continue an interrupted run, or a finished one with a larger budget.")
     ] = False
     text: TextOptions
     cache: Annotated[
@@ -98,11 +98,11 @@ def train(args: TrainOptions) -> None:
             for line in explain(run.plan, run.overrides) if args.explain else ():
                 console.line(line)
 
-            from charrnn.cli.train_progress import print_verdict, resume_command, run_with_progress
+            from charrnn.cli.train_progress import print_result, resume_command, run_with_progress
 
             finished = run_with_progress(trainer, run, checkpointer, signals, console)
             corpus_args = [f"--{name}={value}" for name, value in corpus_spec.corpus_args if value]
-            print_verdict(finished, path, resume_command(args.corpus, path, corpus_args), console)
+            print_result(finished, path, resume_command(args.corpus, path, corpus_args), console)
         finally:
             lock.release()
     write_stdout(f"{path}\n")

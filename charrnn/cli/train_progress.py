@@ -1,4 +1,4 @@
-"""Progress of a training run: progress bar, evaluations, previews, saves, and the verdict at the end."""
+"""Progress of a training run: progress bar, evaluations, previews, saves, and the result at the end."""
 
 import shlex
 import time
@@ -94,7 +94,7 @@ def _preview(trainer: Trainer, run: Run, signals: Signals) -> str:
     return to_text(text[:-1], run.vocabulary.unit)
 
 
-def print_verdict(finished: Finished, path: Path, resume: str, console: Console) -> None:
+def print_result(finished: Finished, path: Path, resume: str, console: Console) -> None:
     """Print the result of a run and the next command to type.
 
     Args:

@@ -1,4 +1,4 @@
-"""Set up a training run: a new one, or one that resumes."""
+"""Sets up a new or resumed training run."""
 
 import os
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def check_target(checkpointer: Checkpointer, *, resume: bool, force: bool) -> None:
-    """Check that a run may start or resume, before anything is read.
+    """Check that a run may start or resume, before the text is read.
 
     Raises:
         ResumeError: If there is no run to resume.
@@ -193,7 +193,7 @@ def _with_structure_of(base: Checkpoint, overrides: Overrides) -> Overrides:
     for name in STRUCTURE:
         value, required = getattr(overrides, name), getattr(fixed, name)
         if value not in (None, required):
-            reason = f"cannot be {value} with --from {overrides.from_model}, which has {required}"
+            reason = f"{value} cannot be combined with --from {overrides.from_model}, which has {required}"
             raise SettingError(name, reason, "leave it out")
     return fixed
 

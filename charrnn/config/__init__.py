@@ -1,8 +1,8 @@
 """Every setting: type, default, check, option and help text.
 
-The settings are frozen dataclasses. They are stored in the model file as they are. Creating one checks its values, so
-a wrong value is reported before any file is touched or torch is imported. An error names the field;
-``cli/options.py`` finds the option of a field.
+The settings are frozen dataclasses, whose fields are stored in the model file. Creating one checks its values, so a
+wrong value is reported before any file is touched or torch is imported. An error names the field; ``cli/options.py``
+finds the option of a field.
 """
 # ruff: noqa: RUF009 - setting() makes a field
 
@@ -35,7 +35,7 @@ Documents = Literal["none", "lines", "files", "separated"]
 SamplePrecision = Literal["int8", "fp32"]
 Temperature = float | tuple[float, float]
 
-GLOB = "**/*.txt"  # files of a directory that are read
+GLOB = "**/*.txt"  # default pattern of the files to read in a directory
 MAX_THREADS = 1024  # libraries crash with more
 MAX_REPEAT_WINDOW = 10_000  # characters; every sample keeps this many ids in memory
 
@@ -43,9 +43,11 @@ GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in 
 
 
 def check_documents(documents: Documents | None, separator: str | None) -> None:
-    """Raise SettingError unless a separator is given exactly when documents are separated."""
-    if (documents == "separated") != bool(separator):
-        raise SettingError("documents", "the separator is empty", "give a separator, such as a word")
+    """Raise SettingError if separated documents have no separator, or others have one."""
+    if documents == "separated" and not separator:
+        raise SettingError("documents", "the separator is empty", "give a string such as '###'")
+    if documents != "separated" and separator:
+        raise SettingError("separator", "applies to separated documents only", 'add documents="separated"')
 
 
 def check_bytes(
@@ -74,7 +76,7 @@ class ReadConfig:
         check_encoding,
         Option("Encoding of the text, such as cp1251.", "NAME", default_text="utf-8", group="Text"),
     )
-    # does not apply to bytes
+    # bytes are never converted
     newlines: Newlines = setting(
         "unix", OneOf(Newlines), Option("Convert CR and CRLF to LF, or keep them.", group="Text")
     )
@@ -85,7 +87,7 @@ class ReadConfig:
         Integer(1),
         Option("Replace characters that occur less often by one unknown character.", "N", group="Text"),
     )
-    # every document starts from a zero state and has an end
+    # every document starts from a zero state, and its end is predicted
     documents: Documents = setting("none", OneOf(Documents))
     separator: str = setting("")  # between separated documents
 
@@ -108,13 +110,15 @@ class ModelConfig:
     layers: int = setting(2, Integer(1), Option("Number of stacked layers.", "N", group="Network"))
     # H
     hidden: int = setting(
-        256, Integer(1), Option("Hidden units of a layer.", "N", default_text="planned", group="Network")
+        256, Integer(1), Option("Hidden units per layer.", "N", default_text="planned", group="Network")
     )
     # E
     embedding: int = setting(
         0,
         Integer(0),
-        Option("Size of the character embedding; 0 is one-hot.", "N", default_text="planned", group="Network"),
+        Option(
+            "Size of the character embedding; 0 means one-hot input.", "N", default_text="planned", group="Network"
+        ),
     )
     # between layers and before the output layer
     dropout: float = setting(
@@ -199,7 +203,7 @@ class TrainConfig:
     grad_clip: float = setting(
         1.0,
         Range(0, math.inf, "a finite number, 0 or more"),
-        Option("Largest norm of the gradient; 0 is no limit.", "X", group="Training"),
+        Option("Largest norm of the gradient; 0 means no limit.", "X", group="Training"),
     )
     # never used for training
     validation: float = setting(
@@ -216,23 +220,25 @@ class TrainConfig:
     patience: int = setting(
         5,
         Integer(0),
-        Option("Stop after N evaluations without improvement; 0 is never.", "N", group="Training"),
+        Option("Stop after N evaluations without improvement; 0 means never.", "N", group="Training"),
     )
-    seed: int = setting(0, Integer(0), Option("Seed of the first weights and of dropout.", "N", group="Training"))
+    seed: int = setting(
+        0, Integer(0), Option("Seed of initial weights, dropout and document order.", "N", group="Training")
+    )
     # weights, losses and sums stay in float32
     precision: Precision = setting(
         "auto",
         OneOf(Precision),
         Option("Precision of matrix products.", default_text="the faster", group="Machine"),
     )
-    # native: the compiled kernels of charrnn; torch: torch's layers
+    # native: charrnn's compiled kernels; torch: torch's layers
     engine: Engine = setting(
         "auto",
         OneOf(Engine),
         Option("Compute layers with charrnn's kernels or torch's.", default_text="the faster", group="Machine"),
     )
-    device: Device = setting("auto", OneOf(Device), Option("Device that computes.", group="Machine"))
-    # 0 is the fastest number
+    device: Device = setting("auto", OneOf(Device), Option("Device to compute on.", group="Machine"))
+    # 0 means the fastest number
     threads: int = setting(
         0, Integer(0, MAX_THREADS), Option("CPU threads.", "N", default_text="the fastest", group="Machine")
     )
@@ -247,15 +253,15 @@ class SampleConfig:
     """How the next character is chosen, and where a sample ends.
 
     Raises:
-        SettingError: If a value is out of range.
+        SettingError: If a value is out of range, or a range of temperatures is combined with an unlimited length.
     """
 
-    # divides the logits; a pair goes linearly from the first new character to the last
+    # divides the logits; a pair is interpolated linearly from the first new character to the last
     temperature: Temperature = setting(
         1.0,
         check_temperature,
         Option(
-            "Below 1 is safer, above 1 more varied, 0 is greedy. 0.6:1.1 goes from the first to the second.",
+            "Below 1 is safer, above 1 is more varied, 0 is greedy; 0.6:1.1 rises from 0.6 to 1.1.",
             "X",
             flags=("-t", "--temp"),
             type=str,
@@ -266,7 +272,7 @@ class SampleConfig:
     length: int = setting(
         1000,
         Integer(0),
-        Option("Number of new characters; 0 is no limit.", "N", flags=("-n", "--length")),
+        Option("Number of new characters; 0 means no limit.", "N", flags=("-n", "--length")),
     )
     lines: int = setting(
         0, Integer(0), Option("End the sample after N lines.", "N", default_text="", group="End of a sample")
@@ -288,13 +294,13 @@ class SampleConfig:
     top_k: int = setting(
         0,
         Integer(0),
-        Option("Choose among the K most likely characters.", "K", default_text="", group="Choice of characters"),
+        Option("Choose from the K most likely characters.", "K", default_text="", group="Choice of characters"),
     )
     top_p: float = setting(
         1.0,
         Range(0, 1, "a probability above 0, at most 1", exclude_low=True),
         Option(
-            "Choose among the most likely characters with total probability P.",
+            "Choose from the most likely characters with total probability P.",
             "P",
             default_text="",
             group="Choice of characters",
@@ -320,7 +326,7 @@ class SampleConfig:
             group="Choice of characters",
         ),
     )
-    # characters of the prompt count
+    # includes the characters of the prompt
     repeat_window: int = setting(
         64,
         Integer(1, MAX_REPEAT_WINDOW),
@@ -346,20 +352,25 @@ class SampleConfig:
         Option("Seed; the same seed gives the same text.", "N", default_text="random"),
     )
     unknown: Unknown = setting(
-        "error", OneOf(Unknown), Option("What to do with characters that the model does not know.", group="Prompt")
+        "error", OneOf(Unknown), Option("What to do with characters that the model never saw.", group="Prompt")
     )
     # of the matrix products; sums and states stay in float32
     precision: SamplePrecision = setting(
         "int8", OneOf(SamplePrecision), Option("Precision of the weights.", group="Machine")
     )
     utf8: bool = setting(
-        False, option=Option("Write valid UTF-8 only, with a model of bytes.", group="Choice of characters")
+        False,
+        option=Option("With a model that predicts bytes: write only valid UTF-8.", group="Choice of characters"),
     )
 
     def __post_init__(self) -> None:
         check(self)
         if self.temperatures[0] != self.temperatures[1] and not self.length:
-            raise SettingError("temperature", "a range needs a limited length", "give --length")
+            raise SettingError(
+                "temperature",
+                "a range cannot be combined with --length 0",
+                "give one temperature or limit the length",
+            )
 
     @property
     def temperatures(self) -> tuple[float, float]:
@@ -374,7 +385,7 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SaveConfig:
-    """When a run is saved, in addition to evaluations. The result does not depend on it.
+    """When a run is saved, in addition to every evaluation. It does not affect the result.
 
     Raises:
         SettingError: If a value is out of range.

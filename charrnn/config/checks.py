@@ -88,7 +88,7 @@ def check_encoding(name: str, value: str) -> None:
         codec = codecs.lookup(value)
     except (LookupError, ValueError):
         codec = None
-    # Python also has codecs that compress, and codecs that cannot decode incrementally.
+    # Some of Python's codecs compress, and some cannot decode incrementally.
     if codec is None or not codec._is_text_encoding or codec.incrementaldecoder is None or codec.name == "undefined":
         refuse(name, value, "a text encoding such as utf-8, cp1251 or shift_jis")
 

@@ -31,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TrainKeywords(TypedDict, total=False):
-    """The fields of `Overrides` as keywords of `charrnn.train`, without those that start from another model."""
+    """The fields of `Overrides` as keywords of `charrnn.train`, without those for starting from another model."""
 
     unit: Unit | None
     encoding: str | None
@@ -86,7 +86,7 @@ class SampleKeywords(TypedDict, total=False):
 
 
 def expand_keywords(keywords: type, config: type["DataclassInstance"]) -> Callable[[Function], Function]:
-    """Return a decorator that lists the keywords of ``**settings`` in the signature, for `help` and notebooks.
+    """Return a decorator that replaces ``**settings`` in the signature with its keywords, for `help` and notebooks.
 
     The decorated function raises TypeError for an unknown keyword, with a suggestion. Type checkers and editors read
     the annotation ``Unpack[keywords]`` instead.
@@ -98,13 +98,13 @@ def expand_keywords(keywords: type, config: type["DataclassInstance"]) -> Callab
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
-        kept = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        explicit = [param for param in signature.parameters.values() if param.kind is not param.VAR_KEYWORD]
         default = {field.name: field.default for field in fields(config)}
         expanded = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default[name], annotation=hint)
             for name, hint in get_type_hints(keywords).items()
         ]
-        names = [parameter.name for parameter in (*kept, *expanded)]
+        names = [parameter.name for parameter in (*explicit, *expanded)]
 
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -114,7 +114,7 @@ def expand_keywords(keywords: type, config: type["DataclassInstance"]) -> Callab
                     raise TypeError(reason + did_you_mean(name, names))
             return function(*args, **kwargs)
 
-        checked.__signature__ = signature.replace(parameters=[*kept, *expanded])  # type: ignore[attr-defined]
+        checked.__signature__ = signature.replace(parameters=[*explicit, *expanded])  # type: ignore[attr-defined]
         return cast(Function, checked)
 
     return decorate

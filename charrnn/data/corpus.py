@@ -24,8 +24,8 @@ _SPLIT_SEED = 0  # constant, so the validation documents do not depend on the se
 class Corpus:
     """A text as ids.
 
-    The stored ids number the symbols in the order of first occurrence, because the vocabulary is not known while the
-    text is read. A table converts them to the ids of the vocabulary.
+    The stored ids number the symbols in the order of first occurrence, because the vocabulary is not known until the
+    text has been read. A table converts them to the ids of the vocabulary.
     """
 
     name: str  # default name of a model trained on this text
@@ -66,8 +66,8 @@ class Corpus:
     def split(self, validation_size: int) -> tuple[TokenView, TokenView]:
         """Return the training text and the validation text.
 
-        The validation text is a random choice of documents that does not depend on the seed of a run. If there are no
-        documents, or only few and long ones, it is the end of the text, even if that cuts a document.
+        The validation text is a random subset of the documents, whatever the seed of the run. If there are no
+        documents, or only a few long ones, it is the end of the text, even if that cuts a document.
 
         Args:
             validation_size: Approximate length of the validation text in symbols.

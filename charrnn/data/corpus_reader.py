@@ -1,4 +1,4 @@
-"""Reads files into a corpus in one pass, block by block, so the text may be larger than the memory."""
+"""Reads files into a corpus in one pass, block by block. The text may be larger than memory."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ from charrnn.errors import CorpusError
 
 DEFAULT_READ_CONFIG = ReadConfig()
 KEEP_NEWLINES = ReadConfig(newlines="keep")
-MAX_WATCHED_FILES = 100  # files that a run checks for changes
+MAX_WATCHED_FILES = 100  # maximum number of files that a run checks for changes
 _SNIFF_BYTES = 8192  # a NUL byte in the first bytes marks a binary file in a directory
-_MIN_BATCH = 1 << 16  # characters that are encoded at once, and bytes that are worth hashing in another thread
+_MIN_BATCH = 1 << 16  # minimum of characters to encode at once, and of bytes to hash in another thread
 _SURROGATE = "contains half of a surrogate pair"
 _NO_OP: Callable[[Any], object] = lambda _: None  # noqa: E731
 
@@ -35,7 +35,7 @@ class Hooks:
 
     on_bytes: Callable[[int], object] = _NO_OP  # called with the number of bytes of each read
     on_note: Callable[[str], object] = _NO_OP  # called with each notice for the user
-    on_text: Callable[[str], object] = _NO_OP  # called with each piece of the text that `TextDecoder.feed` returns
+    on_text: Callable[[str], object] = _NO_OP  # called with each piece of decoded text
     filter_text: Callable[[str], str] = str  # called with text between boundaries; returns the text to encode
     collect: bool = True  # whether to keep the ids; otherwise the corpus has counts only
 
@@ -52,14 +52,14 @@ def read_corpus(
     cache: TokenCache | None = None,
     hooks: Hooks = NO_HOOKS,
 ) -> Corpus:
-    """Return files, directories and stdin as one text, in the order given.
+    """Read files, directories and stdin as one text, in the order given.
 
     Args:
         paths: Paths of files and directories; ``-`` is stdin.
         config: How to read the text.
         glob: Pattern of the files to read in a directory.
-        files: The files at ``paths``, if the caller has already found them.
-        cache: The cache for the ids of large texts.
+        files: The files at ``paths``, if they are already known.
+        cache: Cache for the ids of large texts.
         hooks: Functions to call while reading.
 
     Raises:

@@ -1,12 +1,12 @@
 """Loads a text in B contiguous streams, in chunks of T time steps.
 
 A text of n ids has n-1 (symbol, next symbol) pairs. They are cut into B consecutive parts of equal length, the
-streams. A chunk holds the next T pairs of every stream. All chunks have the same shape, because oneDNN and CUDA
-prepare a kernel for each shape. Positions behind the end of a stream are padding, with `IGNORE_INDEX` as the target.
-So an epoch reads every pair exactly once.
+streams. A chunk contains the next T pairs of every stream. All chunks have the same shape, because oneDNN and CUDA
+prepare a kernel for each shape. Positions past the end of a stream are padding, with `IGNORE_INDEX` as the target.
+An epoch reads every pair exactly once.
 
-Documents are shuffled in every epoch, in an order that depends on the seed and the number of the epoch. So the number
-of the step is enough to continue a run at the same position.
+Documents are shuffled in every epoch, in an order that depends on the seed and the epoch only. So a run that resumes
+needs only the step number to continue at the same position.
 """
 
 import math
@@ -27,7 +27,7 @@ class StreamLoader:
         text: The ids.
         batch_size: B, the number of streams.
         seq_length: T, the time steps of a chunk.
-        seed: Seed of the order of documents.
+        seed: Seed of the document order.
 
     Attributes:
         num_targets: Number of symbols that an epoch predicts.

@@ -1,7 +1,7 @@
 """Named corpora, with source and licence.
 
-Some are created from files that come with Python. The others are downloaded, and checked against their size and
-SHA-256. No other module opens a network connection.
+Some are generated locally. The others are downloaded, and checked against their size and SHA-256. No other module
+opens a network connection.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from charrnn.errors import DownloadError, SettingError
 from charrnn.suggestions import did_you_mean
 
 CORPUS_DIR = Path("corpora")  # where corpora are saved
-TIMEOUT_SECONDS = 30.0  # longest wait for data
+TIMEOUT_SECONDS = 30.0  # longest time to wait for data
 READ_SIZE = 1 << 16  # bytes of a download that are read at once
 
 
 @dataclass(frozen=True)
-class Made:
-    """A corpus that is created without a download."""
+class Generated:
+    """A corpus that is generated locally."""
 
     name: str
     about: str
     licence: str
-    make: Callable[[], str]
+    generate: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Remote:
     sha256: str
 
 
-def find(name: str) -> Made | Remote:
+def find(name: str) -> Generated | Remote:
     """Return the corpus of this name.
 
     Raises:
@@ -54,7 +54,7 @@ def find(name: str) -> Made | Remote:
             return entry
     names = [entry.name for entry in DATASETS]
     raise SettingError(
-        "corpus", f"{name} is not a corpus{did_you_mean(name, names)}", "give one of " + ", ".join(names)
+        "corpus", f"invalid value {name}", "give one of " + ", ".join(names) + did_you_mean(name, names)
     )
 
 
@@ -97,7 +97,7 @@ def _cause(error: Exception) -> str:
 
 
 def matches(entry: Remote, data: bytes) -> bool:
-    """Check whether these bytes are the corpus."""
+    """Return whether these bytes are the corpus."""
     return hashlib.sha256(data).hexdigest() == entry.sha256
 
 
@@ -125,10 +125,10 @@ def _python_stdlib() -> str:
     return "".join(texts)
 
 
-DATASETS: tuple[Made | Remote, ...] = (
-    Made("hello", "one word, repeated: a minimal example for a recurrent network", "MIT", _hello),
-    Made("python-docs", "Python's reference topics, as help() shows them", "PSF-2.0", _python_docs),
-    Made("python-stdlib", "the source of Python's standard library", "PSF-2.0", _python_stdlib),
+DATASETS: tuple[Generated | Remote, ...] = (
+    Generated("hello", "one word, repeated: a minimal example for a recurrent network", "MIT", _hello),
+    Generated("python-docs", "Python's reference topics, as help() shows them", "PSF-2.0", _python_docs),
+    Generated("python-stdlib", "the source of Python's standard library", "PSF-2.0", _python_stdlib),
     Remote(
         "tiny-shakespeare",
         "40,000 lines of Shakespeare's plays",

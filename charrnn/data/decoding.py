@@ -36,20 +36,20 @@ class TextDecoder:
     Args:
         config: How to read the text.
         name: Name of the file in error messages.
-        decoding_stats: Statistics to which those of the file are added.
+        decoding_stats: Statistics to update.
     """
 
     def __init__(self, config: ReadConfig, name: str, decoding_stats: DecodingStats) -> None:
         self._config, self._name, self._stats = config, name, decoding_stats
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._assumed_utf8 = False  # neither an option nor a byte order mark names the encoding
+        self._assumed_utf8 = False  # whether neither an option nor a byte order mark names the encoding
         self._bytes_read = 0  # before the current block
-        self._lines, self._column = 0, 0  # line endings that were returned, and characters after the last one
+        self._lines, self._column = 0, 0  # line endings before the current block, and characters after the last one
         self._pending_cr = False  # whether the last block ended with a CR, which may be half of a CRLF
         self._pending_text = ""  # text that the next characters may combine with
 
     def is_binary(self, head: bytes) -> bool:
-        """Check whether a file that begins with these bytes is binary."""
+        """Return whether a file that begins with these bytes is binary."""
         wide = (self._config.encoding or "").lower().replace("_", "-").startswith(("utf-16", "utf-32"))
         has_bom = any(head.startswith(mark) for mark, _ in _BOMS)
         return self._config.unit == "char" and not wide and not has_bom and b"\0" in head
@@ -122,7 +122,7 @@ class TextDecoder:
         return _with_unix_newlines(text) if crlf + cr and self._config.newlines == "unix" else text
 
     def _normalize(self, text: str, last: bool) -> str:
-        """Normalize the text. Keep back its end, which may combine with the next block."""
+        """Normalize the text. Hold back its end, which may combine with the next block."""
         text, self._pending_text = self._pending_text + text, ""
         if not last:
             cut = max((match.start() for match in _STABLE.finditer(text, max(0, len(text) - 64))), default=-1)
@@ -136,7 +136,7 @@ class TextDecoder:
 
         Args:
             data: The bytes that were given to the codec.
-            rest: The bytes behind them.
+            rest: The bytes after them.
             error: The codec's error.
         """
         if not isinstance(error, UnicodeDecodeError):  # for example UTF-16 without a byte order mark

@@ -14,10 +14,10 @@ from charrnn.config import ReadConfig, Unit
 from charrnn.data.decoding import clean_text
 from charrnn.data.vocabulary import BOUNDARY, code_points
 
-MAX_STARTS = 1 << 20  # document starts that are recorded at most
-_NO_ID = 255  # in the table of Latin-1 characters: no stored id
+MAX_STARTS = 1 << 20  # maximum number of recorded document starts
+_NO_ID = 255  # marks characters without a stored id in the table of Latin-1 characters
 _SLICE = 1 << 14  # characters that are encoded at once
-_MIN_PAIR_COUNT = 1 << 14  # ids for which counting pairs is faster
+_MIN_PAIR_COUNT = 1 << 14  # with this many ids, counting pairs is faster
 
 
 class BoundaryMarker:
@@ -61,7 +61,7 @@ class BoundaryMarker:
 
 
 class Encoder:
-    """Incremental encoder from text to stored ids. Consecutive boundaries become one.
+    """Incremental encoder of text as stored ids. Consecutive boundaries become one.
 
     Args:
         unit: Unit of the text. Bytes are given as the characters with their values.

@@ -3,7 +3,7 @@
 import codecs
 
 SAMPLE_BYTES = 1 << 16  # bytes that the guess examines
-CANDIDATES = (  # encodings to choose from, all known to iconv; of equally good ones the first is chosen
+CANDIDATES = (  # encodings to choose from, all known to iconv; the first of equally good ones is chosen
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258",
     "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949",
 )  # fmt: skip
@@ -21,15 +21,15 @@ def advice(data: bytes, offset: int, *, name: str = "", encoded: bool = True) ->
     """
     sample = data[max(0, offset - SAMPLE_BYTES // 2) : offset + SAMPLE_BYTES // 2]
     if utf16 := _guess_utf16(data[:SAMPLE_BYTES]):
-        return f"it looks like {utf16}, so add --encoding {utf16}"
+        return f"add --encoding {utf16}, the most likely one"
     if b"\0" in data[:SAMPLE_BYTES] or not encoded:
-        return "it looks like a binary file; give a text file, or add --unit byte"
+        return "give a text file, or add --unit byte to train on a binary file"
     if _is_damaged(sample):
-        return f"it looks like damaged UTF-8; remove the invalid bytes: iconv -c -f utf-8 -t utf-8 {name}"
+        return f"repair the damaged UTF-8 by removing its invalid bytes: iconv -c -f utf-8 -t utf-8 {name}"
     encoding = guess(sample)
     if encoding is None:
-        return "its encoding is unknown; convert the file to UTF-8, or add --encoding or --unit byte"
-    return f"it looks like {encoding}, so add --encoding {encoding}"
+        return "convert the file to UTF-8, or add --encoding or --unit byte"
+    return f"add --encoding {encoding}, the most likely one"
 
 
 def _guess_utf16(sample: bytes) -> str | None:
@@ -43,7 +43,7 @@ def _guess_utf16(sample: bytes) -> str | None:
 
 
 def _is_damaged(sample: bytes) -> bool:
-    """Check whether the bytes are UTF-8 except for a few, for example at a cut within a character."""
+    """Return whether all but a few bytes are valid UTF-8, as when the file is cut within a character."""
     text = sample.decode("utf-8", "replace")
     invalid = text.count("\ufffd")
     valid = sum(not character.isascii() for character in text) - invalid

@@ -1,7 +1,6 @@
 """Reads the lines of a file or pipe as they arrive.
 
-A thread reads ahead. So the file is read while lines are processed, and the lines that have arrived are available
-without waiting for more.
+A thread reads ahead while lines are processed. The lines that have arrived are available without waiting for more.
 """
 
 import codecs

@@ -76,7 +76,9 @@ def find_files(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
         try:
             names = sorted(str(file) for file in Path(path).glob(glob) if file.is_file())
         except (ValueError, NotImplementedError) as error:
-            raise SettingError("glob", f"{glob} is not a pattern ({error})", "give one such as '**/*.py'") from None
+            raise SettingError(
+                "glob", f"invalid value {glob} ({error})", "give a pattern such as '**/*.py'"
+            ) from None
         if not names:
             noun = ".txt file" if glob == GLOB else f"file that matches {glob}"
             raise CorpusError(path, f"is a directory with no {noun} in it", "name the files to read, or give --glob")
@@ -100,7 +102,7 @@ def read_blocks(file: File, on_bytes: Callable[[int], object] = lambda size: Non
 
     Args:
         file: The file.
-        on_bytes: Function that is called with the number of bytes of each read from disk.
+        on_bytes: Function to call with the number of bytes of each read from disk.
 
     Raises:
         CorpusError: If the file is missing, unreadable, or damaged compressed data.
@@ -115,7 +117,7 @@ def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None)
 
     Args:
         file: The file.
-        on_bytes: Function that is called with the number of bytes of each read from disk.
+        on_bytes: Function to call with the number of bytes of each read from disk.
 
     Raises:
         CorpusError: If the file is missing, unreadable, or damaged compressed data. Also raised within the context.
@@ -150,14 +152,14 @@ class _PeekedFile:
 
     Args:
         raw: The open file.
-        on_bytes: Function that is called with the number of bytes of each read.
+        on_bytes: Function to call with the number of bytes of each read.
 
     Attributes:
         head: The first bytes, enough to recognize a compressed file.
     """
 
     def __init__(self, raw: BinaryIO, on_bytes: Callable[[int], object]) -> None:
-        self._raw, self._on_bytes = raw, on_bytes
+        self._raw, self._on_bytes, self._max_read = raw, on_bytes, READ_SIZE
         with suppress(OSError, AttributeError):  # a buffer of READ_SIZE is slow for many small files
             status = os.fstat(raw.fileno())
             self._max_read = max(_MIN_READ, status.st_size + 1) if stat.S_ISREG(status.st_mode) else READ_SIZE
@@ -174,8 +176,6 @@ class _PeekedFile:
             data, self._unread = self._unread[:size], self._unread[size:]
             return data
         return self._read_raw(size)
-
-    _max_read = READ_SIZE
 
     def _read_raw(self, size: int) -> bytes:
         size = min(size, self._max_read)

@@ -1,8 +1,8 @@
-"""Counts the lines of a text that passes piece by piece, and keeps a sample."""
+"""Counts the lines of a text that arrives in pieces, and keeps a sample."""
 
 SAMPLE_SIZE = 4_000_000  # symbols of the sample
-MAX_TRACKED_LINES = 1 << 20  # distinct lines that are counted; of more, a pseudorandom subset
-_MAX_PARTIAL = 1 << 20  # characters of an unfinished line that are kept
+MAX_TRACKED_LINES = 1 << 20  # distinct lines that are counted; if there are more, a pseudorandom subset
+_MAX_PARTIAL = 1 << 20  # maximum number of characters of an unfinished line that are kept
 
 
 class TextStats:
@@ -59,10 +59,10 @@ class TextStats:
         line = self._partial + end if self._partial else end
         self.lines += 1
         self.longest_line = max(self.longest_line, self._length(line))
-        code = hash((self._partial_hash, line)) if self._partial_length else hash(line)
-        if (line or self._partial_length) and code % self._stride == 0:
-            self._counts[code] = self._counts.get(code, 0) + 1
+        line_hash = hash((self._partial_hash, line)) if self._partial_length else hash(line)
+        if (line or self._partial_length) and line_hash % self._stride == 0:
+            self._counts[line_hash] = self._counts.get(line_hash, 0) + 1
             if len(self._counts) > MAX_TRACKED_LINES:
                 self._stride *= 2
-                self._counts = {code: count for code, count in self._counts.items() if code % self._stride == 0}
+                self._counts = {key: count for key, count in self._counts.items() if key % self._stride == 0}
         self._partial, self._partial_length, self._partial_hash = "", 0, 0

@@ -55,7 +55,9 @@ class CacheWriter(TokenWriter):
         """Complete the cache file, if there is one, and return all ids."""
         if self._writer is None:
             return self.finish()
-        mtime = int(time.time() - 2) // 2 * 2  # in the past and exact on any file system, so every later write shows
+        mtime = (
+            int(time.time() - 2) // 2 * 2
+        )  # in the past, and exact on any file system, so that a later write changes it
         contents = {
             **metadata, "format": FORMAT, "dtype": self.dtype.name, "num_ids": self.length, "num_starts": len(starts),
             "mtime": mtime,
@@ -101,7 +103,7 @@ class TokenCache:
 
     Args:
         directory: The directory. It is created when the first file is written.
-        always: Whether to cache small texts, too.
+        always: Whether to cache small texts too.
     """
 
     def __init__(self, directory: Path, *, always: bool = False) -> None:
@@ -109,7 +111,7 @@ class TokenCache:
         self._writer: CacheWriter | None = None
 
     def find(self, path: Path, signature: str) -> CachedTokens | None:
-        """Return the contents of a cache file, or None if it is missing, damaged or of another text."""
+        """Return the contents of a cache file, or None if it is missing, damaged, or belongs to another text."""
         try:
             with open(path, "rb", buffering=0) as file:
                 size, mtime = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime

@@ -5,8 +5,8 @@ of a byte is the ASCII character if the byte is below 128, and otherwise U+DC00 
 surrogateescape. `BOUNDARY` is a document boundary and `UNKNOWN` the unknown character. These and the higher bytes are
 lone surrogates, which no valid text contains.
 
-A vocabulary holds the symbols of a training text in sorted order. The id of a symbol is its index. Symbols that are
-added later follow at the end, so existing ids do not change.
+A vocabulary contains the symbols of a training text in sorted order. The id of a symbol is its index. Symbols that
+are added later are appended, so existing ids do not change.
 """
 
 import unicodedata
@@ -21,7 +21,7 @@ from charrnn.errors import UnknownCharacterError
 BOUNDARY = "\udf00"  # beginning and end of a document
 UNKNOWN = "\udf01"  # stands for every character that is too rare for the vocabulary
 BYTES = bytes(range(256)).decode("ascii", "surrogateescape")
-SLICE = 1 << 20  # characters that are encoded at once; limits the memory for code points of four bytes each
+SLICE = 1 << 20  # characters that are encoded at once; limits memory, as each code point takes four bytes
 MAX_LISTED = 8  # unknown characters that an error lists before "and N more"
 
 
@@ -77,7 +77,7 @@ class Vocabulary:
         return cls("".join(frequent) + UNKNOWN * (len(frequent) < len(counts)), unit)
 
     def extended(self, symbols: Iterable[str]) -> "Vocabulary":
-        """Return this vocabulary with the missing ones of ``symbols`` appended in sorted order."""
+        """Return this vocabulary with new symbols appended in sorted order. Symbols that it contains are ignored."""
         return Vocabulary(self.symbols + "".join(sorted(set(symbols) - self._symbol_set)), self.unit)
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ def code_points(symbols: str) -> NDArray[np.uint32]:
 
 
 def describe(symbol: str) -> str:
-    """Return code point and name: ``'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)``, or ``byte 0xff``."""
+    """Return a description such as ``'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)`` or ``byte 0xff``."""
     if symbol in (BOUNDARY, UNKNOWN):
         return "the end of a document" if symbol == BOUNDARY else "the unknown character"
     if "\udc80" <= symbol <= "\udcff":

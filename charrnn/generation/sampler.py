@@ -163,5 +163,5 @@ def _forbidden_ids(config: SampleConfig, symbols: str) -> NDArray[np.bool_]:
     if sum(forbidden) == len(symbols) - (BOUNDARY in symbols):
         name = "allow" if config.allow else "forbid"
         reason = f"leaves no character of the vocabulary ({getattr(config, name)!r})"
-        raise SettingError(name, reason, "charrnn info lists the vocabulary")
+        raise SettingError(name, reason, "choose characters that charrnn info lists")
     return np.array(forbidden)

@@ -59,9 +59,8 @@ class AtomicWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(
-            f".{path.name}.tmp"
-        )  # without process id: the caller's lock allows only one writer
+        # No process id in the name: the caller's lock allows only one writer.
+        self._temporary = path.with_name(f".{path.name}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115  # closed by `commit` or `discard`
 

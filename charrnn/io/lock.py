@@ -34,7 +34,7 @@ class Lock:
             self._lock.acquire()
         except filelock.Timeout:
             raise BusyError(
-                str(path), "another charrnn is training it", "wait until it ends, or choose another -o"
+                str(path), "another charrnn process is writing it", "wait until it ends, or give another name with -o"
             ) from None
         except OSError as error:
             raise write_error(path, error) from None

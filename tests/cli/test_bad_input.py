@@ -105,19 +105,23 @@ def test_one_bad_file_among_several_is_named(charrnn: Charrnn, directory: Path) 
         (
             ("Ode\n: " + RUSSIAN).encode("cp1251"),
             "is not UTF-8: byte 0xdf at line 2, column 3 (byte 6)",
-            "so add --encoding cp1251",
+            "add --encoding cp1251, the most likely one",
         ),
         (
             b"plain, then: " + RUSSIAN.encode("koi8-r"),
             "is not UTF-8: byte 0xf1 at line 1, column 14 (byte 13)",
-            "so add --encoding koi8-r",
+            "add --encoding koi8-r, the most likely one",
         ),
         (
             "Ode".encode("utf-16-le") * 99,
             "contains a NUL byte at line 1, column 2 (byte 1)",
-            "so add --encoding utf-16-le",
+            "add --encoding utf-16-le, the most likely one",
         ),
-        (bytes(range(256)) * 8, "contains a NUL byte at line 1, column 1 (byte 0)", "or add --unit byte"),
+        (
+            bytes(range(256)) * 8,
+            "contains a NUL byte at line 1, column 1 (byte 0)",
+            "or add --unit byte to train on a binary file",
+        ),
     ],
     ids=["cp1251", "koi8-r", "utf-16 without a byte order mark", "binary"],
 )
@@ -136,7 +140,9 @@ def test_the_error_for_another_encoding_gives_the_position_and_a_suggestion(
 def test_the_suggested_encoding_decodes_the_text(charrnn: Charrnn, directory: Path, encoding: str) -> None:
     text = RUSSIAN if encoding != "utf-16-le" else CORPUS
     (directory / "my ode.txt").write_bytes(text.encode(encoding))
-    option = error_of(charrnn("corpus", "check", "my ode.txt"))["advice"].partition("so add ")[2].split()
+    option = (
+        error_of(charrnn("corpus", "check", "my ode.txt"))["advice"].partition("add ")[2].partition(",")[0].split()
+    )
 
     checked = charrnn("corpus", "check", "my ode.txt", *option, "--json")
 

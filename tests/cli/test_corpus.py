@@ -128,7 +128,7 @@ def test_get_generates_a_corpus_offline_and_prints_the_path(
     assert run("get", name) == (0, f"{Path('corpora', name)}.txt\n", "")
     (entry,) = [entry for entry in DATASETS if entry.name == name]
     assert not isinstance(entry, Remote)
-    assert files_in(tmp_path) == {os.path.join("corpora", f"{name}.txt"): entry.make().encode()}
+    assert files_in(tmp_path) == {os.path.join("corpora", f"{name}.txt"): entry.generate().encode()}
 
 
 def test_an_existing_corpus_is_not_written_again(run: Run, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_an_existing_corpus_is_not_written_again(run: Run, tmp_path: Path) -> No
 
 def test_get_of_an_unknown_name_is_wrong_usage_and_lists_the_names(run: Run, tmp_path: Path) -> None:
     result = run("get", "nope")
-    assert_one_line(result, "nope is not a corpus; give one of hello, ", "see charrnn corpus get --help", code=2)
+    assert_one_line(result, "invalid value nope; give one of hello, ", "see charrnn corpus get --help", code=2)
     assert "--corpus" not in result.err  # there is no such option
     assert list(tmp_path.iterdir()) == []
 
@@ -379,11 +379,11 @@ def test_check_reads_several_files_and_directories_as_one_text(run: Run, tmp_pat
         (b"a", "text.txt: contains fewer than two characters"),
         (
             b"\x7fELF\x02\x01\0\0\xff",
-            "text.txt: contains a NUL byte at line 1, column 7 (byte 6); it looks like a binary file",
+            "text.txt: contains a NUL byte at line 1, column 7 (byte 6); give a text file",
         ),
         (
             ("Мама мыла раму. " * 9).encode("cp1251"),
-            "byte 0xcc at line 1, column 1 (byte 0); it looks like cp1251, so add --encoding cp1251",
+            "byte 0xcc at line 1, column 1 (byte 0); add --encoding cp1251, the most likely one",
         ),
     ],
     ids=["missing", "empty", "a single character", "binary", "cp1251"],

@@ -139,7 +139,7 @@ def test_a_model_cannot_be_trained_by_two_processes(directory: Path, charrnn: Ch
         for options in ((), ("--force",), ("--resume",)):
             result = charrnn("train", "corpus.txt", *QUICK, *options)
             assert result.returncode == 1
-            assert "another charrnn is training it" in one_line(result)
+            assert "another charrnn process is writing it" in one_line(result)
 
 
 def test_a_killed_run_leaves_no_lock(directory: Path, charrnn: Charrnn) -> None:
@@ -278,7 +278,7 @@ def test_freeze_vocabulary_rejects_and_names_new_characters(finished: Path, char
     frozen = charrnn("train", "new.txt", "--from", "corpus", "--freeze-vocabulary", "--steps", "5", *EXACT)
     assert frozen.returncode == 0
     error = one_line(charrnn("train", "new.txt", "--from", "corpus", "--hidden", "99", "-o", "other"))
-    assert "--hidden: cannot be 99 with --from corpus, which has 16; leave it out" in error
+    assert "--hidden: 99 cannot be combined with --from corpus, which has 16; leave it out" in error
 
 
 def test_a_run_from_a_model_is_resumed_exactly(finished: Path, charrnn: Charrnn, warm: list[str]) -> None:

@@ -120,7 +120,10 @@ def test_dynamic_evaluation_skips_the_training_part(trained: Run, charrnn: Charr
     [
         ("--baselines", "--baselines: given without the training text; add --split or --training FILE"),
         ("--training corpus.txt", "--training: given without --baselines"),
-        ("--split --baselines --training corpus.txt", "--training: cannot be combined with --split"),
+        (
+            "--split --baselines --training corpus.txt",
+            "--training: cannot be combined with --split; give one of them",
+        ),
         ("--reset 0", "--reset: invalid value 0"),
         ("-m corpus", "--model: given twice with the same name"),
     ],

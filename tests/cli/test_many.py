@@ -84,7 +84,7 @@ def test_an_unreadable_prompt_is_reported_and_the_others_are_continued(
     assert result.stderr.decode().splitlines() == [
         "charrnn: prompts.txt, line 2: the model never saw 'ü' (U+00FC LATIN SMALL LETTER U WITH DIAERESIS); "
         "add --unknown skip to leave them out",
-        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; this line was skipped",
+        "charrnn: prompts.txt, line 3: is not UTF-8: byte 0xff at offset 1; convert it to UTF-8",
         "charrnn: prompts.txt: 2 prompts could not be continued; see the errors above",
     ]
     lines = result.stdout.split(b"\n")
@@ -210,13 +210,16 @@ def test_a_full_disk_is_a_one_line_error(charrnn: Charrnn, tiny_path: Path) -> N
         ("--count 2 -0 --separator x", "--separator: cannot be combined with -0; give one of them"),
         ("--separator x", "--separator: given for a single sample; add --count or --prompts, or leave it out"),
         ("-0", "--null: given for a single sample; add --count or --prompts, or leave it out"),
-        ("--count 2 -n 0", "--length: cannot be 0 (endless) with --count, --prompts or --json; give 1 or more"),
+        ("--count 2 -n 0", "--length: 0 cannot be combined with --count, --prompts or --json; give 1 or more"),
         ("--temp 1:2:3", "--temp: invalid value 1:2:3; give a number such as 0.8, or two such as 0.6:1.1"),
         ("--temp 1:nan", "--temp: invalid value nan; give a finite number, 0 (greedy) or more"),
-        ("--temp 1:2 -n 0", "--temp: a range needs a limited length; give --length"),
+        (
+            "--temp 1:2 -n 0",
+            "--temp: a range cannot be combined with --length 0; give one temperature or limit the length",
+        ),
         (
             "--allow z-a",
-            "--allow: z-a is not a set of characters (bad character range z-a); give one such as 'a-z \\n'",
+            "--allow: invalid value z-a (bad character range z-a); give a set of characters such as 'a-z \\n'",
         ),
         ("--repeat-penalty 0", "--repeat-penalty: invalid value 0.0; give a number above 0, at most 100"),
         ("--lines -1", "--lines: invalid value -1; give an integer, 0 or more"),

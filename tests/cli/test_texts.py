@@ -218,7 +218,7 @@ def test_options_for_characters_are_rejected_for_bytes_at_once(
 ) -> None:
     refused = without_torch("train", "missing.txt", "--unit", "byte", *option)
     assert refused.returncode == 2
-    assert "bytes are read as they are" in one_line(refused)
+    assert "applies to characters only, not to bytes" in one_line(refused)
 
 
 # Sources

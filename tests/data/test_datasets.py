@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from charrnn.data import datasets
-from charrnn.data.datasets import DATASETS, Made, Remote
+from charrnn.data.datasets import DATASETS, Generated, Remote
 from charrnn.errors import DownloadError, SettingError
 from tests.conftest import environment
 from tests.loopback import (
@@ -47,7 +47,7 @@ def digest_in_new_process(name: str) -> str:
     """Return the SHA-256 of a corpus made in another process, with another order of sets."""
     code = (
         "import hashlib, sys; from charrnn.data.datasets import find; "
-        "print(hashlib.sha256(find(sys.argv[1]).make().encode()).hexdigest())"
+        "print(hashlib.sha256(find(sys.argv[1]).generate().encode()).hexdigest())"
     )
     command = [sys.executable, "-c", code, name]
     result = subprocess.run(command, env=environment(PYTHONHASHSEED="1"), capture_output=True, check=True, timeout=60)
@@ -55,19 +55,19 @@ def digest_in_new_process(name: str) -> str:
 
 
 @all_datasets
-def test_every_corpus_is_found_by_name(entry: Made | Remote) -> None:
+def test_every_corpus_is_found_by_name(entry: Generated | Remote) -> None:
     assert datasets.find(entry.name) is entry
 
 
 def test_an_unknown_name_lists_the_available_ones() -> None:
     with pytest.raises(SettingError) as caught:
         datasets.find("nope")
-    assert caught.value.reason == "nope is not a corpus"
+    assert caught.value.reason == "invalid value nope"
     assert all(entry.name in caught.value.advice for entry in DATASETS)
 
 
 @all_datasets
-def test_the_readme_of_the_corpora_describes_each_one(entry: Made | Remote) -> None:
+def test_the_readme_of_the_corpora_describes_each_one(entry: Generated | Remote) -> None:
     readme = (CORPORA / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{entry.name}` |")]
     assert f"| {entry.about} |" in row
@@ -76,7 +76,7 @@ def test_the_readme_of_the_corpora_describes_each_one(entry: Made | Remote) -> N
         assert f"]({entry.url}) |" in row
         assert f"| {entry.size:,} | `{entry.sha256}` |" in row
     elif entry.name == "hello":
-        data = entry.make().encode()
+        data = entry.generate().encode()
         assert f"| {len(data):,} | `{hashlib.sha256(data).hexdigest()}` |" in row
     else:
         assert "| differs between Python versions |" in row
@@ -84,15 +84,15 @@ def test_the_readme_of_the_corpora_describes_each_one(entry: Made | Remote) -> N
 
 def test_hello_equals_the_file_in_the_repository() -> None:
     hello = datasets.find("hello")
-    assert isinstance(hello, Made)
-    assert hello.make().encode() == (CORPORA / "hello.txt").read_bytes()
+    assert isinstance(hello, Generated)
+    assert hello.generate().encode() == (CORPORA / "hello.txt").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "least"), [("python-docs", 400_000), ("python-stdlib", 1_000_000)])
 def test_corpora_made_from_python_are_large_and_reproducible(name: str, least: int) -> None:
     entry = datasets.find(name)
-    assert isinstance(entry, Made)
-    text = entry.make()
+    assert isinstance(entry, Generated)
+    text = entry.generate()
     assert len(text) > least
     assert len(text.encode("utf-8")) > least  # contains no surrogate
     assert "\r" not in text

@@ -168,8 +168,8 @@ def test_it_generates_the_same_text_as_numpy_with_filters(tiny: Checkpoint, sett
 
 def test_int8_costs_less_than_documented() -> None:
     dataset = datasets.find("python-docs")
-    assert isinstance(dataset, datasets.Made)
-    text = dataset.make()[:30_000]
+    assert isinstance(dataset, datasets.Generated)
+    text = dataset.generate()[:30_000]
     settings = {"precision": "fp32", "engine": "native", "threads": 1, "validation": 0.0}
     model = charrnn.train(text, steps=150, hidden=48, layers=1, seed=1, **settings)
     checkpoint, held_out = model.checkpoint, text[-3000:]

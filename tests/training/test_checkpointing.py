@@ -216,7 +216,7 @@ def test_saves_at_evaluations_are_limited_by_their_cost(tmp_path: Path, monkeypa
 def test_a_run_can_be_locked_only_once(tmp_path: Path) -> None:
     checkpointer = Checkpointer(tmp_path / "m.safetensors", 60)
     lock = checkpointer.lock()
-    with pytest.raises(BusyError, match="another charrnn is training it"):
+    with pytest.raises(BusyError, match="another charrnn process is writing it"):
         Checkpointer(tmp_path / "m.safetensors", 60).lock()
     Checkpointer(tmp_path / "other.safetensors", 60).lock().release()
     lock.release()
