@@ -141,7 +141,7 @@ def _check_sources(args: EvalOptions) -> None:
         raise SettingError(
             "model", "cannot be combined with stdin, which can be read only once", "save the text to a file"
         )
-    if training is not None and "-" in (*text, training) and training in text:
+    if training == "-" and "-" in text:
         raise SettingError("training", "stdin is already the text to evaluate", "save one of the texts to a file")
     if args.baselines and not args.split and training is None:
         raise SettingError("baselines", "given without the training text", "add --split or --training FILE")

@@ -71,7 +71,9 @@ def test_several_models_are_compared_in_a_table(trained: Run, charrnn: Charrnn, 
     assert first.split()[:2] == ["corpus", f"{corpus['bits_per_char']:.4f}"]
     assert second.split()[:2] == ["tiny", f"{tiny['bits_per_char']:.4f}"]
     assert len({len(line) for line in (header, first, second)}) == 1
-    assert "stdin can be read only once" in one_line(charrnn("eval", trained.model, "-", "-m", tiny_path))
+    assert "cannot be combined with stdin, which can be read only once" in one_line(
+        charrnn("eval", trained.model, "-", "-m", tiny_path)
+    )
 
 
 def test_baselines_are_measured_on_the_validation_text(trained: Run, charrnn: Charrnn, tmp_path: Path) -> None:
@@ -145,3 +147,13 @@ def test_a_text_shorter_than_the_reset_gets_a_note(trained: Run, charrnn: Charrn
     result = charrnn("eval", trained.model, trained.folder / "corpus.txt", "--reset", 10**6)
     assert result.returncode == 0
     assert result.stderr.startswith(b"note: the text is shorter than 1,000,000 characters")
+
+
+def test_stdin_is_either_the_text_or_the_training_text(trained: Run, charrnn: Charrnn) -> None:
+    def run(*texts: str) -> str:
+        text = CORPUS.encode()
+        result = charrnn("eval", "corpus", *texts, "--baselines", cwd=trained.folder, input=text)
+        return result.stderr.decode() if result.returncode else ""
+
+    assert "--training: stdin is already the text to evaluate" in run("-", "--training", "-")
+    assert run("-", "corpus.txt", "--training", "corpus.txt") == run("corpus.txt", "--training", "-") == ""

@@ -18,7 +18,7 @@ FIELDS = [
 def test_without_a_model_info_describes_the_installation(without_torch: Charrnn) -> None:
     result = without_torch("info", "--json")
     assert result.returncode == 0
-    assert result.stderr.startswith(b"checkpoints: no model in it; ")
+    assert result.stderr.startswith(b"checkpoints: contains no model; ")
     environment = json.loads(result.stdout)["environment"]
     assert list(environment) == FIELDS
     assert environment["charrnn"] == package.__version__
