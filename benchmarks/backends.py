@@ -117,7 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", action="store_true", help="reset streams within a chunk")
     parser.add_argument("--busy", action="store_true", help="keep one core busy with another process")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the table shows the median (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds; the table shows the median (7)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     seconds = 0.3

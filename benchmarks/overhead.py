@@ -106,7 +106,7 @@ def measure(corpus: Corpus, path: Path, hidden: int, steps: int, rounds: int) ->
 def main() -> None:
     """Measure both networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=25, help="rounds, of which the table shows the median (25)")
+    parser.add_argument("--rounds", type=int, default=25, help="number of rounds; the table shows the median (25)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     sizes, characters, steps, rounds = (128, 256), NUM_CHARACTERS, 10, arguments.rounds

@@ -175,10 +175,10 @@ def main() -> None:
     """Measure every network and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and of NumPy's BLAS (1)")
-    parser.add_argument("--processes", type=int, default=5, help="processes, of which the table shows the median (5)")
     parser.add_argument(
-        "--rounds", type=int, default=7, help="rounds in each process, of which it takes the median (7)"
+        "--processes", type=int, default=5, help="number of processes; the table shows the median (5)"
     )
+    parser.add_argument("--rounds", type=int, default=7, help="rounds in each process, which takes their median (7)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     parser.add_argument("--row", help="measure only this network, in this process: 'lstm 2 256'")
     arguments = parser.parse_args()

@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument(
         "--hidden", nargs="+", type=int, default=[128, 256, 512], help="units per layer (128 256 512)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the table shows the median (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the table shows the median (3)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     if arguments.quick:

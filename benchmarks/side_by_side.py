@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from charrnn.version import __version__
+
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")  # the processor flags that affect the results
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -94,7 +96,7 @@ def describe_machine(**settings: object) -> str:
     """Return the date, the processor, the versions and the settings in three lines."""
     model, flags = _processor()
     shown_flags = " ".join(flag for flag in FLAGS if flag in flags) or "no known flags"
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "charrnn"))
+    libraries = f"torch {version('torch')}, numpy {version('numpy')}, charrnn {__version__}"
     lines = [
         f"{date.today()}, {platform.system()} on {model}, {cores()} cores, {shown_flags}",
         f"Python {platform.python_version()}, {libraries}",

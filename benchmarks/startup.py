@@ -66,7 +66,7 @@ def measure(model: Path, rounds: int) -> list[list[str | float]]:
 def main() -> None:
     """Save a model in a temporary directory, time the processes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds, of which the table shows the median (15)")
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds; the table shows the median (15)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     rounds, hidden = (1, 16) if arguments.quick else (arguments.rounds, 256)

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="precision of both backends (the faster one of each)"
     )
-    parser.add_argument("--rounds", type=int, default=9, help="rounds, of which the table shows the median (9)")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds; the table shows the median (9)")
     parser.add_argument("--quick", action="store_true", help="check only that the script works")
     arguments = parser.parse_args()
     if arguments.all:

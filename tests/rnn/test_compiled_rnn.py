@@ -14,6 +14,7 @@ from charrnn.generation.generate import Request, RequestList, generate, generate
 from charrnn.generation.sampler import Sampler, log_softmax
 from charrnn.rnn.backend import Decoder, DecoderSelector
 from charrnn.rnn.compiled_rnn import CompiledRNN
+from charrnn.rnn.costs import TYPICAL
 from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.quantize import MAX_INT8, quantize_rows, state_levels
@@ -202,8 +203,7 @@ def test_quantized_sums_fit_into_int32(size: int) -> None:
 
 
 def test_only_long_samples_use_compiled_code() -> None:
-    model = make_checkpoint()
-    selector = DecoderSelector(model)
+    selector = DecoderSelector(make_checkpoint(), costs=TYPICAL)
     assert isinstance(selector.choose("int8", 200), NumPyRNN)
     assert isinstance(selector.choose("fp32", 1e9), NumPyRNN)
     assert isinstance(selector.choose("int8", 1e9), CompiledRNN)
