@@ -129,8 +129,9 @@ def find(name: str | None) -> Path:
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    reason = f"no such file (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if is_bare else "no such file"
-    reason += did_you_mean(name, (file.name.removesuffix(SUFFIX) for file in _saved_models()))
+    suggestion = did_you_mean(name, (file.name.removesuffix(SUFFIX) for file in _saved_models()))
+    also_tried = f" (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if is_bare else ""
+    reason = "no such file" + (suggestion or also_tried)
     _refuse(Path(name), reason, "check the name, or train a model: charrnn train TEXT")
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Charrnn, make_checkpoint
         ("corpus get tiny-shakespear", "chinese-poems (did you mean tiny-shakespeare?)"),
         (
             "sample shakespaere",
-            "shakespaere.safetensors) (did you mean shakespeare?)",
+            "shakespaere: no such file (did you mean shakespeare?); check the name",
         ),
     ],
 )

@@ -25,7 +25,8 @@ def explain(plan: "Plan", overrides: Overrides) -> Iterator[str]:
             setting, value = get_setting(field), getattr(config, field.name)
             if setting is None or setting.option is None or value is None:
                 continue
-            is_default = value == declaration(field).default
+            has_fixed_default = "{default}" in (setting.option.default_text or "{default}")
+            is_default = has_fixed_default and value == declaration(field).default
             origin = "given" if field.name in chosen else "default" if is_default else "planned"
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             rows.append((flag(field.name), shown, origin, setting.option.help))

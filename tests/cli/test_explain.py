@@ -23,6 +23,7 @@ def test_every_setting_is_listed_with_its_value_and_origin(explained: dict[str, 
     assert explained["--hidden"][:2] == ["16", "given"]
     assert explained["--batch-size"][1] == "planned"
     assert explained["--layers"][:2] == ["2", "default"]
+    assert explained["--embedding"][:2] == ["0", "planned"]  # also if the plan chooses the default
 
 
 def test_the_meaning_is_the_help_text(explained: dict[str, list[str]], charrnn: Charrnn) -> None:

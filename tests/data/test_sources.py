@@ -5,6 +5,7 @@ import lzma
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -120,6 +121,16 @@ def test_a_damaged_compressed_file_is_an_error(kind: str) -> None:
     compressed = bytearray(COMPRESSORS[kind](b"text " * 10_000))
     compressed[len(compressed) // 2] ^= 0xFF
     assert refusal(write("a.txt", bytes(compressed))).reason.startswith(f"is damaged {kind}")
+
+
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_any_damaged_byte_of_a_compressed_file_is_harmless_or_an_error(kind: str) -> None:
+    compressed = COMPRESSORS[kind](b"text " * 1000)
+    for index in range(len(compressed)):
+        damaged = bytearray(compressed)
+        damaged[index] ^= 0xFF
+        with suppress(CorpusError):  # and no other exception
+            sources.read_bytes(write("a.txt", bytes(damaged)))
 
 
 @pytest.mark.parametrize(
