@@ -63,8 +63,9 @@ def measure(text: Path, directory: Path, options: Sequence[str], size: int) -> l
     seconds = time.perf_counter() - started
     steps = int(re.findall(r"^step +([\d,]+)", trained.stderr, re.MULTILINE)[-1].replace(",", ""))
     record = checkpoint.load(model).training
-    characters = steps * record["settings"]["batch_size"] * record["settings"]["seq_length"]
-    validation = text.read_text(encoding="utf-8")[-record["corpus"]["validation_characters"] :]
+    assert record is not None
+    characters = steps * record.settings.batch_size * record.settings.seq_length
+    validation = text.read_text(encoding="utf-8")[-record.corpus.validation_characters :]
     tail.write_text(validation, encoding="utf-8", newline="")
     result = json.loads(charrnn("eval", model, tail, "--json", "--reset", str(RESET)).stdout)
     return [seconds, characters / seconds, result["nats"], result["reset_nats"], *rates]

@@ -45,7 +45,7 @@ def make_model(cell: str, hidden: int, text: Path) -> Checkpoint:
     config = ModelConfig(cell=cell, hidden=hidden)  # type: ignore[arg-type]
     network = CharRNN(config, len(vocabulary))
     network.initialize(seed=0)
-    return Checkpoint(config, vocabulary, network.tensors(), {})
+    return Checkpoint(config, vocabulary, network.tensors())
 
 
 def make_scorers(model: Checkpoint) -> tuple[TorchScorer, TorchScorer]:

@@ -33,7 +33,7 @@ def save_model(path: Path, hidden: int) -> None:
         name: (random.standard_normal(shape) / hidden**0.5).astype(np.float32)
         for name, shape in config.tensor_shapes(len(VOCABULARY)).items()
     }
-    checkpoint.save(path, checkpoint.Checkpoint(config, VOCABULARY, tensors, training={}))
+    checkpoint.save(path, checkpoint.Checkpoint(config, VOCABULARY, tensors))
 
 
 def run(*arguments: str) -> str:

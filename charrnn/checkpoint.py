@@ -2,26 +2,29 @@
 
 The format is that of ``io/container.py``. The tensors have the names of `ModelConfig.tensor_shapes`. The header is
 
-    format        3
+    format        4
     model_config  the fields of ModelConfig
     vocabulary    the symbols in the order of their ids, as one string
     read_config   the fields of ReadConfig: how the text was read
-    training      the training record: text, settings, progress, validation loss
+    training      the fields of TrainingRecord, or null
     digest        SHA-256 of the whole file
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.config import ModelConfig, ReadConfig, SampleConfig
+from charrnn.config import ModelConfig, ReadConfig, SampleConfig, TrainConfig
+from charrnn.config.checks import FINITE, Integer, Nullable, check_digest, check_text
+from charrnn.config.schema import SchemaError, from_json, to_json
+from charrnn.config.settings import checked
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.errors import CharrnnError, FileError, ModelFileError
+from charrnn.errors import FileError, ModelFileError
 from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
 from charrnn.suggestions import did_you_mean
@@ -30,7 +33,70 @@ SUFFIX = ".safetensors"
 CHECKPOINT_DIR = Path("checkpoints")  # where models are saved, and where bare names are looked up
 STATE_INFIX = ".training"  # part of the name of a training state, before the suffix
 
+MAX_WEIGHT = 1e15  # weights with a larger absolute value could overflow float32 in products
+
 Tensors = Mapping[str, NDArray[np.float32]]
+Outcome = Literal["done", "overfitting", "stuck", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusRecord:
+    """A text, in a training record."""
+
+    name: str = checked(check_text)
+    sha256: str = checked(check_digest)
+    characters: int = checked(Integer(0))  # without document boundaries
+    validation_characters: int = checked(Integer(0))  # length of the validation text
+    split: int = checked(Integer(0))  # length that the plan reserved for validation
+    num_documents: int = checked(Integer(0))
+    longest_document: int = checked(Integer(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRecord:
+    """The model from which the weights of a run were taken, in a training record."""
+
+    model: str = checked(check_text)  # its name
+    corpus: CorpusRecord | None  # None if it has no training record
+    steps: int = checked(Integer(0))
+    from_: "BaseRecord | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """How a model was trained."""
+
+    corpus: CorpusRecord
+    settings: TrainConfig
+    from_: BaseRecord | None  # None if the initial weights were random
+    changed: tuple[str, ...]  # changes of the settings on --resume
+    steps: int = checked(Integer(0))  # optimizer steps taken
+    outcome: Outcome | None  # why the run ended; None while it runs
+    best_step: int = checked(Integer(0))  # step of the weights
+    validation_nats: float | None = checked(Nullable(FINITE))  # of these weights; None without a validation text
+    charrnn: str = checked(check_text)  # versions
+    torch: str = checked(check_text)
+
+    def __post_init__(self) -> None:
+        if self.best_step > self.steps:
+            raise ValueError("best_step is larger than steps")
+        for change in self.changed:
+            check_text("changed", change)
+
+
+def base_record(name: str, training: TrainingRecord | None) -> BaseRecord:
+    """Return the record of a model, by name, for the runs that start from it."""
+    if training is None:
+        return BaseRecord(model=name, corpus=None, steps=0, from_=None)
+    return BaseRecord(model=name, corpus=training.corpus, steps=training.steps, from_=training.from_)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    model_config: ModelConfig
+    vocabulary: str
+    read_config: ReadConfig
+    training: TrainingRecord | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +106,7 @@ class Checkpoint:
     model_config: ModelConfig
     vocabulary: Vocabulary
     tensors: Tensors  # fp32, with the names and shapes of ModelConfig.tensor_shapes
-    training: Mapping[str, Any]  # training record, JSON types only
+    training: TrainingRecord | None = None  # None if it is not known how the network was trained
     read_config: ReadConfig = field(default_factory=ReadConfig)  # how the training text was read
     digest: str = field(default="", compare=False)  # of the file; "" if not loaded from one
 
@@ -49,19 +115,16 @@ class Checkpoint:
         """Default length of a sample in characters; with documents, at least twice the longest document."""
         if self.vocabulary.boundary_id is None:
             return SampleConfig.length
-        longest = self.training.get("corpus", {}).get("longest_document")
-        return max(SampleConfig.length, 2 * longest if isinstance(longest, int) else 0)
+        return max(SampleConfig.length, 2 * self.training.corpus.longest_document if self.training else 0)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the bytes of the model file. Equal models give equal bytes."""
-    header = {
-        "model_config": asdict(checkpoint.model_config),
-        "vocabulary": checkpoint.vocabulary.symbols,
-        "read_config": asdict(checkpoint.read_config),
-        "training": dict(checkpoint.training),
-    }
-    return container.to_bytes(MODEL, header, checkpoint.tensors)
+    header = _Header(
+        model_config=checkpoint.model_config, vocabulary=checkpoint.vocabulary.symbols,
+        read_config=checkpoint.read_config, training=checkpoint.training,
+    )  # fmt: skip
+    return container.to_bytes(MODEL, to_json(header), checkpoint.tensors)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -79,21 +142,42 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ModelFileError: If the file is missing, unreadable, damaged, or not a model.
     """
-    header, tensors = container.read(MODEL, path)
+    contents = container.read(MODEL, path)
     try:
-        config = ModelConfig(**header["model_config"])
-        read_config = ReadConfig(**header["read_config"])
-        vocabulary = Vocabulary(str(header["vocabulary"]), read_config.unit)
-        training = dict(header["training"])
-    except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
-        _refuse(path, f"does not describe a model ({error})", "train again")
-    check_tensors(path, config, vocabulary, tensors)
-    return Checkpoint(config, vocabulary, tensors, training, read_config, str(header["digest"]))
+        header = from_json(_Header, contents.header)
+        vocabulary = read_vocabulary(header.vocabulary, header.read_config)
+    except SchemaError as error:
+        _refuse(path, f"does not describe a model: {error}", "train again")
+    check_tensors(path, header.model_config, vocabulary, contents.arrays)
+    return Checkpoint(
+        header.model_config, vocabulary, contents.arrays, header.training, header.read_config, contents.digest
+    )
 
 
 def digest(checkpoint: Checkpoint) -> str:
     """Return the digest of the model file in 64 hexadecimal digits, even if the model is not saved."""
     return checkpoint.digest or container.digest(to_bytes(checkpoint))
+
+
+def read_vocabulary(symbols: str, config: ReadConfig) -> Vocabulary:
+    """Return the vocabulary that a file contains.
+
+    Raises:
+        SchemaError: If the symbols are not a vocabulary for these texts.
+    """
+    try:
+        vocabulary = Vocabulary(symbols, config.unit)
+    except ValueError as error:  # includes UnicodeEncodeError, whose message contains all symbols
+        reason = "contains invalid symbols" if isinstance(error, UnicodeError) else str(error)
+        raise SchemaError(f"vocabulary: {reason}") from None
+    if (vocabulary.boundary_id is not None) != (config.documents != "none"):
+        raise SchemaError("vocabulary: models of documents, and only they, need a document boundary")
+    return vocabulary
+
+
+def are_finite(tensors: Tensors) -> bool:
+    """Return whether all values are finite, and small enough for products in float32."""
+    return all(array.min() >= -MAX_WEIGHT and array.max() <= MAX_WEIGHT for array in tensors.values())
 
 
 def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
@@ -106,8 +190,8 @@ def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tenso
     shapes = {name: array.shape for name, array in tensors.items() if array.dtype == np.float32}
     if shapes != expected:
         _refuse(path, "contains tensors that do not match its configuration", "train again")
-    if not all(np.isfinite(array).all() for array in tensors.values()):
-        _refuse(path, "contains weights that are not finite", "train again")
+    if not are_finite(tensors):
+        _refuse(path, "contains weights that are not finite, or far too large", "train again")
 
 
 def find(name: str | None) -> Path:

@@ -13,8 +13,10 @@ CharrnnError                    base class
 ├── MissingPackageError         an optional package is not installed
 └── TrainingError               the training failed, for example because the loss is not finite
 
-Any other exception is a bug.
+Any other exception is a bug. `CacheWarning` is the only warning.
 """
+
+_MAX_SHOWN = 80  # characters of a value that an error message shows
 
 
 class CharrnnError(Exception):
@@ -34,6 +36,15 @@ class CharrnnError(Exception):
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.reason}; {self.advice}"
+
+
+def describe_value(value: object) -> str:
+    """Return a value as a short text for an error message."""
+    try:
+        text = str(value)
+    except ValueError:  # an integer with so many digits that Python does not print it
+        return "a huge number"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -84,3 +95,7 @@ class MissingPackageError(CharrnnError):
 
 class TrainingError(CharrnnError):
     """Training that failed and needs other settings."""
+
+
+class CacheWarning(UserWarning):
+    """A cache file is damaged or cannot be written; it is made again."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from charrnn import checkpoint
-from charrnn.checkpoint import Checkpoint
+from charrnn.checkpoint import Checkpoint, CorpusRecord, TrainingRecord
 from charrnn.config import Cell, ModelConfig, TrainConfig
 from charrnn.data.vocabulary import Vocabulary
 from tests import command
@@ -30,24 +30,20 @@ TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five doze
 
 def make_checkpoint(*, cell: Cell = "lstm", layers: int = 1, embedding: int = 0, text: str = TEXT) -> Checkpoint:
     """Return an untrained model of 16 units, initialized with seed 0."""
-    from dataclasses import asdict
-
     from charrnn.rnn.torch_rnn import CharRNN
 
     config = ModelConfig(cell=cell, layers=layers, hidden=16, embedding=embedding)
     vocabulary = Vocabulary.from_text(text)
     network = CharRNN(config, len(vocabulary))
     network.initialize(seed=0)
-    record = {
-        "corpus": {"name": "tiny", "sha256": "0" * 64, "characters": len(text), "validation_characters": 0},
-        "settings": asdict(TrainConfig(steps=1)),
-        "steps": 0,
-        "outcome": "done",
-        "best_step": 0,
-        "validation_nats": None,
-        "charrnn": "0",
-        "torch": "0",
-    }
+    corpus = CorpusRecord(
+        name="tiny", sha256="0" * 64, characters=len(text), validation_characters=0, split=0, num_documents=0,
+        longest_document=0,
+    )  # fmt: skip
+    record = TrainingRecord(
+        corpus=corpus, settings=TrainConfig(steps=1), from_=None, changed=(), steps=0, outcome="done", best_step=0,
+        validation_nats=None, charrnn="0", torch="0",
+    )  # fmt: skip
     return Checkpoint(config, vocabulary, network.tensors(), record)
 
 

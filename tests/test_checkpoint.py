@@ -45,7 +45,7 @@ def test_any_vocabulary_can_be_saved(characters: set[str]) -> None:
     tiny = make_checkpoint(text="".join(sorted(characters)))
     data = checkpoint.to_bytes(replace(tiny, vocabulary=Vocabulary("".join(sorted(characters)))))
     assert data.count(b"charrnn") >= 1
-    header = container.from_bytes(container.MODEL, data, Path("m"))[0]
+    header = container.from_bytes(container.MODEL, data, Path("m")).header
     assert header["vocabulary"] == "".join(sorted(characters))
 
 

@@ -98,11 +98,11 @@ def split_corpus(corpus: Corpus, name: str, model: Checkpoint) -> dict[str, Toke
         CorpusError: If the model was trained on another text.
         ModelFileError: If the model has no validation text.
     """
-    record = model.training.get("corpus", {})
-    if record.get("sha256") != corpus.sha256:
+    record = None if model.training is None else model.training.corpus
+    if record is None or record.sha256 != corpus.sha256:
         reason = f"is not the text that {name} was trained on"
         raise CorpusError(corpus.display_name, reason, "leave out --split, or give the unchanged training text")
-    if not (held_out := record.get("split", record.get("validation_characters"))):
+    if not 0 < record.split < len(corpus.stored_ids):
         raise ModelFileError(name, "was trained on all of its text", "leave out --split")
-    training, validation = corpus.split(held_out)
+    training, validation = corpus.split(record.split)
     return {"train": training, "validation": validation}

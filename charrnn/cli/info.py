@@ -4,9 +4,8 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charrnn.cli import corpus_options, options
 from charrnn.cli.console import Console, escape_control, write_stdout
@@ -17,7 +16,7 @@ from charrnn.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from charrnn.checkpoint import Checkpoint
+    from charrnn.checkpoint import Checkpoint, TrainingRecord
 
 PACKAGES = ("torch", "numpy", "llvmlite", "safetensors", "typer")  # a bug report needs their versions
 
@@ -34,6 +33,7 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
     Without any model, show the versions of charrnn and its packages, and the machine.
     """
     from charrnn import checkpoint
+    from charrnn.config.schema import to_json
 
     try:
         path = checkpoint.find(model)
@@ -53,16 +53,12 @@ def info(model: options.ModelOrNewest = None, json_: options.Json = False) -> No
             "model": asdict(loaded.model_config),
             "vocabulary": None if loaded.read_config.unit == "byte" else _characters(loaded),
             "reading": asdict(loaded.read_config),
-            "training": loaded.training,
+            "training": loaded.training and to_json(loaded.training),
             "environment": _environment(),
         }
         write_stdout(json.dumps(facts) + "\n")
         return
-    try:
-        rows = _rows(path, size, loaded)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ModelFileError(str(path), "contains an invalid training record", "train the model again") from None
-    for name, value in rows:
+    for name, value in [*_rows(path, size, loaded), *_training_rows(loaded)]:
         write_stdout(f"{name:<12}{escape_control(value)}\n")
 
 
@@ -101,26 +97,35 @@ def _version_of(package: str) -> str | None:
 
 def _rows(path: "Path", size: int, loaded: "Checkpoint") -> list[tuple[str, str]]:
     """Return the description of a model as pairs of a label and a value."""
-    model, record = loaded.model_config, loaded.training
-    corpus, settings, nats = record["corpus"], record["settings"], record["validation_nats"]
+    model, characters = loaded.model_config, _characters(loaded)
     inputs = f"embedding of {model.embedding}" if model.embedding else "one-hot input"
     noun = "bytes" if loaded.read_config.unit == "byte" else "characters"
-    characters = _characters(loaded)
-    documents = f" in {corpus['num_documents']:,} documents" if corpus.get("num_documents") else ""
-    quality = "not measured" if nats is None else f"{nats_to_bits(nats):.4f} bits per character ({nats:.4f} nats)"
     return [
         ("file", f"{path}, {size:,} bytes"),
         ("network", f"{model.layers} x {model.hidden} {model.cell.upper()}, {inputs}, dropout {model.dropout:g}"),
         ("parameters", f"{model.num_parameters(len(loaded.vocabulary)):,}"),
         ("vocabulary", f"{len(characters):,} {noun}" + ("" if noun == "bytes" else f": {characters}")),
-        ("corpus", f"{corpus['name']}, {corpus['characters']:,} {noun}{documents}, sha256 {corpus['sha256']}"),
-        ("validation", f"{quality}, {corpus['validation_characters']:,} {noun} held out"),
-        ("steps", f"{record['steps']:,}, best model at {record['best_step']:,}; {record['outcome'] or 'unfinished'}"),
-        ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)),
-        *([("from", record["from"]["model"])] if "from" in record else []),
-        *(("changed", change) for change in record.get("changed", ())),
-        (_command_label(record), _command(loaded)),
-        ("made by", f"charrnn {record['charrnn']}, torch {record['torch']}"),
+    ]
+
+
+def _training_rows(loaded: "Checkpoint") -> list[tuple[str, str]]:
+    """Return the training record of a model as pairs of a label and a value."""
+    if (record := loaded.training) is None:
+        return [("training", "not recorded")]
+    corpus, nats = record.corpus, record.validation_nats
+    noun = "bytes" if loaded.read_config.unit == "byte" else "characters"
+    documents = f" in {corpus.num_documents:,} documents" if corpus.num_documents else ""
+    quality = "not measured" if nats is None else f"{nats_to_bits(nats):.4f} bits per character ({nats:.4f} nats)"
+    settings = asdict(record.settings).items()
+    return [
+        ("corpus", f"{corpus.name}, {corpus.characters:,} {noun}{documents}, sha256 {corpus.sha256}"),
+        ("validation", f"{quality}, {corpus.validation_characters:,} {noun} held out"),
+        ("steps", f"{record.steps:,}, best model at {record.best_step:,}; {record.outcome or 'unfinished'}"),
+        ("settings", ", ".join(f"{name} {value}" for name, value in settings if value is not None)),
+        *([("from", record.from_.model)] if record.from_ else []),
+        *(("changed", change) for change in record.changed),
+        (_command_label(record), _command(loaded, record)),
+        ("made by", f"charrnn {record.charrnn}, torch {record.torch}"),
     ]
 
 
@@ -131,25 +136,23 @@ def _characters(loaded: "Checkpoint") -> str:
     return loaded.vocabulary.symbols.replace(BOUNDARY, "").replace(UNKNOWN, "")
 
 
-def _command_label(record: Mapping[str, Any]) -> str:
+def _command_label(record: "TrainingRecord") -> str:
     """Return ``repeat`` if the command repeats the run bit for bit, and ``similar`` otherwise.
 
     A run cannot be repeated if it has a budget in minutes, was stopped, started from another model, or was resumed
     with other settings.
     """
-    is_plain = record["outcome"] not in (None, "stopped") and not record.keys() & {"from", "changed"}
-    return "repeat" if is_plain and record["settings"]["minutes"] is None else "similar"
+    is_plain = record.outcome not in (None, "stopped") and not record.from_ and not record.changed
+    return "repeat" if is_plain and record.settings.minutes is None else "similar"
 
 
-def _command(loaded: "Checkpoint") -> str:
+def _command(loaded: "Checkpoint", record: "TrainingRecord") -> str:
     """Return the command that trains with all settings of this run."""
-    settings = {**asdict(loaded.model_config), **loaded.training["settings"]}
+    settings = {**asdict(loaded.model_config), **asdict(record.settings)}
     chosen = [name for name in settings if settings[name] is not None and options.has_option(name)]
     words = [word for name in chosen for word in (options.flag(name), str(settings[name]))]
     words += corpus_options.cli_args(loaded.read_config)
-    source = (
-        f"CORPUS --from {shlex.quote(loaded.training['from']['model'])} " if "from" in loaded.training else "CORPUS "
-    )
+    source = f"CORPUS --from {_quote(record.from_.model)} " if record.from_ else "CORPUS "
     return "charrnn train " + source + " ".join(map(_quote, words))
 
 

@@ -1,26 +1,27 @@
 """``charrnn log``: the log of a training run as a table and a learning curve."""
 
 import io
-import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import write_stdout
-from charrnn.errors import FileError, MissingPackageError, SettingError
+from charrnn.errors import MissingPackageError, SettingError
 from charrnn.units import format_duration, nats_to_bits
+
+if TYPE_CHECKING:
+    from charrnn.training.run_log import LogEntry
 
 FORMATS = (".png", ".svg")
 MAX_WIDTH, HEIGHT = 100, 16  # size of the chart in characters
 AXES_WIDTH = 24  # width of the axes and labels in characters
 
-Entry = Mapping[str, Any]
 Curves = dict[str, tuple[list[int], list[float]]]  # "train" or "validation": steps, bits per character
 
 
@@ -49,69 +50,47 @@ def log(
         raise MissingPackageError("--out", reason, "run: pip install 'charrnn-cli[plot]'")
     from charrnn import checkpoint
     from charrnn.io import atomic_io
+    from charrnn.training import run_log
     from charrnn.training.checkpointing import log_path
 
     path = log_path(checkpoint.find(model))
-    entries = _read(path)
+    entries = run_log.read(path)
     if out is not None:
         atomic_io.write_atomic(Path(out), _image(_curves(entries), path.stem, Path(out).suffix))
         write_stdout(f"{out}\n")
     elif json_:
-        write_stdout("".join(json.dumps(entry) + "\n" for entry in entries))
+        write_stdout(run_log.to_bytes(entries))
     else:
         write_stdout(_table(entries) + (f"\n{_terminal_chart(_curves(entries))}" if len(entries) > 1 else ""))
 
 
-def _read(path: Path) -> list[Entry]:
-    """Return the entries of a log file.
-
-    Raises:
-        FileError: If the file is missing, not a log, or without entries.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "is not a log"
-        raise FileError(str(path), reason.lower(), "keep it beside the model, or train again to write one") from None
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            _row(entry)
-        except (ValueError, TypeError, KeyError, OverflowError):
-            raise FileError(f"{path}:{number}", "is not an entry of a log", "train the model again") from None
-        entries.append(entry)
-    if not entries:
-        raise FileError(str(path), "contains no evaluation yet", "wait for the first one")
-    return entries
-
-
-def _table(entries: Sequence[Entry]) -> str:
+def _table(entries: Sequence["LogEntry"]) -> str:
     rows = [("step", "epoch", "train", "validation", "lr", "time", ""), *map(_row, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "".join(line + "\n" for line in lines)
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
-    nats = entry["validation_nats"]
+def _row(entry: "LogEntry") -> tuple[str, ...]:
+    nats = entry.validation_nats
     return (
-        f"{entry['step']:,}",
-        f"{entry['epoch']:.1f}",
-        f"{nats_to_bits(entry['train_nats']):.3f}",
+        f"{entry.step:,}",
+        f"{entry.epoch:.1f}",
+        f"{nats_to_bits(entry.train_nats):.3f}",
         "-" if nats is None else f"{nats_to_bits(nats):.3f}",
-        f"{entry['learning_rate']:.2g}",
-        format_duration(entry["seconds"]),
-        "best" if entry["best"] and nats is not None else "",
+        f"{entry.learning_rate:.2g}",
+        format_duration(entry.seconds),
+        "best" if entry.best and nats is not None else "",
     )
 
 
-def _curves(entries: Sequence[Entry]) -> Curves:
+def _curves(entries: Sequence["LogEntry"]) -> Curves:
     curves: Curves = {}
     for name in ("train", "validation"):
-        points = [(entry["step"], entry[f"{name}_nats"]) for entry in entries if entry[f"{name}_nats"] is not None]
+        nats_at = {entry.step: getattr(entry, f"{name}_nats") for entry in entries}
+        points = [(step, nats_to_bits(nats)) for step, nats in nats_at.items() if nats is not None]
         if points:
-            curves[name] = [step for step, _ in points], [nats_to_bits(nats) for _, nats in points]
+            curves[name] = [step for step, _ in points], [bits for _, bits in points]
     return curves
 
 

@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charrnn import checkpoint
-from charrnn.checkpoint import Checkpoint
+from charrnn.checkpoint import Checkpoint, base_record
 from charrnn.cli import corpus_options
 from charrnn.cli.console import Console
 from charrnn.config import ReadConfig
@@ -18,7 +18,7 @@ from charrnn.data.token_store import FileTokens
 from charrnn.data.vocabulary import BOUNDARY, describe_all
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
 from charrnn.training.checkpointing import Checkpointer
-from charrnn.training.run_state import Run, check_same, extend
+from charrnn.training.run_state import NO_HISTORY, History, Run, check_same, extend
 from charrnn.units import format_duration
 
 if TYPE_CHECKING:
@@ -135,14 +135,13 @@ def new_run(
         UnknownCharacterError: If the vocabulary is frozen and the text has new characters.
         CharrnnError: If the text, the model or the device cannot be used.
     """
-    base, history, chosen = None, dict[str, Any](), overrides
+    base, history, chosen = None, NO_HISTORY, overrides
     if overrides.from_model is None:
         corpus = corpus_spec.read(overrides.apply(ReadConfig()), console)
     else:
         path = checkpoint.find(overrides.from_model)
         base = checkpoint.load(path)
-        record = {name: base.training[name] for name in ("corpus", "steps", "from") if name in base.training}
-        history = {"from": {"model": path.stem, **record}}
+        history = History(from_=base_record(path.stem, base.training))
         chosen = _with_structure_of(base, overrides)
         read_config = replace(base.read_config, encoding=None)  # the new text may have another encoding
         corpus = corpus_spec.read(chosen.apply(read_config), console)
@@ -213,7 +212,7 @@ def resume_run(
         raise ResumeError(str(checkpointer.model), "has no run to resume", "leave out --resume to start one")
     saved, note = newest
     corpus = corpus_spec.read(saved.run.read_config, console)
-    check_same(saved.run, corpus.display_name, corpus.sha256, overrides)
+    check_same(saved.run, corpus, overrides)
     saved, notes = extend(saved, overrides)
     run, progress = saved.run, saved.current.progress
     corpus = replace(corpus.with_vocabulary(run.vocabulary), name=run.name)

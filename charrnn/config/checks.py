@@ -2,11 +2,12 @@
 
 import codecs
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Never, get_args
 
-from charrnn.errors import SettingError
+from charrnn.errors import SettingError, describe_value
 from charrnn.suggestions import did_you_mean
 
 Check = Callable[[str, Any], object]
@@ -14,7 +15,7 @@ Check = Callable[[str, Any], object]
 
 def refuse(name: str, value: object, advice: str) -> Never:
     """Raise the error for an invalid value of a setting."""
-    raise SettingError(name, f"invalid value {value}", f"give {advice}")
+    raise SettingError(name, f"invalid value {describe_value(value)}", f"give {advice}")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Range:
 
     def __call__(self, name: str, value: Any) -> None:
         """Raise SettingError for any other value."""
-        finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-        if not finite or not self.low <= value <= self.high or (self.exclude_low and value == self.low):
+        if not _is_finite(value) or not self.low <= value <= self.high or (self.exclude_low and value == self.low):
             refuse(name, value, self.advice)
 
     def parse(self, name: str, text: str) -> float:
@@ -70,6 +70,18 @@ class Range:
             refuse(name, text, self.advice)
 
 
+@dataclass(frozen=True)
+class Nullable:
+    """Check for None, or a value that passes another check."""
+
+    check: Check
+
+    def __call__(self, name: str, value: Any) -> None:
+        """Raise SettingError for any other value."""
+        if value is not None:
+            self.check(name, value)
+
+
 class OneOf:
     """Check for one of the strings of a Literal."""
 
@@ -78,8 +90,39 @@ class OneOf:
 
     def __call__(self, name: str, value: Any) -> None:
         """Raise SettingError for any other value."""
-        if value not in self.choices:
-            refuse(name, value, "one of " + ", ".join(self.choices) + did_you_mean(value, self.choices))
+        if not isinstance(value, str) or value not in self.choices:
+            suggestion = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+            refuse(name, value, "one of " + ", ".join(self.choices) + suggestion)
+
+
+FINITE = Range(-math.inf, math.inf, "a finite number")
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a value is a number that fits into a float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise SettingError unless the value is a string that can be written as UTF-8.
+
+    Invalid bytes may be escaped as by surrogateescape.
+    """
+    try:
+        if isinstance(value, str) and value.encode("utf-8", "surrogateescape") is not None:
+            return
+    except UnicodeEncodeError:
+        pass
+    refuse(name, value, "a text without halves of surrogate pairs")
+
+
+def check_digest(name: str, value: Any) -> None:
+    """Raise SettingError unless the value is a SHA-256 digest in hexadecimal."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        refuse(name, value, "64 hexadecimal digits")
 
 
 def check_encoding(name: str, value: str) -> None:

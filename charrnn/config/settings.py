@@ -55,6 +55,11 @@ def setting(default: T, check: Check | None = None, option: Option | None = None
     return declared
 
 
+def checked(check: Check) -> Any:
+    """Declare a field without a default, such as one that is read from a file."""
+    return field(metadata={"setting": Setting(check, None)})
+
+
 def override(config: type["DataclassInstance"]) -> Any:
     """Declare an optional field for the setting of the same name in another dataclass. None means not set."""
     return field(default=None, metadata={"overrides": config})

@@ -15,7 +15,7 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.decoding import DecodingStats, TextDecoder, clean_text
 from charrnn.data.encoder import BoundaryMarker, DocumentStarts, Encoder
 from charrnn.data.sources import File
-from charrnn.data.token_cache import CachedTokens, CacheWriter, TokenCache, signature
+from charrnn.data.token_cache import CachedTokens, CacheWriter, TextFacts, TokenCache, signature
 from charrnn.data.token_store import CountingWriter, TokenWriter
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
 from charrnn.errors import CorpusError
@@ -77,17 +77,18 @@ def read_corpus(
             return _corpus(name, label, config, tokens, files, cached=True)
         writer = cache.open_writer(path if source_signature else None, _size(files))
     try:
-        metadata, starts = _encode(files, config, writer, hooks)
-        _check(label, config, metadata, writer.length)
+        facts, starts = _encode(files, config, writer, hooks, label)
         if source_signature and signature(files, config) != source_signature:
             reason = "changed while it was read" if len(files) == 1 else "a file changed while it was read"
             raise CorpusError(label, reason, "try again when no program is writing to it")
-        metadata |= {"signature": source_signature}
-        stored = writer.commit(metadata, starts) if isinstance(writer, CacheWriter) else writer.finish()
+        if isinstance(writer, CacheWriter):
+            stored = writer.commit(facts, starts, source_signature)
+        else:
+            stored = writer.finish()
     except BaseException:
         writer.discard()
         raise
-    return _corpus(name, label, config, (metadata, stored, starts), files)
+    return _corpus(name, label, config, CachedTokens(facts, stored, starts), files)
 
 
 def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = "text") -> Corpus:
@@ -108,9 +109,8 @@ def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = 
         encoder.add(clean_text(text, config), last=True)
     except UnicodeEncodeError:
         raise CorpusError(name, _SURROGATE, "decode the text with the right encoding") from None
-    metadata, starts = encoder.finish(DecodingStats())
-    _check(name, config, metadata, encoder.writer.length)
-    return _corpus(name, name, config, (metadata, encoder.writer.finish(), starts), [])
+    facts, starts = encoder.finish(DecodingStats(), name)
+    return _corpus(name, name, config, CachedTokens(facts, encoder.writer.finish(), starts), [])
 
 
 class _BackgroundDigest:
@@ -172,19 +172,21 @@ class _CorpusEncoder:
         if self._buffered >= _MIN_BATCH:
             self._flush()
 
-    def finish(self, decoding_stats: DecodingStats) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the metadata of the text and the positions of document starts."""
+    def finish(self, decoding_stats: DecodingStats, label: str) -> tuple[TextFacts, NDArray[np.int64]]:
+        """Return what is known about the text, and the positions of document starts.
+
+        Raises:
+            CorpusError: If there is nothing to train on. The error calls the text ``label``.
+        """
         self._flush()
-        starts = self.starts.finish()
-        metadata = {
-            "sha256": self._digest.hexdigest(),
-            "counts": self._encoder.counts,
-            "num_documents": self.starts.num_documents,
-            "longest_document": self.starts.longest_document,
-            "encodings": decoding_stats.encodings,
-            "line_ends": decoding_stats.line_ends,
-        }
-        return metadata, starts
+        starts, counts = self.starts.finish(), self._encoder.counts
+        _check(label, self.config, counts, self.starts.num_documents, self.writer.length)
+        facts = TextFacts(
+            sha256=self._digest.hexdigest(), counts=counts, num_documents=self.starts.num_documents,
+            longest_document=self.starts.longest_document, encodings=decoding_stats.encodings,
+            line_ends=decoding_stats.line_ends,
+        )  # fmt: skip
+        return facts, starts
 
     def _flush(self) -> None:
         ids = self._encoder.encode("".join(self._buffer))
@@ -199,7 +201,8 @@ def _encode(
     config: ReadConfig,
     writer: TokenWriter,
     hooks: Hooks,
-) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    label: str,
+) -> tuple[TextFacts, NDArray[np.int64]]:
     encoder, decoding_stats, skipped = _CorpusEncoder(config, writer, hooks.filter_text), DecodingStats(), list[str]()
     for file in files:
         decoder = TextDecoder(config, file.name, decoding_stats)
@@ -217,21 +220,21 @@ def _encode(
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         hooks.on_note(f"skipped binary {'files' if more else 'file'} {skipped[0]}{more}")
-    metadata, starts = encoder.finish(decoding_stats)
-    if config.documents == "separated" and metadata["num_documents"] <= len(files):
+    facts, starts = encoder.finish(decoding_stats, label)
+    if config.documents == "separated" and facts.num_documents <= len(files):
         hooks.on_note(f"the separator {config.separator!r} does not occur in the text")
-    return metadata, starts
+    return facts, starts
 
 
-def _check(label: str, config: ReadConfig, metadata: Mapping[str, Any], length: int) -> None:
+def _check(label: str, config: ReadConfig, counts: Mapping[str, int], num_documents: int, length: int) -> None:
     """Raise CorpusError if there is nothing to train on."""
-    if config.documents != "none" and metadata["num_documents"] < 1:
+    if config.documents != "none" and num_documents < 1:
         raise CorpusError(label, "contains no document", "give a text that is not empty")
     if length < 2:
         noun = "bytes" if config.unit == "byte" else "characters"
         reason = f"contains fewer than two {noun}, so there is nothing to predict" if length else "is empty"
         raise CorpusError(label, reason, "give a longer text" if length else "give a file with text in it")
-    if max(count for symbol, count in metadata["counts"].items() if symbol != BOUNDARY) < config.min_count:
+    if max(count for symbol, count in counts.items() if symbol != BOUNDARY) < config.min_count:
         reason = f"every character occurs fewer than {config.min_count} times"
         raise CorpusError(label, reason, "give a smaller --min-count")
 
@@ -245,12 +248,11 @@ def _corpus(
     *,
     cached: bool = False,
 ) -> Corpus:
-    metadata, stored, starts = tokens
-    counts = dict(metadata["counts"])
+    facts, counts = tokens.facts, tokens.facts.counts
     return Corpus(
-        name, label, config, stored, counts, Vocabulary.from_counts(counts, config.unit, config.min_count),
-        metadata["sha256"], starts, metadata["num_documents"], metadata["longest_document"],
-        DecodingStats(metadata["encodings"], metadata["line_ends"]), cached,
+        name, label, config, tokens.ids, counts, Vocabulary.from_counts(counts, config.unit, config.min_count),
+        facts.sha256, tokens.starts, facts.num_documents, facts.longest_document,
+        DecodingStats(dict(facts.encodings), dict(facts.line_ends)), cached,
         tuple((file, file.identity) for file in files[:MAX_WATCHED_FILES]),
     )  # fmt: skip
 

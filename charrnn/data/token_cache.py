@@ -2,37 +2,91 @@
 
 The format of a file is
 
-    ids | document starts, 8 bytes each | metadata as JSON | size of the JSON, 8 bytes | `_MAGIC`
+    ids | document starts, 8 bytes each | JSON | SHA-256 of the JSON | size of the JSON, 8 bytes | `_MAGIC`
 
-The metadata comes last because it is not known earlier. It contains a signature that identifies the text: a digest of
-the names, sizes and modification times of the files, and of the settings for reading. It also contains the
-modification time of the cache file, so a file that another program modified is not used.
+The JSON is that of `_Header`. It comes last because it is not known earlier. It contains a signature that identifies
+the text: a digest of the names, sizes and times of the files, and of the settings for reading. It also contains a
+digest of the ids and the document starts, which is verified when the file is opened. A damaged file is reported and
+written again.
 """
 
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import ReadConfig
+from charrnn.config.checks import Integer, OneOf, check_digest
+from charrnn.config.schema import from_json, to_json
+from charrnn.config.settings import checked
 from charrnn.data.sources import File
 from charrnn.data.token_store import MAX_MEMORY_BYTES, FileTokens, TokenStore, TokenWriter
-from charrnn.errors import CharrnnError
+from charrnn.errors import CacheWarning, CharrnnError, describe_value
 from charrnn.io.atomic_io import AtomicWriter, remove_leftovers
 from charrnn.io.lock import Lock
+from charrnn.io.regular_file import open_regular
+from charrnn.io.strict_json import parse_json
 
-FORMAT = 2
+FORMAT = 3
 _MAGIC = b"charrnn\n"
+_TRAILER_BYTES = 32 + 8 + len(_MAGIC)
+_MAX_HEADER_BYTES = 1 << 27  # of the JSON; it has a line for each symbol
+_BLOCK_BYTES = 1 << 24  # bytes that one thread hashes at once
 _IGNORED_SETTINGS = ("min_count",)  # settings that do not change the stored ids
 
-CachedTokens = tuple[Mapping[str, Any], TokenStore, NDArray[np.int64]]  # metadata, ids, document starts
+
+@dataclass(frozen=True, kw_only=True)
+class TextFacts:
+    """What is known about a text besides its ids."""
+
+    sha256: str = checked(check_digest)  # of the text in UTF-8, or of the bytes
+    counts: Mapping[str, int]  # occurrences of each symbol, in the order of the stored ids
+    num_documents: int = checked(Integer(0))
+    longest_document: int = checked(Integer(0))  # length in symbols
+    encodings: Mapping[str, int]  # number of files in each encoding
+    line_ends: Mapping[str, int]  # number of LF, CRLF and CR
+
+    def __post_init__(self) -> None:
+        if not self.counts or any(len(symbol) != 1 for symbol in self.counts) or min(self.counts.values()) < 1:
+            raise ValueError("counts: does not contain positive counts of symbols")
+        if self.line_ends.keys() != {"LF", "CRLF", "CR"}:
+            raise ValueError("line_ends: does not contain the counts of LF, CRLF and CR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    format: int
+    signature: str = checked(check_digest)
+    digest: str = checked(check_digest)  # of ids and document starts, see `_verify`
+    dtype: str = checked(OneOf(Literal["uint8", "uint16", "uint32"]))  # of an id
+    num_ids: int = checked(Integer(1))
+    num_starts: int = checked(Integer(0))
+    text: TextFacts
+
+    def __post_init__(self) -> None:
+        if sum(self.text.counts.values()) != self.num_ids:
+            raise ValueError("num_ids: is not the sum of the counts")
+
+    @property
+    def ids_bytes(self) -> int:
+        return self.num_ids * np.dtype(self.dtype).itemsize
+
+
+class CachedTokens(NamedTuple):
+    """A text in a cache file."""
+
+    facts: TextFacts
+    ids: TokenStore
+    starts: NDArray[np.int64]  # document starts
 
 
 class CacheWriter(TokenWriter):
@@ -51,22 +105,22 @@ class CacheWriter(TokenWriter):
         self._lock: Lock | None = None
         self._writer: AtomicWriter | None = None
 
-    def commit(self, metadata: Mapping[str, Any], starts: NDArray[np.int64]) -> TokenStore:
+    def commit(self, facts: TextFacts, starts: NDArray[np.int64], signature: str) -> TokenStore:
         """Complete the cache file, if there is one, and return all ids."""
         if self._writer is None:
             return self.finish()
-        mtime = (
-            int(time.time() - 2) // 2 * 2
-        )  # in the past, and exact on any file system, so that a later write changes it
-        contents = {
-            **metadata, "format": FORMAT, "dtype": self.dtype.name, "num_ids": self.length, "num_starts": len(starts),
-            "mtime": mtime,
-        }  # fmt: skip
-        data = json.dumps(contents).encode("ascii")
         try:
-            self._writer.write(starts.astype("<i8").tobytes() + data + len(data).to_bytes(8, "little") + _MAGIC)
-            self._file = self._writer.commit()
-            os.utime(self._writer.path, (mtime, mtime))
+            self._writer.write(starts.astype("<i8").tobytes())
+            file = self._writer.file
+            header = _Header(
+                format=FORMAT, signature=signature, digest=_digest_blocks(_blocks(file, file.tell())),
+                dtype=self.dtype.name, num_ids=self.length, num_starts=len(starts), text=facts,
+            )  # fmt: skip
+            data = json.dumps(to_json(header)).encode("ascii")
+            file.seek(0, os.SEEK_END)
+            self._writer.write(data + hashlib.sha256(data).digest() + len(data).to_bytes(8, "little") + _MAGIC)
+            self._writer.commit()
+            self._file = open_regular(self._writer.path)
         except OSError as error:
             raise self._no_room(error) from None
         self._name, self._writer = str(self._writer.path), None
@@ -111,30 +165,19 @@ class TokenCache:
         self._writer: CacheWriter | None = None
 
     def find(self, path: Path, signature: str) -> CachedTokens | None:
-        """Return the contents of a cache file, or None if it is missing, damaged, or belongs to another text."""
+        """Return the contents of a cache file, or None if it is missing, damaged, or belongs to another text.
+
+        Warns:
+            CacheWarning: If the file is damaged.
+        """
         try:
-            with open(path, "rb", buffering=0) as file:
-                size, mtime = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime
-                file.seek(-16, os.SEEK_END)
-                tail = file.read(16)
-                length = int.from_bytes(tail[:8], "little")
-                if tail[8:] != _MAGIC or length > size:
-                    return None
-                json_offset = file.seek(-16 - length, os.SEEK_END)
-                metadata = json.loads(file.read(length))
-                dtype = np.dtype(metadata["dtype"])
-                num_ids, num_starts = int(metadata["num_ids"]), int(metadata["num_starts"])
-                valid = (metadata["format"], metadata["signature"], metadata["mtime"]) == (FORMAT, signature, mtime)
-                if not valid or num_ids * dtype.itemsize + 8 * num_starts != json_offset:
-                    return None
-                file.seek(num_ids * dtype.itemsize)
-                starts = np.fromfile(file, "<i8", num_starts).astype(np.int64)
-                file.seek(0)
-                if json_offset <= MAX_MEMORY_BYTES:
-                    return metadata, np.fromfile(file, dtype, num_ids), starts
-                duplicate = os.fdopen(os.dup(file.fileno()), "rb", 0)
-                return metadata, FileTokens(duplicate, dtype, num_ids, str(path)), starts
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return _load(path, signature)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, MemoryError) as error:
+            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+            message = f"{path}: is damaged ({describe_value(reason)}), so the text is encoded again"
+            warnings.warn(message, CacheWarning, stacklevel=2)
             return None
 
     def path(self, name: str, files: Iterable[File], config: ReadConfig) -> Path:
@@ -165,10 +208,15 @@ class _NoIdentityError(Exception):
     """A file without an identity."""
 
 
-def _identity(file: File) -> tuple[str, int, int]:
+def _identity(file: File) -> tuple[str, int, int, int]:
+    """Return path, size and times. Programs can set the modification time, but not the time of the last change."""
+    try:
+        changed = os.stat(file.name).st_ctime_ns
+    except OSError:
+        raise _NoIdentityError from None
     if (identity := file.identity) is None:
         raise _NoIdentityError
-    return identity
+    return *identity, changed
 
 
 def _settings(config: ReadConfig) -> dict[str, Any]:
@@ -179,4 +227,85 @@ def _digest(settings: Mapping[str, Any], items: Iterable[Any]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))
     for item in items:
         digest.update(json.dumps(item).encode("ascii"))
+    return digest.hexdigest()
+
+
+def _load(path: Path, signature: str) -> CachedTokens | None:
+    """Return the verified contents of a cache file, or None if it has another format or belongs to another text.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _TRAILER_BYTES:
+            raise ValueError("it is truncated")
+        file.seek(size - _TRAILER_BYTES)
+        trailer = file.read(_TRAILER_BYTES)
+        header_size = int.from_bytes(trailer[32:40], "little")
+        data_size = size - _TRAILER_BYTES - header_size
+        if trailer[40:] != _MAGIC or data_size < 0 or header_size > _MAX_HEADER_BYTES:
+            raise ValueError("it is truncated, or not a cache file")
+        file.seek(data_size)
+        data = file.read(header_size)
+        if hashlib.sha256(data).digest() != trailer[:32]:
+            raise ValueError("its header does not match its digest")
+        fields = parse_json(data)
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            return None
+        header = from_json(_Header, fields)
+        if header.signature != signature:
+            return None
+        dtype = np.dtype(header.dtype)
+        if header.ids_bytes + 8 * header.num_starts != data_size:
+            raise ValueError("its size does not match its header")
+        file.seek(header.ids_bytes)
+        starts = np.frombuffer(_read(file, 8 * header.num_starts), "<i8").astype(np.int64)
+        if len(starts) and (starts[0] < 0 or starts[-1] >= header.num_ids or (np.diff(starts) <= 0).any()):
+            raise ValueError("its document starts are not positions in ascending order")
+        largest = len(header.text.counts) - 1
+        blocks = _checked_ids(_blocks(file, data_size), header.ids_bytes, dtype, largest)
+        if _digest_blocks(blocks) != header.digest:
+            raise ValueError("its ids do not match their digest")
+        file.seek(0)
+        if header.ids_bytes <= MAX_MEMORY_BYTES:
+            return CachedTokens(header.text, np.frombuffer(_read(file, header.ids_bytes), dtype), starts)
+        duplicate = os.fdopen(os.dup(file.fileno()), "rb", 0)
+        return CachedTokens(header.text, FileTokens(duplicate, dtype, header.num_ids, str(path), largest), starts)
+
+
+def _read(file: IO[bytes], size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view and (count := file.readinto(view)):  # type: ignore[attr-defined]
+        view = view[count:]
+    if view:
+        raise ValueError("it was truncated while it was read")
+    return data
+
+
+def _blocks(file: IO[bytes], size: int) -> Iterator[bytearray]:
+    """Yield the first ``size`` bytes of a file in blocks of `_BLOCK_BYTES`."""
+    file.seek(0)
+    for start in range(0, size, _BLOCK_BYTES):
+        yield _read(file, min(_BLOCK_BYTES, size - start))
+
+
+def _checked_ids(blocks: Iterable[bytearray], size: int, dtype: np.dtype[Any], largest: int) -> Iterator[bytearray]:
+    """Yield blocks, and check that the ids in their first ``size`` bytes are at most ``largest``."""
+    for block in blocks:
+        if size > 0 and np.frombuffer(memoryview(block)[:size], dtype).max() > largest:
+            raise ValueError("it contains ids of no symbol")
+        size -= len(block)
+        yield block
+
+
+def _digest_blocks(blocks: Iterator[bytearray]) -> str:
+    """Return the SHA-256 of the SHA-256 digests of blocks. All cores compute them."""
+    digest, cores = hashlib.sha256(), os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        while batch := list(islice(blocks, cores)):
+            for part in pool.map(lambda block: hashlib.sha256(block).digest(), batch):
+                digest.update(part)
     return digest.hexdigest()

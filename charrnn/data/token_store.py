@@ -42,10 +42,12 @@ class FileTokens:
         dtype: Type of an id.
         length: Number of ids.
         name: Name of the file in error messages.
+        largest: Largest valid id.
     """
 
-    def __init__(self, file: IO[bytes], dtype: np.dtype[Any], length: int, name: str) -> None:
+    def __init__(self, file: IO[bytes], dtype: np.dtype[Any], length: int, name: str, largest: int) -> None:
         self._file, self.dtype, self._length, self.name = file, dtype, length, name
+        self._largest = largest
         self._status = _status(file)
 
     def __del__(self) -> None:
@@ -58,7 +60,7 @@ class FileTokens:
         """Return the ids at these indices, (T, B) or (N,). Consecutive indices along the first axis take one read.
 
         Raises:
-            FileError: If the file was truncated.
+            FileError: If the file was truncated, or contains invalid ids.
         """
         flat = indices.T.ravel()
         breaks = np.flatnonzero(np.diff(flat) != 1) + 1
@@ -71,6 +73,8 @@ class FileTokens:
                 if self._file.readinto(buffer[start * size : end * size]) != (end - start) * size:  # type: ignore[attr-defined]
                     raise self._changed()
             start = end
+        if ids.max(initial=0) > self._largest:
+            raise self._changed()
         return ids.reshape(indices.T.shape).T  # (T, B)
 
     def check(self) -> None:
@@ -104,6 +108,7 @@ class TokenWriter:
         self._directory, self._expected, self._in_memory = directory, expected, in_memory
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self.length = 0
+        self._largest = 0  # largest id that may occur
         self._parts: list[NDArray[Any]] = []  # the ids that are not in the file
         self._file: IO[bytes] | None = None
 
@@ -116,6 +121,7 @@ class TokenWriter:
         dtype = np.min_scalar_type(max(0, vocab_size - 1))
         if dtype.itemsize > self.dtype.itemsize:
             self._widen(dtype)
+        self._largest = max(self._largest, vocab_size - 1)
         self._parts.append(ids.astype(self.dtype))
         self.length += len(ids)
         if self._in_memory == _UNLIMITED and len(ids) * self.dtype.itemsize > available_memory() // 2:
@@ -128,7 +134,7 @@ class TokenWriter:
         if self._file is None or self.length * self.dtype.itemsize <= MAX_MEMORY_BYTES:
             return self._collect()
         file, self._file = self._file, None
-        return FileTokens(file, self.dtype, self.length, self._name)
+        return FileTokens(file, self.dtype, self.length, self._name, self._largest)
 
     def discard(self) -> None:
         """Delete the unfinished file."""

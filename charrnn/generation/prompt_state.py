@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import MAX_REPEAT_WINDOW
+from charrnn.config.checks import check_digest, refuse
+from charrnn.config.schema import SchemaError, from_json, to_json
+from charrnn.config.settings import checked
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.errors import DamagedFileError, ModelFileError
+from charrnn.errors import ModelFileError
 from charrnn.io import atomic_io, container
 from charrnn.io.container import PROMPT_STATE
 from charrnn.rnn.backend import Decoder, FusedDecoder
@@ -30,6 +33,19 @@ from charrnn.rnn.numpy_rnn import Ids
 from charrnn.rnn.state import State
 
 READ_SIZE = 4096  # characters read between two progress reports
+_SAVE_AGAIN = "save it again with --save-state"
+
+
+def _check_recent(name: str, value: str) -> None:
+    """Raise SettingError if there are more characters than a state has."""
+    if len(value) > MAX_REPEAT_WINDOW:
+        refuse(name, value, f"at most {MAX_REPEAT_WINDOW:,} characters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    model: str = checked(check_digest)
+    recent: str = checked(_check_recent)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ def save(path: Path, model: Checkpoint, prompt_state: PromptState) -> None:
         FileError: If the file cannot be written.
     """
     symbols = model.vocabulary.symbols_at(prompt_state.recent.tolist())
-    header = {"model": checkpoint.digest(model), "recent": symbols}
+    header = to_json(_Header(model=checkpoint.digest(model), recent=symbols))
     atomic_io.write_atomic(path, container.to_bytes(PROMPT_STATE, header, _arrays(prompt_state.state)))
 
 
@@ -105,19 +121,21 @@ def load(path: Path, model: Checkpoint, network: Decoder) -> PromptState:
     Raises:
         ModelFileError: If the file is missing, unreadable, damaged, not a prompt state, or belongs to another model.
     """
-    header, arrays = container.read(PROMPT_STATE, path)
-    if header.get("model") != checkpoint.digest(model):
+    contents = container.read(PROMPT_STATE, path)
+    try:
+        header = from_json(_Header, contents.header)
+    except SchemaError as error:
+        _refuse(path, f"does not describe a state: {error}", _SAVE_AGAIN)
+    if header.model != checkpoint.digest(model):
         _refuse(path, "is the state of another model", "use the model that saved it")
-    zero_state = network.zero_state(1)
+    zero_state, arrays = network.zero_state(1), contents.arrays
     expected = {name: part.shape for name, part in _arrays(zero_state).items()}
-    valid = {
-        name: array.shape for name, array in arrays.items() if array.dtype == np.float32 and np.isfinite(array).all()
-    }
-    recent = model.vocabulary.ids_of(str(header.get("recent", ""))).astype(np.intp)
-    if valid != expected or recent.min(initial=0) < 0:
-        _refuse(path, "does not contain a valid state of this model", "save it again with --save-state")
+    valid = {name: array.shape for name, array in arrays.items() if array.dtype == np.float32}
+    recent = model.vocabulary.ids_of(header.recent).astype(np.intp)
+    if valid != expected or not checkpoint.are_finite(arrays) or recent.min(initial=0) < 0:
+        _refuse(path, "does not contain a valid state of this model", _SAVE_AGAIN)
     state = zero_state.from_named(arrays).map(lambda part: part[None])
-    return PromptState(state, recent, str(header["model"]))
+    return PromptState(state, recent, header.model)
 
 
 def _arrays(state: State) -> dict[str, NDArray[np.float32]]:
@@ -133,11 +151,11 @@ def check_can_save(path: Path) -> None:
         FileError: If no regular file can be written at the path.
     """
     atomic_io.check_writable(path)
-    if path.is_file() and path.stat().st_size:
-        try:
-            container.read(PROMPT_STATE, path)
-        except DamagedFileError:
+    try:
+        if path.exists() and path.stat().st_size and not container.starts_like(PROMPT_STATE, path):
             _refuse(path, "already exists and is not a prompt state", "choose another name")
+    except OSError as error:
+        _refuse(path, f"cannot be read ({(error.strerror or str(error)).lower()})", "choose another name")
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:

@@ -1,5 +1,9 @@
 """Writes files atomically: other processes see the old file or the new one, even after a crash or on a full disk.
 
+A file is written under a temporary name in the same directory, and then renamed. The temporary name is random, and
+the file is created exclusively. So processes and threads never write to each other's files, or through a symbolic
+link. A writer holds a lock on its temporary file, so that `remove_leftovers` deletes only those of dead processes.
+
 The mode of a new file follows the umask. Symbolic links are followed.
 """
 
@@ -12,7 +16,13 @@ from typing import IO
 
 from charrnn.errors import FileError
 
+try:
+    import fcntl
+except ImportError:  # Windows, which does not delete open files
+    fcntl = None  # type: ignore[assignment]
+
 _BACKUP_SUFFIX = ".old"  # appended to the name of a replaced file that is kept
+_EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
@@ -28,17 +38,14 @@ def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
         FileError: If the file cannot be written. An existing file is unchanged.
     """
     target = resolve_target(path)
-    temporary = target.with_name(_temporary_name(target))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        writer = AtomicWriter(target)
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _replace(temporary, target, keep_backup and target.exists())
+            writer.write(data)
+            os.fsync(writer.file.fileno())
+            writer.commit(keep_backup=keep_backup and target.exists())
         finally:
-            temporary.unlink(missing_ok=True)
+            writer.discard()
         _sync_directory(target.parent)
     except OSError as error:
         raise write_error(path, error) from None
@@ -48,21 +55,19 @@ class AtomicWriter:
     """Writer of a file in several parts. The file has a hidden temporary name until it is complete.
 
     Args:
-        path: Path of the complete file.
+        path: Path of the complete file. Missing directories are created.
 
     Attributes:
-        file: The open temporary file.
+        file: The open temporary file, for reading and writing, without a buffer.
 
     Raises:
         OSError: If the file cannot be written. All methods raise it.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        # No process id in the name: the caller's lock allows only one writer.
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self.path, self._committed = path, False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115  # closed by `commit` or `discard`
+        self._temporary, self.file = _create_temporary(path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
@@ -70,16 +75,23 @@ class AtomicWriter:
         while remaining:
             remaining = remaining[self.file.write(remaining) :]
 
-    def commit(self) -> IO[bytes]:
-        """Rename the file to ``path``, replacing an existing file, and return it opened for reading."""
-        self.file.close()  # Windows does not rename open files
-        os.replace(self._temporary, self.path)
-        return open(self.path, "rb", buffering=0)
+    def commit(self, *, keep_backup: bool = False) -> None:
+        """Rename the file to ``path``, and close it.
+
+        Args:
+            keep_backup: Whether to rename an existing file to `backup_path`. Otherwise it is replaced.
+        """
+        if fcntl is None:
+            self.file.close()  # Windows does not rename open files
+        _replace(self._temporary, self.path, keep_backup)
+        self._committed = True
+        self.file.close()  # not earlier: this releases the lock
 
     def discard(self) -> None:
-        """Delete the temporary file."""
+        """Delete the temporary file, unless it was committed."""
         self.file.close()
-        self._temporary.unlink(missing_ok=True)
+        if not self._committed:
+            self._temporary.unlink(missing_ok=True)
 
 
 def backup_path(path: Path) -> Path:
@@ -101,12 +113,13 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files of killed processes. The caller must hold the lock of ``path``."""
+    """Delete the temporary files that dead processes left beside ``path``."""
     target = path.resolve()
     with suppress(OSError):  # for example, the directory does not exist yet
         for leftover in target.parent.iterdir():
             if leftover.name.startswith(f".{target.name}.") and leftover.suffix == ".tmp":
-                leftover.unlink(missing_ok=True)
+                with suppress(OSError):  # its writer is alive, or another process has deleted it
+                    _remove_unlocked(leftover)
 
 
 def check_writable(path: Path) -> None:
@@ -118,11 +131,44 @@ def check_writable(path: Path) -> None:
     target = resolve_target(path)
     try:
         directory = next(parent for parent in target.parents if parent.exists())  # the others are created on saving
-        probe = directory / _temporary_name(target)  # as long as the real name, which may be too long
-        probe.touch()
-        probe.unlink()
+        temporary, file = _create_temporary(directory / target.name)
+        file.close()
+        temporary.unlink(missing_ok=True)  # `remove_leftovers` of another process may have deleted it
     except OSError as error:
         raise write_error(path, error) from None
+
+
+def _create_temporary(target: Path) -> tuple[Path, IO[bytes]]:
+    """Create and lock a file with a random name beside ``target``, and return its path and the open file."""
+    while True:
+        path = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        try:
+            file = os.fdopen(os.open(path, _EXCLUSIVE, 0o666), "w+b", buffering=0)
+        except FileExistsError:
+            continue
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks; `remove_leftovers` then deletes nothing either
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # `remove_leftovers` found the file before it was locked
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Delete a file if no process has it locked.
+
+    Raises:
+        OSError: If a process has it locked, or it cannot be deleted.
+    """
+    if fcntl is None:
+        path.unlink()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _replace(temporary: Path, target: Path, keep_backup: bool) -> None:
@@ -136,10 +182,6 @@ def _replace(temporary: Path, target: Path, keep_backup: bool) -> None:
         raise
 
 
-def _temporary_name(target: Path) -> str:
-    return f".{target.name}.{os.getpid()}.tmp"
-
-
 def resolve_target(path: Path) -> Path:
     """Return the path of the file with symbolic links resolved. The file need not exist.
 
@@ -148,13 +190,14 @@ def resolve_target(path: Path) -> Path:
     """
     try:
         target = path.resolve()
-    except RuntimeError as error:  # a loop of symbolic links
-        raise write_error(path, OSError(errno.ELOOP, str(error))) from None
-    try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise FileError(str(path), "is not a regular file", "choose another path")
     except FileNotFoundError:
         pass
+    except RuntimeError:  # a loop of symbolic links
+        raise write_error(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from None
+    except ValueError as error:  # a NUL in the path
+        raise write_error(path, OSError(errno.EINVAL, str(error))) from None
     except OSError as error:
         raise write_error(path, error) from None
     return target

@@ -13,18 +13,28 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from charrnn.errors import DamagedFileError, ModelFileError
+from charrnn.errors import DamagedFileError, ModelFileError, describe_value
+from charrnn.io.regular_file import open_regular
+from charrnn.io.strict_json import parse_json
 
 BLANK_DIGEST = "0" * 64
 
 Arrays = Mapping[str, NDArray[np.float32]]
+
+
+class Contents(NamedTuple):
+    """The contents of a container file. Only the digest and the format of the header have been checked."""
+
+    header: dict[str, Any]  # without format and digest
+    arrays: dict[str, NDArray[Any]]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,10 @@ class FileKind:
     format: int = 1  # version of the file format
 
 
-MODEL = FileKind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=3)
+MODEL = FileKind("charrnn", "a charrnn model", "give a model that charrnn wrote", format=4)
 PROMPT_STATE = FileKind("charrnn-state", "a saved state", "give a file that charrnn sample --save-state wrote")
 RUN_STATE = FileKind(
-    "charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=4
+    "charrnn-training", "the state of a training run", "give the state that charrnn train wrote", format=5
 )
 
 _RESTORE = "restore it from a copy or train again"
@@ -71,8 +81,8 @@ def digest(data: bytes) -> str:
     return data[offset : offset + len(BLANK_DIGEST)].decode()
 
 
-def from_bytes(kind: FileKind, data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Check the digest of a container file and return its header and arrays.
+def from_bytes(kind: FileKind, data: bytes, path: Path) -> Contents:
+    """Check the digest of a container file and return its contents.
 
     Args:
         kind: Expected kind of the file.
@@ -84,24 +94,25 @@ def from_bytes(kind: FileKind, data: bytes, path: Path) -> tuple[dict[str, Any],
         ModelFileError: If the file has another version of the format.
     """
     header = _header(kind, data, path)
-    digest = str(header["digest"]).encode()
-    offset, view = data.index(_entry(header["digest"])) + len(_entry("")), memoryview(data)
+    digest = str(header.pop("digest")).encode()
+    offset, view = data.index(_entry(digest.decode())) + len(_entry("")), memoryview(data)
     hasher = hashlib.sha256(view[:offset])
     hasher.update(BLANK_DIGEST.encode())
     hasher.update(view[offset + len(digest) :])
     if hasher.hexdigest().encode() != digest:
         _refuse(path, "is damaged: its contents do not match its digest", _RESTORE)
-    if header.get("format") != kind.format:  # not damaged: the digest is the same in all formats
-        reason = f"has file format {header.get('format')}, but this charrnn reads format {kind.format}"
+    version = header.pop("format", None)
+    if not isinstance(version, int) or version != kind.format:  # not damaged: the digest is the same in all formats
+        reason = f"has file format {describe_value(version)}, but this charrnn reads format {kind.format}"
         raise ModelFileError(str(path), reason, "install the version of charrnn that wrote it")
     try:
-        return header, safetensors.numpy.load(data)
+        return Contents(header, safetensors.numpy.load(data), digest.decode())
     except (KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
-        _refuse(path, f"does not describe {kind.noun} ({error})", "train again")
+        _refuse(path, f"does not contain the arrays of {kind.noun} ({describe_value(error)})", _RESTORE)
 
 
-def read(kind: FileKind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read a container file, check its digest, and return its header and arrays.
+def read(kind: FileKind, path: Path) -> Contents:
+    """Read a container file, check its digest, and return its contents.
 
     Raises:
         DamagedFileError: If the file is empty, truncated, changed since it was written, or of another kind.
@@ -113,6 +124,17 @@ def read(kind: FileKind, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[
         reason = f"cannot be read ({(error.strerror or str(error)).lower()})"
         raise ModelFileError(str(path), reason, "check the path") from None
     return from_bytes(kind, data, path)
+
+
+def starts_like(kind: FileKind, path: Path) -> bool:
+    """Return whether a regular file begins like one of this kind. The rest of it may be damaged.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    beginning = f'{{"__metadata__":{{"{kind.key}":'.encode()
+    with open_regular(path) as file:
+        return file.read(8 + len(beginning))[8:] == beginning
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:
@@ -137,10 +159,10 @@ def _header(kind: FileKind, data: bytes, path: Path) -> dict[str, Any]:
         reason = "is a pickle, which may run code when opened" if pickled else "is not a safetensors file"
         _refuse(path, reason, kind.advice)
     try:
-        safetensors_header = json.loads(data[8 : 8 + size])
+        safetensors_header = parse_json(data[8 : 8 + size])
         tensors = [entry for name, entry in safetensors_header.items() if name != "__metadata__"]
-        end = 8 + size + max((entry["data_offsets"][1] for entry in tensors), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        end = 8 + size + max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
         truncated = 8 + size > len(data)
         reason = "is truncated in its header" if truncated else "is damaged: its header is invalid"
         _refuse(path, reason, _RESTORE)
@@ -153,8 +175,8 @@ def _header(kind: FileKind, data: bytes, path: Path) -> dict[str, Any]:
         noun = actual.noun if actual else "a safetensors file"
         _refuse(path, f"is {noun}, but not {kind.noun}", kind.advice)
     try:
-        header = json.loads(metadata[kind.key])
-    except (ValueError, TypeError, RecursionError):
+        header = parse_json(metadata[kind.key])
+    except (ValueError, TypeError):
         header = None
     digest = str(header.get("digest")) if isinstance(header, dict) else ""
     if not re.fullmatch("[0-9a-f]{64}", digest) or _entry(digest) not in data:

@@ -142,7 +142,7 @@ def _sampling_chars_per_second(config: ModelConfig) -> float:
     """Return the number of characters per second that a single stream generates."""
     network = CharRNN(config, len(VOCABULARY))
     network.initialize(seed=0)
-    model = Checkpoint(config, VOCABULARY, network.tensors(), {})
+    model = Checkpoint(config, VOCABULARY, network.tensors())
     decoder = DecoderSelector(model).choose("int8", math.inf)
     chunks = generate(decoder, VOCABULARY, SampleConfig(length=0, seed=0))
     characters = 0

@@ -9,7 +9,6 @@ seconds, and at its end. Each file is written atomically, by one process at a ti
 to resume the run: the model and the log are written again from it.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from charrnn.checkpoint import STATE_INFIX, SUFFIX, Tensors
 from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.io import atomic_io
 from charrnn.io.lock import Lock
-from charrnn.training import run_state
+from charrnn.training import run_log, run_state
 from charrnn.training.events import Evaluation, Event, Finished
 from charrnn.training.run_state import Run, SavedRun
 
@@ -149,7 +148,7 @@ class Checkpointer:
             self._saved_weights = trainer.best
         entries = saved.current.progress.evaluations
         if len(entries) != self._saved_entries:
-            atomic_io.write_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+            atomic_io.write_atomic(self.log, run_log.to_bytes(entries))
             self._saved_entries = len(entries)
         self._last_save = time.monotonic()
         self._min_interval = (self._last_save - started) / MAX_SAVE_SHARE

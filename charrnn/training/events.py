@@ -1,9 +1,8 @@
 """The events that `Trainer.run` yields."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Outcome = Literal["done", "overfitting", "stuck", "stopped"]
+from charrnn.checkpoint import Outcome
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
+from charrnn.config.checks import Integer, Range
 from charrnn.config.overrides import Overrides
+from charrnn.config.settings import checked
 from charrnn.units import format_count, format_duration
 
 DEFAULT_SECONDS = 280.0  # training time without a budget; with the evaluations about five minutes
@@ -47,19 +49,29 @@ class StepTiming:
 MeasureStep = Callable[[ModelConfig, TrainConfig, int], StepTiming]  # the last argument is the vocabulary size V
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Every setting of a run."""
 
     model_config: ModelConfig
     train_config: TrainConfig  # with device and precision decided; without a budget, with planned steps
-    steps: int  # expected number of steps
-    steps_per_epoch: int
-    seconds: float  # expected duration without the evaluations
-    characters: int  # length of the text
-    validation_characters: int  # length of the validation text
-    vocab_size: int  # V
+    steps: int = checked(Integer(1))  # expected number of steps
+    steps_per_epoch: int = checked(Integer(1))
+    # expected duration without the evaluations
+    seconds: float = checked(Range(0, math.inf, "a number of seconds above 0", exclude_low=True))
+    characters: int = checked(Integer(2))  # length of the text
+    validation_characters: int = checked(Integer(0))  # length of the validation text
+    vocab_size: int = checked(Integer(1))  # V
     notes: tuple[str, ...]  # notes for the user, such as settings that were reduced to fit a small text
+
+    def __post_init__(self) -> None:
+        train, targets = self.train_config, self.characters - self.validation_characters - 1
+        if targets < 1:
+            raise ValueError("the validation text leaves nothing to train on")
+        if train.batch_size > targets or train.batch_size * train.seq_length > targets + train.batch_size - 1:
+            raise ValueError("the batches are larger than the text")
+        if train.minutes is None and train.steps is None and train.epochs is None:
+            raise ValueError("the run has no budget")
 
     def budget_spent(self, step: int, seconds: float) -> float:
         """Return the share of the budget that a number of steps and seconds uses. It can exceed 1."""
@@ -159,7 +171,10 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
     if overrides.evaluations is None:
         train = replace(train, evaluations=_num_evaluations(steps * batch_size * seq_length, epochs, validation))
     seconds = steps * timing.seconds_per_step
-    return Plan(model, train, steps, steps_per_epoch, seconds, characters, validation, vocab_size, tuple(notes))
+    return Plan(
+        model_config=model, train_config=train, steps=steps, steps_per_epoch=steps_per_epoch, seconds=seconds,
+        characters=characters, validation_characters=validation, vocab_size=vocab_size, notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _expected_steps(train: TrainConfig, steps_per_epoch: int, seconds_per_step: float) -> int:
@@ -171,7 +186,7 @@ def _expected_steps(train: TrainConfig, steps_per_epoch: int, seconds_per_step: 
 
 def _budget_in_steps(train: TrainConfig, steps_per_epoch: int) -> int | None:
     """Return the budget in steps, or None if it is in minutes only."""
-    return train.steps if train.epochs is None else max(1, round(train.epochs * steps_per_epoch))
+    return train.steps if train.epochs is None else max(1, min(round(train.epochs * steps_per_epoch), 2**63 - 1))
 
 
 def typical_timing(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:

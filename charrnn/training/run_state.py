@@ -1,27 +1,34 @@
 """The training state file, from which a run continues bit for bit, and the changes that --resume allows.
 
 The file is a container (``io/container.py``). The header contains the plan, the settings that the user chose, the
-identity of the text, the vocabulary and the `Progress`. The tensors are those of the current `TrainerState`, of the
-last good one, and of the best model. Tensors that they share are stored once. Random generators are not saved,
-because the random numbers of dropout depend only on the seed and the step (`TrainStep.step`).
+identity of the text, the vocabulary and the `Progress` (`_Header`). The tensors are those of the current
+`TrainerState`, of the last good one, and of the best model. Tensors that they share are stored once. Random
+generators are not saved, because the random numbers of dropout depend only on the seed and the step
+(`TrainStep.step`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from charrnn.checkpoint import Tensors, check_tensors
-from charrnn.config import ModelConfig, ReadConfig, TrainConfig
+import numpy as np
+
+from charrnn.checkpoint import BaseRecord, Tensors, check_tensors, read_vocabulary
+from charrnn.config import ReadConfig, TrainConfig
+from charrnn.config.checks import Integer, check_digest, check_text
 from charrnn.config.overrides import Overrides
+from charrnn.config.schema import SchemaError, from_json, to_json
+from charrnn.config.settings import checked
 from charrnn.data.corpus import Corpus
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.errors import CharrnnError, ModelFileError, ResumeError, SettingError
+from charrnn.errors import DamagedFileError, ResumeError, SettingError
 from charrnn.io import container
-from charrnn.io.container import RUN_STATE
+from charrnn.io.container import RUN_STATE, Contents
+from charrnn.rnn.state import State
 from charrnn.training.plan import Plan
-from charrnn.training.trainer_state import Progress, TrainerState
+from charrnn.training.run_log import check_order
+from charrnn.training.trainer_state import AVERAGES, Progress, TrainerState
 from charrnn.units import format_duration
 
 if TYPE_CHECKING:
@@ -30,6 +37,21 @@ if TYPE_CHECKING:
 BUDGETS = ("epochs", "steps", "minutes")
 MACHINE_SETTINGS = ("device", "threads", "precision", "engine")  # change the speed of a run, and rounding errors
 _START_AGAIN = "start again with --force"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What a run started from, and what changed since."""
+
+    from_: BaseRecord | None = None  # model with the initial weights
+    changed: tuple[str, ...] = ()  # changes of the settings on --resume
+
+    def __post_init__(self) -> None:
+        for change in self.changed:
+            check_text("changed", change)
+
+
+NO_HISTORY = History()
 
 
 @dataclass(frozen=True)
@@ -42,13 +64,10 @@ class Run:
     sha256: str  # digest of the text
     vocabulary: Vocabulary
     read_config: ReadConfig  # how the text is read
-    # part of the training record: ``from``, the model with the initial weights; ``changed``, changes on --resume
-    history: Mapping[str, Any] = field(default_factory=dict)
+    history: History = NO_HISTORY
 
     @classmethod
-    def create(
-        cls, plan: Plan, overrides: Overrides, corpus: Corpus, history: Mapping[str, Any] = MappingProxyType({})
-    ) -> "Run":
+    def create(cls, plan: Plan, overrides: Overrides, corpus: Corpus, history: History = NO_HISTORY) -> "Run":
         """Return a new run on a corpus."""
         return cls(plan, overrides, corpus.name, corpus.sha256, corpus.vocabulary, corpus.read_config, history)
 
@@ -77,20 +96,37 @@ class SavedRun:
         return trainer
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Text:
+    name: str = checked(check_text)
+    sha256: str = checked(check_digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The header of the file. It contains the fields of `Run` and `SavedRun` that are not tensors."""
+
+    plan: Plan
+    overrides: Overrides
+    corpus: _Text
+    vocabulary: str
+    read_config: ReadConfig
+    history: History
+    current: Progress
+    last_good: Progress
+    rollbacks: int = checked(Integer(0))
+    aliases: Mapping[str, str]  # tensors that are stored once and used under several names: name -> stored name
+
+    def __post_init__(self) -> None:
+        train = self.plan.train_config
+        if "auto" in (train.device, train.precision, train.engine) or not train.threads:
+            raise ValueError("plan.train_config: device, precision, engine or threads are not decided")
+        check_order(self.current.evaluations)
+        check_order(self.last_good.evaluations)
+
+
 def to_bytes(saved: SavedRun) -> bytes:
     """Return the training state as the bytes of a file."""
-    run = saved.run
-    header = {
-        "plan": asdict(run.plan),
-        "overrides": dict(run.overrides.chosen()),
-        "corpus": {"name": run.name, "sha256": run.sha256},
-        "vocabulary": run.vocabulary.symbols,
-        "read_config": asdict(run.read_config),
-        "history": dict(run.history),
-        "current": asdict(saved.current.progress),
-        "last_good": asdict(saved.last_good.progress),
-        "rollbacks": saved.rollbacks,
-    }
     groups: dict[str, Tensors] = {
         "current": saved.current.tensors,
         "last_good": saved.last_good.tensors,
@@ -103,8 +139,14 @@ def to_bytes(saved: SavedRun) -> bytes:
             stored_name = stored_names.setdefault(id(array), f"{group}.{name}")
             stored[stored_name] = array
             names[f"{group}.{name}"] = stored_name
-    header["aliases"] = {name: stored_name for name, stored_name in names.items() if name != stored_name}
-    return container.to_bytes(RUN_STATE, header, stored)
+    run = saved.run
+    header = _Header(
+        plan=run.plan, overrides=run.overrides, corpus=_Text(name=run.name, sha256=run.sha256),
+        vocabulary=run.vocabulary.symbols, read_config=run.read_config, history=run.history,
+        current=saved.current.progress, last_good=saved.last_good.progress, rollbacks=saved.rollbacks,
+        aliases={name: stored_name for name, stored_name in names.items() if name != stored_name},
+    )  # fmt: skip
+    return container.to_bytes(RUN_STATE, to_json(header), stored)
 
 
 def from_bytes(data: bytes, path: Path) -> SavedRun:
@@ -117,7 +159,7 @@ def from_bytes(data: bytes, path: Path) -> SavedRun:
     Raises:
         ModelFileError: If the bytes are damaged, or not a training state.
     """
-    return _from_header(path, *container.from_bytes(RUN_STATE, data, path))
+    return _from_contents(path, container.from_bytes(RUN_STATE, data, path))
 
 
 def read(path: Path) -> SavedRun:
@@ -126,27 +168,31 @@ def read(path: Path) -> SavedRun:
     Raises:
         ModelFileError: If the file cannot be read, is damaged, or is not a training state.
     """
-    return _from_header(path, *container.read(RUN_STATE, path))
+    return _from_contents(path, container.read(RUN_STATE, path))
 
 
-def check_same(run: Run, name: str, sha256: str, overrides: Overrides) -> None:
+def check_same(run: Run, corpus: Corpus, overrides: Overrides) -> None:
     """Check that a run may continue with a text and settings.
 
     The text must be the same. Of the settings, only the budget and `MACHINE_SETTINGS` may change.
 
     Args:
         run: Run to continue.
-        name: Name of the text.
-        sha256: Digest of the text.
+        corpus: The text.
         overrides: Settings that the user chose for resuming.
 
     Raises:
         ResumeError: If the text differs.
         SettingError: If a setting differs.
     """
-    if sha256 != run.sha256:
-        reason = f"is not the text of this run: its SHA-256 is {sha256[:12]}..., not {run.sha256[:12]}..."
-        raise ResumeError(name, reason, f"give the original text, or {_START_AGAIN}")
+    difference = ""
+    if corpus.sha256 != run.sha256:
+        difference = f"its SHA-256 is {corpus.sha256[:12]}..., not {run.sha256[:12]}..."
+    elif len(corpus.stored_ids) != run.plan.characters:
+        difference = f"it has {len(corpus.stored_ids):,} characters, not {run.plan.characters:,}"
+    if difference:
+        reason = f"is not the text of this run: {difference}"
+        raise ResumeError(corpus.display_name, reason, f"give the original text, or {_START_AGAIN}")
     configs = (run.plan.model_config, run.plan.train_config, run.read_config)
     for setting, value in overrides.chosen():
         if setting in (*BUDGETS, *MACHINE_SETTINGS):
@@ -187,8 +233,8 @@ def extend(saved: SavedRun, overrides: Overrides) -> tuple[SavedRun, list[str]]:
         saved = replace(saved, last_good=replace(saved.last_good, progress=last_good))
         new_budget = _describe_budget(plan)
         notes.append(f"the budget is {new_budget} instead of {old_budget}; the learning-rate schedule is {change}")
-    changed = [*saved.run.history.get("changed", ()), *(f"step {progress.step}: {note}" for note in notes)]
-    history = {**saved.run.history, **({"changed": changed} if changed else {})}
+    changed = (*saved.run.history.changed, *(f"step {progress.step}: {note}" for note in notes))
+    history = replace(saved.run.history, changed=changed)
     run = replace(saved.run, plan=plan, history=history)
     return replace(saved, run=run, current=replace(saved.current, progress=progress)), notes
 
@@ -248,25 +294,56 @@ def _describe_budget(plan: Plan) -> str:
     return " or ".join(budget for budget in budgets.values() if budget)
 
 
-def _from_header(path: Path, header: Mapping[str, Any], arrays: Tensors) -> SavedRun:
+def _from_contents(path: Path, contents: Contents) -> SavedRun:
+    """Check the contents of a file, and return the training state.
+
+    Raises:
+        DamagedFileError: If they are not a training state.
+    """
     try:
-        plan = dict(header["plan"])
-        plan["model_config"] = ModelConfig(**plan["model_config"])
-        plan["train_config"] = TrainConfig(**plan["train_config"])
-        plan["notes"] = tuple(plan["notes"])
-        read_config = ReadConfig(**header["read_config"])
-        vocabulary = Vocabulary(header["vocabulary"], read_config.unit)
-        name, sha256 = header["corpus"]["name"], header["corpus"]["sha256"]
-        run = Run(
-            Plan(**plan), Overrides(**header["overrides"]), name, sha256, vocabulary, read_config, header["history"]
-        )
-        tensors = {**arrays, **{name: arrays[stored_name] for name, stored_name in header["aliases"].items()}}
-        groups = {group: TrainerState(Progress(), tensors).part(group) for group in ("current", "last_good", "best")}
-        current, last_good = (
-            TrainerState(Progress.from_json(header[group]), groups[group]) for group in ("current", "last_good")
-        )
-        saved = SavedRun(run, current, last_good, groups["best"], int(header["rollbacks"]))
-    except (KeyError, TypeError, ValueError, AttributeError, CharrnnError) as error:
-        raise ModelFileError(str(path), f"does not describe a run ({error})", _START_AGAIN) from None
-    check_tensors(path, run.plan.model_config, vocabulary, saved.best)
-    return saved
+        header = from_json(_Header, contents.header)
+        vocabulary = read_vocabulary(header.vocabulary, header.read_config)
+        if len(vocabulary) != header.plan.vocab_size:
+            raise SchemaError("vocabulary: does not have plan.vocab_size symbols")
+        tensors = _tensors(header, contents.arrays)
+    except SchemaError as error:
+        raise DamagedFileError(str(path), f"does not describe a run: {error}", _START_AGAIN) from None
+    states = {name: TrainerState(Progress(), tensors).part(name) for name in ("current", "last_good", "best")}
+    check_tensors(path, header.plan.model_config, vocabulary, states["best"])
+    run = Run(
+        header.plan, header.overrides, header.corpus.name, header.corpus.sha256, vocabulary, header.read_config,
+        header.history,
+    )  # fmt: skip
+    current, last_good = (
+        TrainerState(header.current, states["current"]), TrainerState(header.last_good, states["last_good"])
+    )  # fmt: skip
+    return SavedRun(run, current, last_good, states["best"], header.rollbacks)
+
+
+def _tensors(header: _Header, arrays: Tensors) -> Tensors:
+    """Return all tensors by name, including aliases.
+
+    Values that are not finite are no error here: the trainer rolls back if they make the loss infinite.
+
+    Raises:
+        SchemaError: If a tensor is missing, unknown, or of another shape or type.
+    """
+    plan = header.plan
+    if plan.model_config.layers > len(arrays):  # the expected names would take too much memory
+        raise SchemaError("plan.model_config.layers: is larger than the number of tensors")
+    if unknown := set(header.aliases.values()) - arrays.keys():
+        raise SchemaError(f"aliases: there is no tensor {min(unknown)}")
+    tensors = {**arrays, **{name: arrays[stored_name] for name, stored_name in header.aliases.items()}}
+    weights = plan.model_config.tensor_shapes(plan.vocab_size)
+    batch = np.broadcast_to(np.float32(0), (plan.train_config.batch_size, plan.model_config.hidden))
+    state = {name: part.shape for name, part in State.zeros(plan.model_config, 1, lambda _: batch).named()}
+    expected = {f"best.{name}": shape for name, shape in weights.items()}
+    for group in ("current", "last_good"):
+        expected |= {f"{group}.{name}": shape for name, shape in state.items()}
+        for part in ("weights", *AVERAGES):
+            expected |= {f"{group}.{part}.{name}": shape for name, shape in weights.items()}
+    if wrong := expected.items() ^ {name: array.shape for name, array in tensors.items()}.items():
+        raise SchemaError(f"the tensor {min(wrong)[0]} is missing, unknown, or of the wrong shape")
+    if any(array.dtype != np.float32 for array in arrays.values()):
+        raise SchemaError("the tensors are not of type float32")
+    return tensors

@@ -22,6 +22,7 @@ from charrnn.rnn.state import State
 from charrnn.rnn.stream_groups import stream_groups, torch_worker_pool
 from charrnn.rnn.torch_rnn import CharRNN, PackedWeights, detach, plain_name
 from charrnn.rnn.torch_scorer import autocast
+from charrnn.training.trainer_state import AVERAGES
 
 BETAS = (0.9, 0.99)  # decay rates of AdamW's moving averages
 _AVERAGING_POWER = 9  # the average weights the parameters after step n by n ** (_AVERAGING_POWER - 1)
@@ -114,7 +115,7 @@ class TrainStep:
             average.copy_(parameter.detach())
 
     def _named_averages(self) -> Iterator[tuple[str, Tensor]]:
-        for kind, averages in (("mean", self._means), ("square", self._squares), ("average", self._average_weights)):
+        for kind, averages in zip(AVERAGES, (self._means, self._squares, self._average_weights), strict=True):
             for (name, _), average in zip(self.network.named_parameters(), averages, strict=True):
                 yield f"{kind}.{plain_name(name)}", average
 

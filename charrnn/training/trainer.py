@@ -8,15 +8,12 @@ the random numbers of the training.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
 import torch
 
-from charrnn.checkpoint import Checkpoint, Tensors
+from charrnn.checkpoint import Checkpoint, CorpusRecord, Tensors, TrainingRecord, are_finite
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.data.corpus import Corpus
 from charrnn.data.dataloader import StreamLoader
@@ -26,6 +23,8 @@ from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.rnn.torch_scorer import TorchScorer
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.plan import Plan, schedule
+from charrnn.training.run_log import LogEntry
+from charrnn.training.run_state import NO_HISTORY, History
 from charrnn.training.train_step import TrainStep
 from charrnn.training.trainer_state import Progress, TrainerState
 from charrnn.version import __version__
@@ -45,7 +44,7 @@ class Trainer:
     Args:
         corpus: Training and validation text.
         plan: Every setting of the run.
-        history: Further entries of the training record (`run_state.Run`).
+        history: What the run started from, for the training record.
 
     Attributes:
         stop: Whether the run should stop. It stops after the current step, or within an evaluation, and can be
@@ -55,7 +54,7 @@ class Trainer:
         rollbacks: Number of rollbacks so far.
     """
 
-    def __init__(self, corpus: Corpus, plan: Plan, history: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(self, corpus: Corpus, plan: Plan, history: History = NO_HISTORY) -> None:
         self.stop = False
         self.rollbacks = 0
         self.corpus = corpus
@@ -79,7 +78,7 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """Best model so far, or the latest model before the first evaluation, with its training record."""
         latest = self.snapshot().part("average")
-        use_best = self._progress.best_step or not _all_finite(latest)
+        use_best = self._progress.best_step or not are_finite(latest)
         tensors = self.best if use_best else latest
         return Checkpoint(
             self._plan.model_config, self.corpus.vocabulary, tensors, self._record(), self.corpus.read_config
@@ -206,7 +205,7 @@ class Trainer:
         train_nats = progress.nats_sum / progress.nats_count
         tensors = self.snapshot().part("average")
         nats = self._measure(tensors, approximate=True)
-        finite = _all_finite(self.snapshot().tensors) and math.isfinite(nats or 0)
+        finite = are_finite(self.snapshot().tensors) and math.isfinite(nats or 0)
         # without a validation text, the latest model is the best one
         best = finite and (nats is None or progress.best_nats is None or nats < progress.best_nats)
         progress = replace(
@@ -229,8 +228,11 @@ class Trainer:
             progress = replace(progress, outcome="overfitting" if overfitting else "stuck")
         event = Evaluation(progress.step, self._epoch(progress.step), progress.fraction, train_nats, nats, best)
         learning_rate = self._peak_learning_rate * schedule(progress.fraction, config.warmup)
-        entry = {**asdict(event), "learning_rate": learning_rate, "seconds": round(self._seconds(), 3)}
-        entry["validation_nats"] = nats if math.isfinite(nats or 0) else None  # JSON has no infinity or NaN
+        entry = LogEntry(
+            step=event.step, epoch=event.epoch, fraction=event.fraction, train_nats=train_nats,
+            validation_nats=nats if math.isfinite(nats or 0) else None, best=best,  # JSON has no infinity or NaN
+            learning_rate=learning_rate, seconds=round(self._seconds(), 3),
+        )  # fmt: skip
         self._progress = replace(progress, evaluations=(*progress.evaluations, entry))
         if finite:
             self.last_good = self.snapshot()
@@ -291,29 +293,16 @@ class Trainer:
         """Return the number of epochs in a number of steps."""
         return step / self._loader.steps_per_epoch
 
-    def _record(self) -> Mapping[str, Any]:
+    def _record(self) -> TrainingRecord:
         """Return the training record of the model file."""
-        progress = self._progress
-        return {
-            "corpus": {
-                "name": self.corpus.name,
-                "sha256": self.corpus.sha256,
-                "characters": self.corpus.characters,
-                "validation_characters": len(self._validation),
-                "split": self._plan.validation_characters,
-                "num_documents": self.corpus.num_documents,
-                "longest_document": self.corpus.longest_document,
-            },
-            "settings": asdict(self._config),
-            **self._history,
-            "steps": progress.step,
-            "outcome": "stopped" if self._stopped else progress.outcome,
-            "best_step": progress.best_step,
-            "validation_nats": progress.final_nats,
-            "charrnn": __version__,
-            "torch": torch.__version__,
-        }
-
-
-def _all_finite(tensors: Tensors) -> bool:
-    return all(np.isfinite(array).all() for array in tensors.values())
+        progress, corpus = self._progress, self.corpus
+        return TrainingRecord(
+            corpus=CorpusRecord(
+                name=corpus.name, sha256=corpus.sha256, characters=corpus.characters,
+                validation_characters=len(self._validation), split=self._plan.validation_characters,
+                num_documents=corpus.num_documents, longest_document=corpus.longest_document,
+            ),
+            settings=self._config, from_=self._history.from_, changed=self._history.changed, steps=progress.step,
+            outcome="stopped" if self._stopped else progress.outcome, best_step=progress.best_step,
+            validation_nats=progress.final_nats, charrnn=__version__, torch=torch.__version__,
+        )  # fmt: skip

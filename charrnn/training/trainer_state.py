@@ -5,45 +5,53 @@ do not change during a run and are not included.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.training.events import Outcome
+from charrnn.checkpoint import Outcome
+from charrnn.config.checks import FINITE, Integer, Range
+from charrnn.config.settings import setting
+from charrnn.training.run_log import MAX_SECONDS, LogEntry
+
+AVERAGES = ("mean", "square", "average")  # prefixes of the moving averages in a `TrainerState`
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run, in JSON types only."""
+    """Progress of a run."""
 
-    step: int = 0  # optimizer steps taken; modulo the steps per epoch, the number of chunks read from every stream
-    seconds: float = 0.0  # duration of the run so far
-    fraction: float = 0.0  # share of the budget that was spent after the last step
-    nats_sum: float = 0.0  # sum of the training losses since the last evaluation
-    nats_count: int = 0  # number of these losses
+    step: int = setting(
+        0, Integer(0)
+    )  # optimizer steps taken; modulo the steps per epoch, the number of chunks read from every stream
+    seconds: float = setting(0.0, Range(0, MAX_SECONDS, "a number of seconds"))  # duration of the run so far
+    # share of the budget that was spent after the last step
+    fraction: float = setting(0.0, Range(0, 1, "a number from 0 to 1"))
+    nats_sum: float = setting(0.0, FINITE)  # sum of the training losses since the last evaluation
+    nats_count: int = setting(0, Integer(0))  # number of these losses
     evaluation_due: bool = False  # whether an evaluation precedes the next step
-    evaluations_since_best: int = 0  # evaluations since the best one
-    best_step: int = 0  # steps taken by the best model
-    best_nats: float | None = None  # validation loss of the best model, as measured during the run
-    best_train_nats: float | None = None  # training loss of the best model
-    early_best_nats: float | None = None  # lowest validation loss before the last fifth of the run
-    final_nats: float | None = None  # validation loss of the best model, measured in fp32 once the run is finished
+    evaluations_since_best: int = setting(0, Integer(0))  # evaluations since the best one
+    best_step: int = setting(0, Integer(0))  # steps taken by the best model
+    best_nats: float | None = setting(None, FINITE)  # validation loss of the best model, as measured during the run
+    best_train_nats: float | None = setting(None, FINITE)  # training loss of the best model
+    early_best_nats: float | None = setting(None, FINITE)  # lowest validation loss before the last fifth of the run
+    final_nats: float | None = setting(
+        None, FINITE
+    )  # validation loss of the best model, measured in fp32 once the run is finished
     outcome: Outcome | None = None  # reason why the run ended; None before its end
     finished: bool = False  # whether the run ended and its best model was measured in fp32
-    evaluations: tuple[Mapping[str, Any], ...] = ()  # entries of the log
+    evaluations: tuple[LogEntry, ...] = ()  # the log
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the progress as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Progress":
-        """Return the progress from the result of `to_json`."""
-        return cls(**{**data, "evaluations": tuple(data["evaluations"])})
+    def __post_init__(self) -> None:
+        if self.best_step > self.step:
+            raise ValueError("best_step is larger than step")
+        if self.evaluation_due and not self.nats_count:
+            raise ValueError("an evaluation is due before the first step")
+        if self.finished and self.outcome is None:
+            raise ValueError("the run is finished without an outcome")
 
 
 @dataclass(frozen=True)

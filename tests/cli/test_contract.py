@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,8 @@ def test_no_escape_sequence_is_written_even_if_colour_is_forced(
 
 def test_info_shows_control_characters_as_escapes(charrnn: Charrnn, tmp_path: Path) -> None:
     model = make_checkpoint(text="a\x1b[31m\r\n")
-    corpus = {**model.training["corpus"], "name": "\x1b[2Jgone\n"}
-    checkpoint.save(
-        tmp_path / "x.safetensors",
-        checkpoint.Checkpoint(
-            model.model_config, model.vocabulary, model.tensors, {**model.training, "corpus": corpus}
-        ),
-    )
+    corpus = replace(model.training.corpus, name="\x1b[2Jgone\n")
+    checkpoint.save(tmp_path / "x.safetensors", replace(model, training=replace(model.training, corpus=corpus)))
 
     shown = charrnn("info", "x.safetensors").stdout.decode()
 
@@ -124,7 +120,7 @@ def test_a_sample_is_written_while_it_is_generated(wide_path: Path, warm: list[s
 def test_train_writes_only_the_path_of_the_model_to_stdout(trained: Run) -> None:
     assert trained.code == 0
     assert trained.stdout == b"checkpoints/corpus.safetensors\n"
-    assert checkpoint.load(trained.model).training["corpus"]["characters"] == len(CORPUS)
+    assert checkpoint.load(trained.model).training.corpus.characters == len(CORPUS)
 
 
 def test_sample_accepts_the_path_that_train_writes(trained: Run, charrnn: Charrnn) -> None:
@@ -205,7 +201,7 @@ def piped(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_dash_trains_on_stdin(piped: Run) -> None:
     assert piped.stdout == b"checkpoints/old.safetensors\n"
-    assert checkpoint.load(piped.model).training["corpus"]["characters"] == len(CORPUS)
+    assert checkpoint.load(piped.model).training.corpus.characters == len(CORPUS)
 
 
 def test_quiet_training_writes_nothing_to_stderr(piped: Run) -> None:
@@ -219,8 +215,8 @@ def test_force_replaces_a_model(piped: Run, tiny: checkpoint.Checkpoint) -> None
 def test_a_dash_and_a_file_train_the_same_model(piped: Run, trained: Run) -> None:
     from_stdin, from_file = checkpoint.load(piped.model), checkpoint.load(trained.model)
 
-    assert from_stdin.training["corpus"]["sha256"] == from_file.training["corpus"]["sha256"]
-    assert from_stdin.training["validation_nats"] == from_file.training["validation_nats"]
+    assert from_stdin.training.corpus.sha256 == from_file.training.corpus.sha256
+    assert from_stdin.training.validation_nats == from_file.training.validation_nats
 
 
 # Exit codes and signals
@@ -361,7 +357,7 @@ def test_train_keeps_the_model_if_the_path_cannot_be_written(charrnn: Charrnn, t
 
     assert result.returncode == 1
     assert "no space left on device" in one_line(result)
-    assert checkpoint.load(tmp_path / "checkpoints" / "corpus.safetensors").training["best_step"] > 0
+    assert checkpoint.load(tmp_path / "checkpoints" / "corpus.safetensors").training.best_step > 0
 
 
 # stderr without a terminal

@@ -158,7 +158,7 @@ def test_readers_never_see_a_partly_written_model(directory: Path, times: int, w
         read_to_evaluation(process)
         loads, seen = 0, set()
         while loads < times or len(seen) < 3:
-            seen.add(checkpoint.load(directory / "checkpoints" / "corpus.safetensors").training["steps"])
+            seen.add(checkpoint.load(directory / "checkpoints" / "corpus.safetensors").training.steps)
             loads += 1
         assert process.poll() is None
 
@@ -267,7 +267,7 @@ def test_from_maps_the_vocabulary_by_character_and_reports_it(finished: Path, ch
     old, new = (checkpoint.load(finished / "checkpoints" / f"{name}.safetensors") for name in ("corpus", "new"))
     assert new.vocabulary.symbols == old.vocabulary.symbols + "äöü"
     assert (new.model_config.hidden, new.model_config.layers) == (old.model_config.hidden, old.model_config.layers)
-    assert new.training["from"]["model"] == "corpus"
+    assert new.training.from_.model == "corpus"
 
 
 def test_freeze_vocabulary_rejects_and_names_new_characters(finished: Path, charrnn: Charrnn) -> None:

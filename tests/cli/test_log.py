@@ -1,9 +1,12 @@
 """``charrnn log``: the table, the curves and the image."""
 
 import json
+import math
+import os
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,11 @@ LINES = [
      "best": n < 6, "learning_rate": 0.01 / n, "seconds": 7.0 * n}
     for n in range(1, 10)
 ]  # fmt: skip
+
+
+def entry(**changes: Any) -> bytes:
+    """Return a line of a log with changed fields."""
+    return json.dumps(LINES[0] | changes).encode() + b"\n"
 
 
 @pytest.fixture
@@ -108,7 +116,16 @@ def test_another_image_format_is_rejected(directory: Path, charrnn: Charrnn) -> 
         (b"{}\n", "m.jsonl:1: is not an entry of a log"),
         (b'{"step": 1', "m.jsonl:1: is not an entry of a log"),
         (b"[1]\n", "m.jsonl:1: is not an entry of a log"),
-        (b"\xff\xfe", "m.jsonl: is not a log"),
+        (b"\xff\xfe", "m.jsonl:1: is not an entry of a log"),
+        (b"[" * 100_000, "m.jsonl:1: is not an entry of a log: the JSON is nested too deeply"),
+        (entry(step=0), "m.jsonl:1: is not an entry of a log: step: invalid value 0"),
+        (entry(step=-5), "m.jsonl:1: is not an entry of a log: step: invalid value -5"),
+        (entry(step=5) * 2, "m.jsonl:2: is not an entry of a log: step 5 follows step 5"),
+        (entry(step=10**400), "m.jsonl:1: is not an entry of a log: step is 1000"),
+        (entry(seconds=math.nan), "m.jsonl:1: is not an entry of a log: NaN is not a JSON number"),
+        (entry(train_nats="1"), "m.jsonl:1: is not an entry of a log: train_nats is 1, not a finite number"),
+        (entry(best=1), "m.jsonl:1: is not an entry of a log: best is 1, not true or false"),
+        (entry(more=1), "m.jsonl:1: is not an entry of a log: more is unknown"),
     ],
 )
 def test_an_invalid_log_is_a_one_line_error(
@@ -118,3 +135,14 @@ def test_an_invalid_log_is_a_one_line_error(
     result = charrnn("log", "m.safetensors")
     assert result.returncode == 1
     assert message in one_line(result)
+
+
+def test_a_named_pipe_is_not_waited_for(directory: Path, charrnn: Charrnn) -> None:
+    (directory / "m.jsonl").unlink()
+    os.mkfifo(directory / "m.jsonl")
+    assert "m.jsonl: is not a regular file" in one_line(charrnn("log", "m.safetensors"))
+
+
+def test_a_huge_log_is_rejected(directory: Path, charrnn: Charrnn) -> None:
+    os.truncate(directory / "m.jsonl", 1 << 40)
+    assert "m.jsonl: is larger than " in one_line(charrnn("log", "m.safetensors"))

@@ -144,7 +144,7 @@ def test_ctrl_c_ends_training_and_saves_the_model(interrupted: Session) -> None:
     model = checkpoint.load(interrupted.directory / "checkpoints" / "corpus.safetensors")
 
     assert interrupted.code == 130
-    assert model.training["steps"] >= 1
+    assert model.training.steps >= 1
 
 
 def test_ctrl_c_ends_training_with_a_summary_and_the_next_command(interrupted: Session) -> None:

@@ -110,7 +110,7 @@ def test_documents_are_written_with_the_separator_of_the_text(
         (tmp_path / f"{number}.txt").write_text("roses are red\nviolets\n%\nsugar is sweet\nand so")
     train(tmp_path, ".", "-o", "verse", *option, *QUICK)
     loaded = checkpoint.load(tmp_path / "checkpoints" / "verse.safetensors")
-    assert loaded.training["corpus"]["num_documents"] == (18 if "%" in separator else 9)
+    assert loaded.training.corpus.num_documents == (18 if "%" in separator else 9)
     text = charrnn("sample", "verse", "-n", 9, "--count", 2, "--seed", 1).stdout.decode()
     assert text.endswith(separator)
     assert text.count(separator) >= 2
@@ -158,7 +158,7 @@ def test_from_reads_another_text_in_the_same_way(charrnn: Charrnn, names: Path, 
     (tmp_path / "more.txt").write_text("émi\néra\n" * 60)
     train(tmp_path, "more.txt", "--from", names, "--steps", "5", "--threads", "1", "--engine", "torch")
     more = checkpoint.load(tmp_path / "checkpoints" / "more.safetensors")
-    assert more.training["corpus"]["num_documents"] == 120
+    assert more.training.corpus.num_documents == 120
     assert more.vocabulary.symbols == checkpoint.load(names).vocabulary.symbols + "é"
 
 
@@ -409,7 +409,7 @@ def test_a_truncated_cache_stops_the_run_and_keeps_the_model(tmp_path: Path, war
     assert process.returncode == 1
     assert last.startswith("charrnn: ")
     assert "was changed while it was in use; " in last
-    assert checkpoint.load(model).training["best_step"] > 0
+    assert checkpoint.load(model).training.best_step > 0
 
 
 def test_a_text_that_changes_during_training_gets_one_note(charrnn: Charrnn, tmp_path: Path, warm: list[str]) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from charrnn.data.token_cache import TokenCache
 from charrnn.data.token_store import FileTokens
 from charrnn.data.token_view import TokenView
 from charrnn.data.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
-from charrnn.errors import CorpusError, FileError, UnknownCharacterError
+from charrnn.errors import CacheWarning, CorpusError, FileError, UnknownCharacterError
 from tests.conftest import POSIX
 
 ANY_CHARACTER = st.characters(exclude_categories=("Cs",))
@@ -307,29 +308,88 @@ def test_other_read_settings_use_another_cache_file(cache: TokenCache, settings:
 def test_a_changed_text_is_read_again_and_replaces_the_cache_file(cache: TokenCache) -> None:
     write("a.txt", TEXT)
     read("a.txt", cache=cache)
-    write("a.txt", TEXT.upper())
-    os.utime("a.txt", ns=(0, 0))
+    times = Path("a.txt").stat()
+    write("a.txt", TEXT.upper())  # has the same size
+    os.utime("a.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
     changed = read("a.txt", cache=cache)
     assert not changed.cached
     assert text_of(changed) == TEXT.upper()
     assert len(cached_files()) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "nothing", "other", "an id", "no length"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "nothing", "other", "an id", "a start", "no length", "header"])
 def test_a_damaged_cache_file_is_replaced(cache: TokenCache, damage: str) -> None:
+    write("a.txt", TEXT)
+    read("a.txt", cache=cache, documents="lines")
+    (path,) = cached_files()
+    data, times = path.read_bytes(), path.stat()
+    damaged = {
+        "cut": data[:-20], "longer": data + b"x", "nothing": b"", "other": data[20:], "an id": b"\x01" + data[1:],
+        "a start": data[: len(TEXT) + 2] + b"\x01" + data[len(TEXT) + 3 :],
+        "header": data.replace(b'"LF": 9', b'"LF": 8'),
+        "no length": data[:-16] + b"\xff" * 8 + data[-8:],
+    }[damage]  # fmt: skip
+    assert damaged != data
+    path.write_bytes(damaged)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.warns(CacheWarning, match=r"^cache/a-\w+\.ids: is damaged \(.*\), so the text is encoded again$"):
+        second = read("a.txt", cache=cache, documents="lines")
+    assert not second.cached
+    assert text_of(second) == text_of(read("a.txt", documents="lines"))
+    assert read("a.txt", cache=cache, documents="lines").cached
+
+
+def test_cached_ids_of_no_symbol_are_rejected_even_if_their_digest_is_valid(cache: TokenCache) -> None:
     write("a.txt", TEXT)
     read("a.txt", cache=cache)
     (path,) = cached_files()
-    data = path.read_bytes()
-    damaged = {
-        "cut": data[:-20], "longer": data + b"x", "nothing": b"", "other": data[20:], "an id": b"\xff" + data[1:],
-        "no length": data[:-16] + b"\xff" * 8 + data[-8:],
-    }[damage]  # fmt: skip
-    path.write_bytes(damaged)
-    second = read("a.txt", cache=cache)
-    assert not second.cached
+    with open(path, "r+b") as file:
+        file.write(b"\xff")
+    rewrite_digests(path)
+    with pytest.warns(CacheWarning, match="it contains ids of no symbol"):
+        second = read("a.txt", cache=cache)
     assert text_of(second) == TEXT
+
+
+@POSIX
+def test_a_named_pipe_in_the_cache_is_not_waited_for(cache: TokenCache) -> None:
+    write("a.txt", TEXT)
+    read("a.txt", cache=cache)
+    (path,) = cached_files()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.warns(CacheWarning, match="is not a regular file"):
+        assert text_of(read("a.txt", cache=cache)) == TEXT
+
+
+def test_another_file_format_is_replaced_silently(cache: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.txt", TEXT)
+    read("a.txt", cache=cache)
+    monkeypatch.setattr("charrnn.data.token_cache.FORMAT", 99)
+    assert not read("a.txt", cache=cache).cached
     assert read("a.txt", cache=cache).cached
+
+
+def test_ids_that_change_during_use_are_never_out_of_range(cache: TokenCache) -> None:
+    write("a.txt", TEXT)
+    corpus = read("a.txt", cache=cache)
+    (path,) = cached_files()
+    with open(path, "r+b") as file:
+        file.write(b"\xff")
+    with pytest.raises(FileError, match=r"\.ids: was changed while it was in use"):
+        text_of(corpus)
+
+
+def rewrite_digests(path: Path) -> None:
+    """Make the digests of a cache file valid again."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[-16:-8], "little")
+    body, header = data[: -48 - size], json.loads(data[-48 - size : -48])
+    header["digest"] = hashlib.sha256(hashlib.sha256(body).digest()).hexdigest()
+    encoded = json.dumps(header).encode()
+    path.write_bytes(
+        body + encoded + hashlib.sha256(encoded).digest() + len(encoded).to_bytes(8, "little") + data[-8:]
+    )
 
 
 def test_a_small_text_is_cached_only_on_request() -> None:

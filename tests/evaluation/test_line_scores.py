@@ -30,7 +30,7 @@ def model(documents: str = "none", symbols: str | None = None, unit: str = "char
     config = ModelConfig(hidden=12, layers=1)
     network = CharRNN(config, len(vocabulary))
     network.initialize(seed=0)
-    return Checkpoint(config, vocabulary, network.tensors(), {}, read_config)
+    return Checkpoint(config, vocabulary, network.tensors(), None, read_config)
 
 
 MODELS = {

@@ -29,7 +29,7 @@ def build(cell: Cell, *, boundary: bool) -> CharRNN:
 
 def make_scorer(engine: str, network: CharRNN) -> Scorer:
     symbols = "abcdef" if network.boundary_id is None else BOUNDARY + "abcde"
-    checkpoint = Checkpoint(network.config, Vocabulary(symbols), network.tensors(), {})
+    checkpoint = Checkpoint(network.config, Vocabulary(symbols), network.tensors())
     network.native = engine == "native"
     if engine in ("torch", "native"):
         return TorchScorer(network)
@@ -126,7 +126,7 @@ def test_all_threads_compute_in_bf16() -> None:
 
 def test_torch_is_loaded_only_for_long_texts() -> None:
     network = build("lstm", boundary=False)
-    checkpoint, loaded = Checkpoint(network.config, Vocabulary("abcdef"), network.tensors(), {}), []
+    checkpoint, loaded = Checkpoint(network.config, Vocabulary("abcdef"), network.tensors()), []
 
     def fast() -> Scorer:
         loaded.append(True)

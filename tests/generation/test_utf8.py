@@ -38,7 +38,7 @@ def byte_model() -> Checkpoint:
     config = ModelConfig(layers=1, hidden=16)
     network = CharRNN(config, len(VOCABULARY))
     network.initialize(seed=0)
-    return Checkpoint(config, VOCABULARY, network.tensors(), {}, ReadConfig(unit="byte", documents="files"))
+    return Checkpoint(config, VOCABULARY, network.tensors(), None, ReadConfig(unit="byte", documents="files"))
 
 
 def state_after(utf8: UTF8Automaton, data: bytes) -> Any:

@@ -19,22 +19,25 @@ def test_the_file_is_synced_before_the_rename_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls_made: list[str] = []
+
+    def name_of(path: str | Path) -> str:
+        return re.sub(r"^\.m\.[0-9a-f]{16}\.tmp$", "temporary", Path(path).name)
+
     original_fsync, original_replace = os.fsync, os.replace
 
     def fsync(descriptor: int) -> None:
-        calls_made.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        calls_made.append(f"fsync {name_of(os.readlink(f'/proc/self/fd/{descriptor}'))}")
         original_fsync(descriptor)
 
     def replace(source: Path, target: Path) -> None:
-        calls_made.append(f"{Path(source).name} -> {Path(target).name}")
+        calls_made.append(f"{name_of(source)} -> {name_of(target)}")
         original_replace(source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     for data in (b"one", b"two"):
         atomic_io.write_atomic(tmp_path / "m", data, keep_backup=True)
-    temporary = f".m.{os.getpid()}.tmp"
-    writing, naming, closing = f"fsync {temporary}", f"{temporary} -> m", f"fsync {tmp_path.name}"
+    writing, naming, closing = "fsync temporary", "temporary -> m", f"fsync {tmp_path.name}"
     assert calls_made == [writing, naming, closing, writing, "m -> m.old", naming, closing]
     assert [(tmp_path / name).read_bytes() for name in ("m", "m.old")] == [b"two", b"one"]
 

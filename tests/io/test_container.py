@@ -40,7 +40,7 @@ def test_saving_and_loading_preserves_contents(header: dict[str, Any], values: l
     header = {name: value for name, value in header.items() if name not in ("format", "digest")}
     array = np.array(values, np.float32)
     data = container.to_bytes(RUN_STATE, header, {"values": array})
-    loaded, arrays = container.from_bytes(RUN_STATE, data, Path("m"))
+    loaded, arrays, _ = container.from_bytes(RUN_STATE, data, Path("m"))
     assert {name: loaded[name] for name in header} == header
     np.testing.assert_array_equal(arrays["values"], array)
     assert container.to_bytes(RUN_STATE, header, {"values": array}) == data
@@ -48,7 +48,7 @@ def test_saving_and_loading_preserves_contents(header: dict[str, Any], values: l
 
 def test_text_that_looks_like_a_digest_is_preserved() -> None:
     header = {"a": "0" * 64, "b": '"digest": "' + "0" * 64, "c": json.dumps({"digest": "0" * 64})}
-    loaded, _ = container.from_bytes(MODEL, container.to_bytes(MODEL, header, ARRAYS), Path("m"))
+    loaded, _, _ = container.from_bytes(MODEL, container.to_bytes(MODEL, header, ARRAYS), Path("m"))
     assert {name: loaded[name] for name in header} == header
 
 

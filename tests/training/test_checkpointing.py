@@ -49,7 +49,7 @@ def names(folder: Path) -> set[str]:
 def test_a_stopped_run_writes_model_state_and_log(tmp_path: Path) -> None:
     saved_run_in(tmp_path)
     assert names(tmp_path) >= {"m.safetensors", "m.training.safetensors", "m.jsonl"}
-    assert checkpoint.load(tmp_path / "m.safetensors").training["best_step"] == 15
+    assert checkpoint.load(tmp_path / "m.safetensors").training.best_step == 15
 
 
 def test_the_newest_state_is_loaded(tmp_path: Path) -> None:

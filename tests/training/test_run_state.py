@@ -1,7 +1,7 @@
 """A resumed run equals an uninterrupted run bit for bit, wherever it was interrupted."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.corpus_reader import corpus_from_text
 from charrnn.errors import ModelFileError, ResumeError, SettingError
+from charrnn.training import run_log
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.run_state import Run, SavedRun, check_same, extend, from_bytes, to_bytes
@@ -54,7 +55,7 @@ def outcome(trainer: Trainer) -> tuple[bytes, list[dict[str, Any]]]:
     """Run to the end and return the model file and the log without times."""
     for _ in trainer.run():
         pass
-    lines = [dict(line) for line in trainer.snapshot().progress.evaluations]
+    lines = [asdict(entry) for entry in trainer.snapshot().progress.evaluations]
     for line in lines:
         del line["seconds"]
     return checkpoint.to_bytes(trainer.checkpoint), lines
@@ -195,7 +196,7 @@ def test_a_finished_run_continues_with_a_larger_budget() -> None:
     resumed = saved.trainer(corpus())
     steps = [event.step for event in resumed.run() if isinstance(event, Step)]
     assert steps == list(range(STEPS + 1, 2 * STEPS + 1))
-    assert resumed.checkpoint.training["steps"] == 2 * STEPS
+    assert resumed.checkpoint.training.steps == 2 * STEPS
 
 
 def test_a_larger_budget_resets_patience() -> None:
@@ -288,8 +289,15 @@ def test_other_machine_settings_cause_a_note() -> None:
 
 def test_another_text_is_rejected() -> None:
     run = run_of(plan())
+    other = replace(corpus(), sha256="0" * 64, display_name="other.txt")
     with pytest.raises(ResumeError, match=r"other\.txt: is not the text of this run"):
-        check_same(run, "other.txt", "0" * 64, Overrides())
+        check_same(run, other, Overrides())
+
+
+def test_a_text_of_another_length_is_rejected() -> None:
+    other = replace(run_of(plan()), plan=replace(plan(), characters=plan().characters + 1))
+    with pytest.raises(ResumeError, match="is not the text of this run: it has"):
+        check_same(other, corpus(), Overrides())
 
 
 @pytest.mark.parametrize(
@@ -298,13 +306,13 @@ def test_another_text_is_rejected() -> None:
 def test_another_setting_is_rejected_and_named(name: str, value: Any) -> None:
     run = run_of(plan())
     with pytest.raises(SettingError) as caught:
-        check_same(run, "test", run.sha256, Overrides(**{name: value}))
+        check_same(run, corpus(), Overrides(**{name: value}))
     assert caught.value.subject == name
 
 
 def test_repeated_settings_are_accepted_even_if_the_plan_reduced_them() -> None:
     run = replace(run_of(plan()), overrides=Overrides(batch_size=4000, hidden=8))
-    check_same(run, "test", run.sha256, Overrides(batch_size=4000, hidden=8, seq_length=16, steps=99))
+    check_same(run, corpus(), Overrides(batch_size=4000, hidden=8, seq_length=16, steps=99))
 
 
 # Damage
@@ -333,6 +341,6 @@ def test_model_and_state_files_are_not_interchangeable(tmp_path: Path) -> None:
 def test_the_log_is_json() -> None:
     trainer = Trainer(corpus(), plan())
     outcome(trainer)
-    lines = [json.loads(json.dumps(line)) for line in trainer.snapshot().progress.evaluations]
+    lines = [json.loads(line) for line in run_log.to_bytes(trainer.snapshot().progress.evaluations).splitlines()]
     assert [line["step"] for line in lines] == [8, 15, 22, 29, 36, 43, 50]
     assert {"step", "epoch", "train_nats", "validation_nats", "learning_rate", "seconds", "best"} <= set(lines[0])

@@ -159,7 +159,7 @@ def test_stopping_ends_the_run_after_the_current_step_with_a_model() -> None:
     assert (finished.outcome, finished.step) == ("stopped", 3)
     assert finished.validation_nats is None  # an evaluation would delay the end
     np.testing.assert_equal(trainer.checkpoint.tensors, trainer.latest()[1])
-    assert trainer.checkpoint.training["outcome"] == "stopped"
+    assert trainer.checkpoint.training.outcome == "stopped"
 
 
 def test_a_stopped_run_has_averaged_weights_that_beat_the_current_ones() -> None:
@@ -193,7 +193,7 @@ def test_overfitting_ends_the_run_early_with_the_best_model() -> None:
     assert finished.step < 4000
     validation_nats = [event.validation_nats for event in evaluations(events)]
     assert min(validation_nats) < validation_nats[-1]
-    assert trainer.checkpoint.training["best_step"] == evaluations(events)[int(np.argmin(validation_nats))].step
+    assert trainer.checkpoint.training.best_step == evaluations(events)[int(np.argmin(validation_nats))].step
 
 
 def test_without_patience_the_run_continues_to_the_end() -> None:
@@ -211,12 +211,12 @@ def test_the_final_figure_is_that_of_the_saved_model(precision: str) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.validation_nats == pytest.approx(mean_nats(TorchScorer(network), validation), abs=1e-6)
-    assert model.training["validation_nats"] == finished.validation_nats
+    assert model.training.validation_nats == finished.validation_nats
 
 
 def test_the_record_contains_the_steps_and_the_outcome() -> None:
     record = run(steps=9)[0].checkpoint.training
-    assert (record["steps"], record["outcome"]) == (9, "done")
+    assert (record.steps, record.outcome) == (9, "done")
 
 
 def test_the_late_gain_is_the_improvement_in_the_last_fifth() -> None:
@@ -253,7 +253,7 @@ def test_unused_weights_decay() -> None:
 def test_without_validation_the_last_weights_are_saved_without_a_figure() -> None:
     trainer, events = run(steps=20, validation=0.0)
     assert events[-1].validation_nats is None
-    assert trainer.checkpoint.training["best_step"] == 20
+    assert trainer.checkpoint.training.best_step == 20
 
 
 def test_the_validation_text_is_never_trained_on() -> None:
@@ -284,7 +284,7 @@ def test_a_nan_loss_rolls_back_and_halves_the_learning_rate(monkeypatch: pytest.
     assert following[0].step == 31
     assert rates[0] == pytest.approx(0.005 * schedule(0.3, 0.02))
     assert (following[-1].step, following[-1].outcome) == (100, "done")
-    logged = [line["step"] for line in trainer.snapshot().progress.evaluations]
+    logged = [entry.step for entry in trainer.snapshot().progress.evaluations]
     assert logged == sorted(set(logged))
 
 
@@ -312,7 +312,7 @@ def test_a_loss_that_stays_infinite_ends_the_run_and_keeps_the_best_model(
     ):
         seen.extend(trainer.run())
     assert sum(isinstance(event, RolledBack) for event in seen) == 5
-    assert trainer.checkpoint.training["best_step"] > 0
+    assert trainer.checkpoint.training.best_step > 0
     assert all(np.isfinite(array).all() for array in trainer.checkpoint.tensors.values())
 
 
