@@ -16,7 +16,14 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.token_cache import TokenCache
 from charrnn.data.token_store import FileTokens
 from charrnn.data.vocabulary import BOUNDARY, describe_all
-from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
+from charrnn.errors import (
+    ModelFileError,
+    ResumeError,
+    SettingError,
+    UnknownCharacterError,
+    describe_value,
+    is_out_of_memory,
+)
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import NO_HISTORY, History, Run, check_same, extend
 from charrnn.units import format_duration
@@ -203,7 +210,7 @@ def resume_run(
     """Load a run, and return it with its trainer. A finished run is only saved again.
 
     Raises:
-        ResumeError: If there is no run, the text differs, or the engine is not available.
+        ResumeError: If there is no run, the text differs, or the device, engine or precision is not available.
         SettingError: If a setting differs, or the budget is spent.
         CharrnnError: If the training state or the device cannot be used.
     """
@@ -228,13 +235,25 @@ def resume_run(
         spent = f"{progress.fraction:.0%} of the budget spent, {format_duration(progress.seconds)} so far"
         console.line(f"resuming at step {progress.step:,}: {spent}")
 
+    from charrnn.rnn.backend import resolve_device
     from charrnn.training.autotune import set_up_torch
 
-    set_up_torch(run.plan.train_config.threads)
+    train = run.plan.train_config
+    set_up_torch(train.threads)
     try:
+        resolve_device(train.device)
         trainer = saved.trainer(corpus)
+        if not progress.finished:
+            trainer.try_layers()
+    except SettingError as error:
+        raise ResumeError("--device", error.reason, "add --device cpu") from None
     except ImportError as error:
         raise ResumeError("--engine", f"native is not available here ({error})", "add --engine torch") from None
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"{train.precision} is not available here ({describe_value(error)})"
+        raise ResumeError("--precision", reason, "add --precision fp32") from None
     checkpointer.adopt_existing()
     return run, trainer
 

@@ -17,12 +17,11 @@ import torch
 from charrnn.config import Engine, ModelConfig, Precision, SamplePrecision, TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.errors import is_out_of_memory
+from charrnn.errors import SettingError, is_out_of_memory
 from charrnn.rnn.backend import fastest, resolve_device
 from charrnn.rnn.costs import TYPICAL, Costs
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.rnn.torch_scorer import autocast
 from charrnn.rnn.worker_pool import usable_cores
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.train_step import WARMUP_STEPS, TrainStep
@@ -46,13 +45,15 @@ class Autotuner:
         threads: Number of CPU threads that the user chose, or else of usable cores.
 
     Raises:
-        SettingError: If this machine does not have the device.
+        SettingError: If this machine does not have the device, or the engine does not run on it.
     """
 
     def __init__(self, config: TrainConfig, document_length: float | None = None) -> None:
         self.device = resolve_device(config.device)
         self.threads = config.threads or usable_cores()
         try_threads = not config.threads and self.device == "cpu"
+        if config.engine == "native" and self.device != "cpu":
+            raise SettingError("engine", f"native cannot be combined with --device {self.device}", "leave it out")
         self._fewer_threads = sorted({1, self.threads // 2} - {0, self.threads}) if try_threads else []
         self._config, self._document_length = config, document_length
 
@@ -63,6 +64,9 @@ class Autotuner:
 
         Returns:
             The timing with the fastest settings.
+
+        Raises:
+            SettingError: If the chosen engine or precision is not available on this machine.
         """
         timings: list[StepTiming] = []
         notes: list[str] = []
@@ -81,8 +85,12 @@ class Autotuner:
                     if is_out_of_memory(error) or (precision, engine) == ("fp32", "torch"):
                         raise
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    if engine == self._config.engine == "native":
+                        raise _unavailable("engine", "native", reason, "torch") from None
                     if engine == "native":
                         notes.append(f"using torch's layers, because the compiled kernels cannot run ({reason})")
+                    elif not timings and precision == self._config.precision:
+                        raise _unavailable("precision", precision, reason, "fp32") from None
                     elif not timings:
                         notes.append(f"using fp32, because this machine cannot train in bf16 ({reason})")
 
@@ -114,9 +122,7 @@ class Autotuner:
         network = CharRNN(model, vocab_size, None if self._document_length is None else 0)
         network.initialize(seed=0)
         train_step = TrainStep(network, train)
-        with autocast(self.device, train.precision):  # compiles kernels on first use, outside the timing
-            first = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-            network(first, network.zero_state(1))[0].sum().backward()
+        train_step.try_layers()  # compiles kernels on first use, outside the timing
         random, shape = np.random.default_rng(0), (train.seq_length, train.batch_size)
         ids = random.integers(vocab_size, size=shape)
         if self._document_length is not None:  # id 0 is the document boundary
@@ -133,6 +139,10 @@ class Autotuner:
             if timed and (timed[-1] > limit or sum(timed) > 4 * TRIAL_SECONDS):
                 break
         return statistics.median(seconds[WARMUP_STEPS:])
+
+
+def _unavailable(setting: str, value: str, reason: str, alternative: str) -> SettingError:
+    return SettingError(setting, f"{value} is not available here ({reason})", f"leave it out, or give {alternative}")
 
 
 def measure_costs() -> Costs:

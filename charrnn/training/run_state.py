@@ -214,7 +214,7 @@ def extend(saved: SavedRun, overrides: Overrides) -> tuple[SavedRun, list[str]]:
     budget that is already spent.
 
     Raises:
-        SettingError: If the new budget is already spent.
+        SettingError: If the new budget is already spent, or the chosen device and engine exclude each other.
     """
     plan, progress, notes = saved.run.plan, saved.current.progress, []
     if changes := _changed_machine_settings(plan.train_config, overrides):
@@ -248,6 +248,10 @@ def _changed_machine_settings(train: TrainConfig, overrides: Overrides) -> dict[
         if value not in (None, "auto", 0) and value != getattr(train, name)
     }
     if changes.get("device", "cpu") != "cpu":
+        if changes.get("engine") == "native":
+            raise SettingError(
+                "engine", f"native cannot be combined with --device {changes['device']}", "leave it out"
+            )
         changes["engine"] = "torch"  # the compiled kernels run on the CPU only
     return changes
 

@@ -58,6 +58,16 @@ class TrainStep:
         self._workers = torch_worker_pool(config.threads if config.device == "cpu" else 1)
         self._with_autocast(self.network.compile_kernels)
 
+    def try_layers(self) -> None:
+        """Run the network forward and backward on one character.
+
+        Raises:
+            RuntimeError: If torch cannot compute the layers in this precision.
+        """
+        first = torch.zeros(1, 1, dtype=torch.long, device=self._config.device)
+        logits, _ = self._with_autocast(lambda: self.network(first, self.network.zero_state(1)))
+        torch.autograd.grad(logits.sum(), self._parameters)
+
     def step(
         self, number: int, inputs: NDArray[np.int64], targets: NDArray[np.int64], state: State, learning_rate: float
     ) -> tuple[float, State]:

@@ -88,6 +88,10 @@ class Trainer:
         """Return configuration and averaged weights of the current network, to preview its text."""
         return self._plan.model_config, self.snapshot().part("average")
 
+    def try_layers(self) -> None:
+        """Check that this machine can compute the network; see `TrainStep.try_layers`."""
+        self._train_step.try_layers()
+
     def load_weights(self, tensors: Tensors) -> None:
         """Replace the random initial weights, before the first step."""
         self._network.load_tensors(tensors)

@@ -271,7 +271,7 @@ def test_a_signal_ends_training_and_saves_the_best_model(interrupted: Run) -> No
     record = checkpoint.load(interrupted.model).training
 
     assert interrupted.stdout == b"checkpoints/corpus.safetensors\n"
-    assert 0 < record["best_step"] < 20000
+    assert 0 < record.best_step < 20000
 
 
 def test_a_signal_ends_training_with_a_summary_and_no_traceback(interrupted: Run) -> None:

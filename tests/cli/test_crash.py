@@ -187,10 +187,10 @@ def test_a_finished_run_can_be_resumed_with_the_same_or_a_larger_budget(finished
     continued = charrnn("train", "corpus.txt", "--resume", "--steps", "30")
     assert continued.returncode == 0
     record = checkpoint.load(finished / "checkpoints" / "corpus.safetensors").training
-    assert record["steps"] == 30
-    assert record["changed"] == [
-        "step 20: the budget is 30 steps instead of 20 steps; the learning-rate schedule is stretched"
-    ]
+    assert record.steps == 30
+    assert record.changed == (
+        "step 20: the budget is 30 steps instead of 20 steps; the learning-rate schedule is stretched",
+    )
     facts = charrnn("info", "corpus").stdout.decode()
     assert "\nchanged     step 20: the budget is 30 steps" in facts
     assert "\nsimilar " in facts  # not: repeat

@@ -1,5 +1,6 @@
 """Compiled code is cached on disk; damaged or missing cache files do no harm."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from llvmlite import binding, ir
 
+from charrnn.errors import CacheWarning
 from charrnn.rnn import compiled_rnn
 from charrnn.rnn.backend import DecoderSelector
 from charrnn.rnn.compiled_rnn import CompiledRNN
@@ -17,7 +19,7 @@ from charrnn.rnn.kernels.jit import Kernel, load_kernels
 from charrnn.rnn.kernels.object_cache import Target
 from charrnn.rnn.kernels.simd import I64, Function, Parameters
 from charrnn.rnn.numpy_rnn import NumPyRNN
-from tests.conftest import environment, make_checkpoint
+from tests.conftest import POSIX, environment, make_checkpoint
 
 PARAMETERS: dict[str, Parameters] = {"answer": {"result": I64, "number": int}}
 
@@ -79,17 +81,43 @@ def test_a_kernel_is_compiled_again_for_another_processor() -> None:
     assert build.calls == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "bit", "text"])
-def test_a_damaged_file_is_replaced_and_not_run(damage: str, cache_dir: Path) -> None:
+@pytest.mark.parametrize("damage", ["empty", "short", "bit", "text", "another name", "huge", "pipe"])
+def test_a_damaged_file_is_reported_replaced_and_not_run(damage: str, cache_dir: Path) -> None:
     build = Build()
     answer(build)
     (file,) = cache_dir.iterdir()
     data = file.read_bytes()
     flipped = data[:200] + bytes([data[200] ^ 1]) + data[201:]
-    file.write_bytes({"empty": b"", "short": data[:-1], "bit": flipped, "text": b"no machine code"}[damage])
+    if damage == "another name":
+        answer(build, Target(Target.host().cpu, ""))
+        (other,) = set(cache_dir.iterdir()) - {file}
+        other.replace(file)
+    elif damage == "huge":
+        os.truncate(file, 1 << 40)
+    elif damage == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        file.write_bytes({"empty": b"", "short": data[:-1], "bit": flipped, "text": b"no machine code"}[damage])
+    calls = build.calls
+    with pytest.warns(CacheWarning, match=rf"^{file}: is damaged, so answer is compiled again$"):
+        assert answer(build) == 42
+    assert build.calls == calls + 1
+    if damage != "pipe":
+        assert file.read_bytes() == data
+
+
+@POSIX
+def test_a_file_that_everybody_may_write_is_not_run(cache_dir: Path) -> None:
+    build = Build()
+    answer(build)
+    (file,) = cache_dir.iterdir()
+    file.chmod(0o666)
     assert answer(build) == 42
     assert build.calls == 2
-    assert file.read_bytes() == data
+    assert not file.stat().st_mode & 0o002
+    assert answer(build) == 42
+    assert build.calls == 2
 
 
 def test_a_kernel_is_compiled_each_time_if_the_cache_is_unwritable(cache_dir: Path) -> None:

@@ -101,20 +101,28 @@ def test_a_clearly_slower_precision_is_not_compared(
     assert module.cpu_precisions() == tuple(expected.split())
 
 
-def test_requested_bf16_that_is_unavailable_causes_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_bf16_that_is_unavailable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     set_timings(monkeypatch, fp32=1.0, bf16=RuntimeError("could not create a primitive descriptor"))
-    timing = Autotuner(TrainConfig(device="cpu", precision="bf16", engine="torch")).measure_step(MODEL, TRAIN, 5)
-    assert timing.precision == "fp32"
-    assert "cannot train in bf16 (could not create a primitive descriptor)" in timing.note
+    with pytest.raises(SettingError, match=r"^precision: bf16 is not available here \(could not create a primitive"):
+        Autotuner(TrainConfig(device="cpu", precision="bf16", engine="torch")).measure_step(MODEL, TRAIN, 5)
 
 
-@pytest.mark.parametrize("engine", ["auto", "native"])
-def test_kernels_that_cannot_be_compiled_are_replaced_by_torch_with_one_note(
-    monkeypatch: pytest.MonkeyPatch, engine: Any
-) -> None:
+def test_a_requested_engine_that_is_unavailable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timings(monkeypatch, fp32=1.0, fp32_native=ImportError("No module named 'llvmlite'"))
+    with pytest.raises(SettingError, match=r"^engine: native is not available here \(No module named 'llvmlite'\)"):
+        Autotuner(TrainConfig(device="cpu", engine="native")).measure_step(MODEL, TRAIN, 5)
+
+
+def test_native_kernels_run_on_the_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "resolve_device", lambda device: device)
+    with pytest.raises(SettingError, match="engine: native cannot be combined with --device cuda"):
+        Autotuner(TrainConfig(device="cuda", engine="native"))
+
+
+def test_kernels_that_cannot_be_compiled_are_replaced_by_torch_with_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     set_timings(monkeypatch, fp32=1.0, bf16=2.0, fp32_native=ImportError("No module named 'llvmlite'"),
          bf16_native=ImportError("No module named 'llvmlite'"))  # fmt: skip
-    timing = Autotuner(TrainConfig(device="cpu", engine=engine)).measure_step(MODEL, TRAIN, 5)
+    timing = Autotuner(TrainConfig(device="cpu")).measure_step(MODEL, TRAIN, 5)
     assert timing.engine == "torch"
     assert timing.note.count("the compiled kernels cannot run (No module named 'llvmlite')") == 1
 

@@ -308,13 +308,8 @@ def break_call(patch: pytest.MonkeyPatch, call: str, number: int, error: int) ->
         return instead
 
     if call == "write":
-        original_open = open
-
-        def open_file(*args: Any, **kwargs: Any) -> Any:
-            file = original_open(*args, **kwargs)
-            return FailingFile(file, fails, error)
-
-        patch.setattr("builtins.open", open_file)
+        fdopen = os.fdopen
+        patch.setattr(os, "fdopen", lambda *args, **kwargs: FailingFile(fdopen(*args, **kwargs), fails, error))
     elif call == "open":
         patch.setattr("builtins.open", failing(open))
         patch.setattr(os, "open", failing(os.open))

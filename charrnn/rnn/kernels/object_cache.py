@@ -1,15 +1,19 @@
 """A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
 Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
-damaged. The digest detects damage, not attacks: anyone who can write to the cache directory can make charrnn run
-any code. If no cache directory is writable, each process compiles the code again.
+damaged, which is reported. The digest includes the name of the file, so that code is not run under another name. It
+detects damage, not attacks: whoever can write the user's files can make charrnn run any code. Files that belong to
+another user, or that everybody may write, are ignored. If no cache directory is writable, each process compiles the
+code again.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
 
 import hashlib
 import os
+import stat
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +23,15 @@ from pathlib import Path
 import llvmlite
 from llvmlite import binding, ir
 
-from charrnn.errors import FileError
+from charrnn.errors import CacheWarning, FileError
 from charrnn.io.atomic_io import write_atomic
+from charrnn.io.regular_file import read_regular
 from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 CACHE_VARIABLE = "CHARRNN_CACHE"  # environment variable with the cache directory
-_DIGEST_BYTES = hashlib.sha256().digest_size  # a file starts with the digest of the rest
+_DIGEST_BYTES = hashlib.sha256().digest_size  # a file starts with a digest of its name and the rest
+_MAX_BYTES = 64 << 20  # largest size of a file
 _SOURCE_DIR = Path(__file__).parent
 
 _COMPILE_LOCK = threading.Lock()  # lets threads wait for a compilation instead of repeating it
@@ -93,11 +99,16 @@ def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCod
 
     Raises:
         ImportError: If LLVM cannot compile for the processor.
+
+    Warns:
+        CacheWarning: If a file in the cache is damaged.
     """
     file_name = _file_name(name, target)
     try:
         with _COMPILE_LOCK:
-            code = _read(file_name)
+            code, damaged = _read(file_name)
+            if damaged is not None:
+                warnings.warn(f"{damaged}: is damaged, so {name} is compiled again", CacheWarning, stacklevel=2)
             if code is None:
                 code = _compile(build(), target)
                 _write(file_name, code)
@@ -111,7 +122,7 @@ def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCod
 
 def is_cached(name: str, target: Target) -> bool:
     """Return whether the cache has a valid file with the code of a module."""
-    return _read(_file_name(name, target)) is not None
+    return _read(_file_name(name, target))[0] is not None
 
 
 def _compile(module: ir.Module, target: Target) -> bytes:
@@ -135,7 +146,7 @@ def _source_digest() -> bytes:
     """Return a digest of the source files from which kernels are built."""
     parent = _SOURCE_DIR.parent
     paths = [*sorted(_SOURCE_DIR.glob("*.py")), parent / "cells.py", parent / "tanh_approx.py"]
-    return hashlib.sha256(b"".join(_read_bytes(path) or b"" for path in paths)).digest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths if path.exists())).digest()
 
 
 def _directories() -> list[Path]:
@@ -149,25 +160,44 @@ def _directories() -> list[Path]:
     return [_SOURCE_DIR / "__pycache__", *filter(None, [user_cache()])]
 
 
-def _read(file_name: str) -> bytes | None:
-    """Return the code in the first valid file, or None."""
+def _read(file_name: str) -> tuple[bytes | None, Path | None]:
+    """Return the code in the first valid file, or None; and the path of a damaged file before it, or None."""
+    damaged = None
     for directory in _directories():
-        data = _read_bytes(directory / file_name) or b""
-        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() == data[:_DIGEST_BYTES]:
-            return data[_DIGEST_BYTES:]
-    return None
+        path = directory / file_name
+        if not _is_trusted(path):
+            continue
+        try:
+            data = read_regular(path, _MAX_BYTES)
+        except FileNotFoundError:  # another process has replaced it
+            continue
+        except OSError:
+            data = b""
+        digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if _digest(file_name, code) == digest:
+            return code, damaged
+        damaged = damaged or path
+    return None, damaged
 
 
 def _write(file_name: str, code: bytes) -> None:
     """Save code in the first directory that is writable, if any."""
     for directory in _directories():
         with suppress(FileError):
-            write_atomic(directory / file_name, hashlib.sha256(code).digest() + code)
+            write_atomic(directory / file_name, _digest(file_name, code) + code)
             return
 
 
-def _read_bytes(path: Path) -> bytes | None:
+def _digest(file_name: str, code: bytes) -> bytes:
+    return hashlib.sha256(file_name.encode() + code).digest()
+
+
+def _is_trusted(path: Path) -> bool:
+    """Return whether a file exists that nobody but the user and the administrator can have written."""
     try:
-        return path.read_bytes()
+        status = os.stat(path)
     except OSError:
-        return None
+        return False
+    if os.name == "nt":  # Windows has no owners and modes of this kind
+        return True
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
