@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Unpack
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig, SamplePrecision
+from charrnn.config.checks import check_text
 from charrnn.config.keywords import SampleKeywords, TrainKeywords, expand_keywords
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
@@ -70,6 +71,10 @@ class Model:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._decoder_selector = DecoderSelector(checkpoint)
+
+    def __reduce__(self) -> tuple[type["Model"], tuple[Checkpoint]]:
+        """Copy and pickle the model without its decoders, which contain compiled code."""
+        return type(self), (self.checkpoint,)
 
     @_with_sample_keywords
     def sample(
@@ -277,7 +282,8 @@ class Model:
         """Measure the surprisal of each line, and yield the scores in order.
 
         The end of a line counts as one of its characters. A character that is not in the vocabulary is not an
-        error: it costs as much as a uniform guess among all Unicode code points.
+        error: it costs as much as a uniform guess among all Unicode code points. Half of a surrogate pair counts as
+        three such characters.
 
         Args:
             lines: Lines of text, with or without a line feed at the end. An infinite iterable works: lines are read
@@ -289,14 +295,16 @@ class Model:
             Scores with the fields ``nats``, ``num_predictions``, ``unknown`` and others.
 
         Raises:
-            SettingError: If ``carry`` is set and the model was trained on documents that are lines or that a
-                separator divides.
+            SettingError: If ``lines`` is a string, or ``carry`` is set and the model was trained on documents that
+                are lines or that a separator divides.
         """
+        if isinstance(lines, str):
+            raise SettingError("lines", "is a single string", "give a list of strings")
         from charrnn.data.lines import LineFragment
         from charrnn.evaluation.line_scores import LineScorer
 
         scorer = LineScorer(self.checkpoint, choose_scorer(self.checkpoint), carry=carry)
-        fragments = (LineFragment(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
+        fragments = (LineFragment(_encode_line(line.removesuffix("\n"))) for line in lines)
         while batch := list(islice(fragments, _LINES_PER_BATCH)):
             yield from scorer.score(batch)
 
@@ -326,6 +334,14 @@ class Model:
         """
         checkpoint.check_can_save(Path(path), replace=replace)
         checkpoint.save(Path(path), self.checkpoint)
+
+
+def _encode_line(line: str) -> bytes:
+    """Return a line in UTF-8. Surrogates become bytes that are invalid in UTF-8."""
+    try:
+        return line.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return line.encode("utf-8", "surrogatepass")
 
 
 def _decode_utf8(symbols: Iterable[str]) -> Iterator[str]:
@@ -417,6 +433,7 @@ def train(
         TrainingError: If the loss becomes infinite or NaN, even after the learning rate was halved several times.
     """
     overrides = Overrides(**settings)  # checks the settings before torch is imported
+    check_text("name", name)
 
     from charrnn.data.corpus_reader import KEEP_NEWLINES, corpus_from_text
     from charrnn.training.autotune import plan_for_this_machine

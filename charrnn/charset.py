@@ -3,7 +3,9 @@
 import re
 import warnings
 
-from charrnn.errors import SettingError
+from charrnn.errors import SettingError, describe_value
+
+_ADVICE = "give a set of characters such as 'a-z \\n'"
 
 
 def compile_charset(field: str, characters: str) -> re.Pattern[str]:
@@ -16,11 +18,12 @@ def compile_charset(field: str, characters: str) -> re.Pattern[str]:
     Raises:
         SettingError: If the set is invalid.
     """
+    if not isinstance(characters, str):
+        raise SettingError(field, f"invalid value {describe_value(characters)}", _ADVICE)
     inside = re.sub(r"\\.|\]", lambda match: match[0].rjust(2, "\\"), characters, flags=re.DOTALL)  # escapes "]"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # "[[" may get another meaning in future Python
             return re.compile(f"[{inside}]" if inside else r"(?!)")
     except re.error as error:
-        reason = f"invalid value {characters} ({error.msg})"
-        raise SettingError(field, reason, "give a set of characters such as 'a-z \\n'") from None
+        raise SettingError(field, f"invalid value {describe_value(characters)} ({error.msg})", _ADVICE) from None

@@ -11,7 +11,9 @@ The format is that of ``io/container.py``. The tensors have the names of `ModelC
 """
 
 import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -24,7 +26,7 @@ from charrnn.config.checks import FINITE, Integer, Nullable, check_digest, check
 from charrnn.config.schema import SchemaError, from_json, to_json
 from charrnn.config.settings import checked
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.errors import FileError, ModelFileError
+from charrnn.errors import FileError, ModelFileError, describe_value
 from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
 from charrnn.suggestions import did_you_mean
@@ -206,22 +208,41 @@ def find(name: str | None) -> Path:
     if name is None:
         if not (models := _saved_models()):
             _refuse(CHECKPOINT_DIR, "contains no model", "name a model, or train one: charrnn train TEXT")
-        return max(models, key=lambda file: (file.stat().st_mtime_ns, file.name))
+        return max(models)[-1]
+    try:
+        return _find(name)
+    except (OSError, ValueError) as error:  # for example, a name that is too long, or one with a NUL
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ModelFileError(describe_value(name), reason, "check the name") from None
+
+
+def _find(name: str) -> Path:
+    """Return the path of an existing model file; see `find`.
+
+    Raises:
+        OSError, ValueError: If there can be no such path.
+    """
     is_bare = Path(name).name == name and not name.endswith(SUFFIX)
     for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if is_bare else (Path(name),):
         if path.exists() and not path.is_dir():  # may be a pipe, as in `charrnn sample <(curl ...)`
             return path
     if Path(name).is_dir():
         _refuse(Path(name), "is a directory, not a model", "name a .safetensors file")
-    suggestion = did_you_mean(name, (file.name.removesuffix(SUFFIX) for file in _saved_models()))
+    suggestion = did_you_mean(name, (path.name.removesuffix(SUFFIX) for _, path in _saved_models()))
     also_tried = f" (also tried {CHECKPOINT_DIR / (name + SUFFIX)})" if is_bare else ""
     reason = "no such file" + (suggestion or also_tried)
     _refuse(Path(name), reason, "check the name, or train a model: charrnn train TEXT")
 
 
-def _saved_models() -> list[Path]:
-    """Return the models in ``./checkpoints``."""
-    return [file for file in CHECKPOINT_DIR.glob("*" + SUFFIX) if file.is_file() and not is_training_state(file)]
+def _saved_models() -> list[tuple[int, Path]]:
+    """Return the modification time and the path of the models in ``./checkpoints``."""
+    models = []
+    for path in CHECKPOINT_DIR.glob("*" + SUFFIX):
+        with suppress(OSError):  # another process has deleted it
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and not is_training_state(path):
+                models.append((status.st_mtime_ns, path))
+    return models
 
 
 def is_training_state(path: Path) -> bool:
@@ -260,7 +281,7 @@ def check_can_save(path: Path, *, replace: bool) -> None:
         ModelFileError: If the file exists and ``replace`` is False.
         FileError: If no regular file can be written there.
     """
-    if path.exists() and not replace:
+    if atomic_io.resolve_target(path).exists() and not replace:
         _refuse(path, "exists already", "add --force to replace it, or -o NAME to keep both")
     atomic_io.check_writable(path)
 

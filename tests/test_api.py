@@ -1,7 +1,12 @@
 """`import charrnn` as a library."""
 
+import copy
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +15,12 @@ import pytest
 import charrnn
 from charrnn.api import Model
 from charrnn.checkpoint import Checkpoint
-from charrnn.errors import CorpusError, ModelFileError, SettingError, UnknownCharacterError
-from tests.conftest import Charrnn
+from charrnn.config import ReadConfig, Unit
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import CharrnnError, CorpusError, ModelFileError, SettingError, UnknownCharacterError
+from charrnn.generation.prompt_state import PromptState
+from charrnn.rnn.torch_rnn import CharRNN
+from tests.conftest import Charrnn, make_checkpoint
 
 TEXT = "to be or not to be, that is the question:\n" * 40
 
@@ -174,3 +183,85 @@ def test_the_api_and_the_command_give_lines_the_same_scores(
     rows = charrnn("score", tiny_path, "--total", "--nats", input=text.encode()).stdout.splitlines()
     assert [float(line.split(b"\t")[0]) for line in rows] == pytest.approx([score.nats for score in scores], abs=1e-4)
     assert next(Model(tiny).scores(iter(lines))).nats == pytest.approx(scores[0].nats, abs=1e-4)
+
+
+@pytest.mark.parametrize("copied", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("after_sampling", [False, True])
+def test_a_model_can_be_copied_and_pickled(copied: Callable[[Model], Model], after_sampling: bool) -> None:
+    model = Model(make_checkpoint())
+    expected = model.sample("fox", length=1000, seed=1)
+    original = model if after_sampling else Model(make_checkpoint())
+    assert copied(original).sample("fox", length=1000, seed=1) == expected
+
+
+def test_a_model_and_its_states_work_in_other_processes() -> None:
+    model = Model(make_checkpoint())
+    state = model.read_prompt("The quick")
+    expected = model.sample(" ", length=20, seed=1, prompt_state=state)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(sample_after, model, state).result() == expected
+
+
+def sample_after(model: Model, state: PromptState) -> str:
+    return model.sample(" ", length=20, seed=1, prompt_state=state)
+
+
+@pytest.mark.parametrize("unit", ["char", "byte"])
+@pytest.mark.parametrize("text", ["\ud800", "\udf00\ud801x"])
+def test_halves_of_surrogate_pairs_are_charrnn_errors(unit: Unit, text: str) -> None:
+    checkpoint = make_checkpoint()
+    if unit == "byte":
+        vocabulary = Vocabulary.from_counts({}, "byte")
+        network = CharRNN(checkpoint.model_config, len(vocabulary))
+        network.initialize(seed=0)
+        checkpoint = Checkpoint(
+            checkpoint.model_config, vocabulary, network.tensors(), read_config=ReadConfig(unit="byte")
+        )
+    model = Model(checkpoint)
+    for call in (
+        lambda: model.sample(text),
+        lambda: model.read_prompt(text),
+        lambda: model.score(text),
+        lambda: charrnn.train(text, unit=unit, steps=1),
+        lambda: charrnn.train("abc", name=text),
+    ):
+        with pytest.raises(CharrnnError):
+            call()
+    (scored,) = model.scores([text])
+    assert scored.unknown == (3 * len(text.removesuffix("x")) if unit == "char" else 0)
+    (sample,) = model.samples([text])
+    assert isinstance(sample.error, CharrnnError)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 5000, "a\0b", "\ud800"])
+def test_impossible_paths_are_charrnn_errors(name: str, tiny: Checkpoint) -> None:
+    model = Model(tiny)
+    for call in (
+        lambda: charrnn.load(name),
+        lambda: model.save(name),
+        lambda: model.load_state(name),
+        lambda: model.save_state(model.read_prompt("fox"), name),
+    ):
+        with pytest.raises(CharrnnError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hidden": 10**5000}, {"cell": ["lstm"]}, {"unit": 5}, {"encoding": 5}, {"separator": 5},
+     {"learning_rate": 10**400}, {"documents": None, "separator": ["a"]}, {"encoding": "a\0b"},
+     {"minutes": "1"}, {"seed": -1}],
+)  # fmt: skip
+def test_impossible_settings_of_a_training_are_charrnn_errors(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingError):
+        charrnn.train(TEXT, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": "1"}, {"temperature": [1, 2]}, {"temperature": 10**400}, {"stop": 5}, {"stop": [""]},
+     {"allow": 5}, {"forbid": ["a"]}, {"keep_stop": "yes"}, {"utf8": None}, {"top_k": 10**5000}, {"unknown": 5}],
+)  # fmt: skip
+def test_impossible_settings_of_a_sample_are_charrnn_errors(settings: dict[str, Any], tiny: Checkpoint) -> None:
+    with pytest.raises(SettingError):
+        Model(tiny).sample(**settings)

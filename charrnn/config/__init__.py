@@ -15,9 +15,11 @@ from charrnn.config.checks import (
     Integer,
     OneOf,
     Range,
+    check_bool,
     check_encoding,
     check_stop,
     check_temperature,
+    check_text,
     parse_temperature,
 )
 from charrnn.config.settings import Option, check, setting
@@ -89,7 +91,7 @@ class ReadConfig:
     )
     # every document starts from a zero state, and its end is predicted
     documents: Documents = setting("none", OneOf(Documents))
-    separator: str = setting("")  # between separated documents
+    separator: str = setting("", check_text)  # between separated documents
 
     def __post_init__(self) -> None:
         check(self)
@@ -289,7 +291,7 @@ class SampleConfig:
         ),
     )
     keep_stop: bool = setting(
-        False, option=Option("Keep the string of --stop in the sample.", group="End of a sample")
+        False, check_bool, Option("Keep the string of --stop in the sample.", group="End of a sample")
     )
     top_k: int = setting(
         0,
@@ -360,7 +362,8 @@ class SampleConfig:
     )
     utf8: bool = setting(
         False,
-        option=Option("With a model that predicts bytes: write only valid UTF-8.", group="Choice of characters"),
+        check_bool,
+        Option("With a model that predicts bytes: write only valid UTF-8.", group="Choice of characters"),
     )
 
     def __post_init__(self) -> None:

@@ -119,6 +119,12 @@ def check_text(name: str, value: Any) -> None:
     refuse(name, value, "a text without halves of surrogate pairs")
 
 
+def check_bool(name: str, value: Any) -> None:
+    """Raise SettingError unless the value is True or False."""
+    if not isinstance(value, bool):
+        refuse(name, value, "True or False")
+
+
 def check_digest(name: str, value: Any) -> None:
     """Raise SettingError unless the value is a SHA-256 digest in hexadecimal."""
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
@@ -128,7 +134,7 @@ def check_digest(name: str, value: Any) -> None:
 def check_encoding(name: str, value: str) -> None:
     """Raise SettingError unless Python knows this text encoding."""
     try:
-        codec = codecs.lookup(value)
+        codec = codecs.lookup(value) if isinstance(value, str) else None
     except (LookupError, ValueError):
         codec = None
     # Some of Python's codecs compress, and some cannot decode incrementally.

@@ -99,7 +99,7 @@ class Vocabulary:
             UnknownCharacterError: If a character is not in the vocabulary and there is no `UNKNOWN`. The error lists
                 the characters.
         """
-        symbols = to_symbols(text, self.unit)
+        symbols = to_symbols(text, self.unit, name)
         ids = np.empty(len(symbols), dtype=self.dtype)
         for start in range(0, len(symbols), SLICE):
             slice_ids = self.ids_of(symbols[start : start + SLICE])
@@ -141,9 +141,24 @@ class Vocabulary:
         return "".join([self.symbols[index] for index in ids])
 
 
-def to_symbols(text: str, unit: Unit) -> str:
-    """Return the symbols of a text: its characters, or the bytes of its UTF-8."""
-    return text if unit == "char" else text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+def to_symbols(text: str, unit: Unit, name: str = "the text") -> str:
+    """Return the symbols of a text: its characters, or the bytes of its UTF-8.
+
+    Args:
+        text: The text.
+        unit: Unit of the symbols.
+        name: Name of the text in error messages.
+
+    Raises:
+        UnknownCharacterError: If the unit is a byte, and the text has half of a surrogate pair, which UTF-8 lacks.
+    """
+    if unit == "char":
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+    except UnicodeEncodeError:
+        advice = "decode the text with the right encoding"
+        raise UnknownCharacterError(name, "contains half of a surrogate pair", advice) from None
 
 
 def to_text(symbols: str, unit: Unit) -> str:

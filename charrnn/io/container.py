@@ -120,8 +120,8 @@ def read(kind: FileKind, path: Path) -> Contents:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        reason = f"cannot be read ({(error.strerror or str(error)).lower()})"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = f"cannot be read ({(getattr(error, 'strerror', None) or str(error)).lower()})"
         raise ModelFileError(str(path), reason, "check the path") from None
     return from_bytes(kind, data, path)
 
