@@ -208,6 +208,9 @@ def test_hostile_costs_are_ignored(times: int) -> None:
     saved = json.loads(path.read_text())
     for number in range(times):
         rng = random.Random(f"{SEED} costs {number}")
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(encode(hostile_json(saved, rng)))
-        loaded = costs.load_costs()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CacheWarning)
+            loaded = costs.load_costs()
         assert all(isinstance(cost, float) and 0 < cost < 1e4 for cost in vars(loaded).values()), number

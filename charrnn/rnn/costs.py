@@ -4,35 +4,42 @@
 """
 
 import json
-import math
 import os
 import platform
-from dataclasses import asdict, dataclass, fields
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from charrnn.errors import FileError
+from charrnn.config.checks import Range
+from charrnn.config.schema import from_json, to_json
+from charrnn.config.settings import check, setting
+from charrnn.errors import CacheWarning, FileError, SettingError, describe_value
 from charrnn.io.atomic_io import write_atomic
+from charrnn.io.regular_file import read_regular
+from charrnn.io.strict_json import parse_json
 from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
-_MAX_COST = 1e3  # seconds; a file with a larger cost is treated as damaged
+_MAX_BYTES = 1 << 16  # largest size of the file
+_COST = Range(0, 1e3, "a number of seconds above 0, at most 1,000", exclude_low=True)
 
 
 @dataclass(frozen=True)
 class Costs:
     """Costs in seconds. Only their ratios matter."""
 
-    load_compiled: float = 0.05  # load llvmlite and compiled code
-    compile: float = 1.5  # compile the decoder, once on a machine
-    load_torch: float = 2.0  # load torch and the training kernels
-    numpy_char: float = 2e-4  # NumPy in int8, one stream: base cost per character
-    numpy_char_parameter: float = 4e-10  # the same: added per character and parameter
-    numpy_step: float = 6e-5  # NumPy in fp32: base cost per step
-    numpy_stream: float = 5e-6  # the same: added per step and stream
-    numpy_stream_parameter: float = 3e-11  # the same: added per step, stream and parameter
+    load_compiled: float = setting(0.05, _COST)  # load llvmlite and compiled code
+    compile: float = setting(1.5, _COST)  # compile the decoder, once on a machine
+    load_torch: float = setting(2.0, _COST)  # load torch and the training kernels
+    numpy_char: float = setting(2e-4, _COST)  # NumPy in int8, one stream: base cost per character
+    numpy_char_parameter: float = setting(4e-10, _COST)  # the same: added per character and parameter
+    numpy_step: float = setting(6e-5, _COST)  # NumPy in fp32: base cost per step
+    numpy_stream: float = setting(5e-6, _COST)  # the same: added per step and stream
+    numpy_stream_parameter: float = setting(3e-11, _COST)  # the same: added per step, stream and parameter
 
     def decoding(self, characters: float, parameters: int) -> float:
         """Return the time that NumPy takes to read and generate characters one by one."""
@@ -46,28 +53,44 @@ class Costs:
 TYPICAL = Costs()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    machine: str  # versions and hardware that the costs depend on
+    costs: Costs
+
+
 def load_costs() -> Costs:
-    """Return the costs saved for this machine and these versions, or typical costs if there are none."""
+    """Return the costs saved for this machine and these versions, or typical costs if there are none.
+
+    Warns:
+        CacheWarning: If the file is damaged. It is deleted.
+    """
     if (path := _path()) is None:
         return TYPICAL
     try:
-        saved = json.loads(path.read_bytes())
-        costs = saved["costs"]
-        matches = saved["machine"] == _machine() and costs.keys() == {field.name for field in fields(Costs)}
-        valid = matches and all(isinstance(cost, float) and 0 < cost < _MAX_COST for cost in costs.values())
-        return Costs(**costs) if valid else TYPICAL
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # missing or damaged
+        data = parse_json(read_regular(path, _MAX_BYTES))
+        if isinstance(data, dict) and data.get("machine") not in (None, _machine()):
+            return TYPICAL
+        return from_json(_File, data).costs
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return TYPICAL
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            path.unlink()
+        message = f"{path}: was damaged ({describe_value(error)}) and is deleted; run charrnn bench to measure again"
+        warnings.warn(message, CacheWarning, stacklevel=2)
         return TYPICAL
 
 
 def save_costs(costs: Costs) -> bool:
     """Save costs for later processes, and return whether they were saved."""
-    path, values = _path(), asdict(costs)
-    if path is None or not all(math.isfinite(value) for value in values.values()):
+    path = _path()
+    if path is None:
         return False
     try:
-        write_atomic(path, json.dumps({"machine": _machine(), "costs": values}).encode())
-    except FileError:
+        check(costs)
+        write_atomic(path, json.dumps(to_json(_File(machine=_machine(), costs=costs))).encode())
+    except (FileError, SettingError):  # SettingError: a cost is not finite, or too large
         return False
     return True
 

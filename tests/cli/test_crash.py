@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from charrnn import checkpoint
+from charrnn.training import run_state
 from charrnn.training.checkpointing import Checkpointer
+from charrnn.training.trainer import Trainer
 from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, Run, running
 from tests.conftest import Charrnn, environment, one_line
 
@@ -311,3 +315,45 @@ def test_an_unavailable_engine_is_reported_with_an_alternative(
         assert last_line.startswith("charrnn: --engine: native is not available here (")
         assert result.stderr.endswith(b"; add --engine torch\n")
         assert charrnn("train", "corpus.txt", "--resume", "--steps", "6", "--engine", "torch").returncode == 0
+
+
+def test_a_run_from_a_machine_with_a_gpu_names_the_option_to_resume_it(finished: Path, charrnn: Charrnn) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    state = finished / "checkpoints" / "corpus.training.safetensors"
+    saved = run_state.read(state)
+    plan = replace(saved.run.plan, train_config=replace(saved.run.plan.train_config, device="cuda"))
+    state.write_bytes(run_state.to_bytes(replace(saved, run=replace(saved.run, plan=plan))))
+    error = charrnn("train", "corpus.txt", "--resume", "--steps", "30").stderr.decode().splitlines()[-1]
+    assert error == "charrnn: --device: torch finds no cuda device; add --device cpu"
+    assert charrnn("train", "corpus.txt", "--resume", "--steps", "30", "--device", "cpu").returncode == 0
+
+
+def test_a_precision_that_this_machine_lacks_is_named_on_resume(
+    finished: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(trainer: Trainer) -> None:
+        raise RuntimeError("could not create a primitive descriptor")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "try_layers", fail)
+        error = charrnn("train", "corpus.txt", "--resume", "--steps", "30").stderr.decode().splitlines()[-1]
+    assert error.startswith("charrnn: --precision: fp32 is not available here (could not create a primitive")
+    assert charrnn("train", "corpus.txt", "--resume", "--steps", "30").returncode == 0
+
+
+def test_a_senseless_state_with_a_valid_digest_is_replaced_by_the_one_before_it(
+    directory: Path, charrnn: Charrnn
+) -> None:
+    assert charrnn("train", "corpus.txt", *QUICK).returncode == 0
+    state = directory / "checkpoints" / "corpus.training.safetensors"
+    assert Path(f"{state}.old").exists()
+    saved = run_state.read(state)
+    current = replace(saved.current, progress=replace(saved.current.progress, seconds=-5.0))
+    state.write_bytes(run_state.to_bytes(replace(saved, current=current)))
+    result = charrnn("train", "corpus.txt", "--resume", "--steps", "30")
+    assert result.returncode == 0
+    assert (
+        b"does not describe a run: current.seconds: invalid value -5.0; resuming from the state saved before it"
+        in (result.stderr)
+    )

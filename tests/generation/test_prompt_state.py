@@ -1,5 +1,7 @@
 """The state of a model after a prompt, in memory and on disk."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,25 @@ def test_an_older_state_is_overwritten_but_not_a_directory(tiny: Checkpoint, tmp
     check_can_save(path)
     with pytest.raises(FileError):
         check_can_save(tmp_path)
+
+
+@pytest.mark.parametrize("size", [60, 300, 1000])
+def test_a_torn_state_can_be_replaced(tiny: Checkpoint, tmp_path: Path, size: int) -> None:
+    network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
+    state = state_after(network, tiny, "fox")
+    save(path, tiny, state)
+    path.write_bytes(path.read_bytes()[:size])
+    check_can_save(path)
+    save(path, tiny, state)
+    load(path, tiny, network)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_a_state_with_senseless_values_is_rejected(tiny: Checkpoint, tmp_path: Path, value: float) -> None:
+    network, path = NumPyRNN(tiny.model_config, tiny.tensors), tmp_path / "state"
+    state = state_after(network, tiny, "fox")
+    save(path, tiny, replace(state, state=state.state.map(lambda part: part * 0 + np.float32(value))))
+    assert refusal(path, tiny).startswith("does not contain a valid state of this model")
 
 
 def test_the_empty_state_can_be_saved(tiny: Checkpoint, tmp_path: Path) -> None:

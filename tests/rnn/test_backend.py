@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from charrnn.checkpoint import Checkpoint
+from charrnn.errors import CacheWarning
 from charrnn.rnn.backend import DecoderSelector, fastest
 from charrnn.rnn.compiled_rnn import CompiledRNN
 from charrnn.rnn.costs import TYPICAL, Costs, load_costs, save_costs
@@ -40,23 +41,35 @@ def test_saved_costs_determine_the_decoder(tiny: Checkpoint) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"machine": "another"}, {"costs": {}}, {"costs": None}, {"costs": asdict(TYPICAL) | {"compile": -1.0}},
+        {"machine": None}, {"costs": {}}, {"costs": None}, {"costs": asdict(TYPICAL) | {"compile": -1.0}},
         {"costs": asdict(TYPICAL) | {"compile": float("nan")}}, {"costs": asdict(TYPICAL) | {"compile": 1e300}},
         {"costs": asdict(TYPICAL) | {"compile": "1"}}, {"costs": asdict(TYPICAL) | {"more": 1.0}},
     ],
     ids=str,
 )  # fmt: skip
-def test_invalid_saved_costs_are_ignored(cache: Path, change: dict[str, Any]) -> None:
+def test_invalid_saved_costs_are_reported_and_deleted(cache: Path, change: dict[str, Any]) -> None:
     save_costs(SLOW_NUMPY)
     cache.write_text(json.dumps({**json.loads(cache.read_text()), **change}))
+    with pytest.warns(CacheWarning, match=rf"^{cache}: was damaged \(.*\) and is deleted; run charrnn bench"):
+        assert load_costs() == TYPICAL
     assert load_costs() == TYPICAL
+    assert not cache.exists()
+
+
+def test_costs_of_another_machine_are_ignored(cache: Path) -> None:
+    save_costs(SLOW_NUMPY)
+    cache.write_text(json.dumps({"machine": "another", "costs": {}}))
+    assert load_costs() == TYPICAL
+    assert cache.exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"1", b"{", b"[" * 100_000])
-def test_a_damaged_file_is_ignored(cache: Path, data: bytes) -> None:
+def test_a_damaged_file_is_reported_and_deleted(cache: Path, data: bytes) -> None:
     save_costs(SLOW_NUMPY)
     cache.write_bytes(data)
-    assert load_costs() == TYPICAL
+    with pytest.warns(CacheWarning):
+        assert load_costs() == TYPICAL
+    assert not cache.exists()
 
 
 def test_an_unwritable_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
