@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -35,6 +35,7 @@ SUFFIX = ".safetensors"
 CHECKPOINT_DIR = Path("checkpoints")  # where models are saved, and where bare names are looked up
 STATE_INFIX = ".training"  # part of the name of a training state, before the suffix
 
+MAX_ANCESTORS = 20  # models that a training record lists, each trained from the weights of the next one
 MAX_WEIGHT = 1e15  # weights with a larger absolute value could overflow float32 in products
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -87,10 +88,20 @@ class TrainingRecord:
 
 
 def base_record(name: str, training: TrainingRecord | None) -> BaseRecord:
-    """Return the record of a model, by name, for the runs that start from it."""
+    """Return the record of a model, by name, for the runs that start from it.
+
+    It contains the records of the last `MAX_ANCESTORS` models in a chain of such runs.
+    """
     if training is None:
         return BaseRecord(model=name, corpus=None, steps=0, from_=None)
-    return BaseRecord(model=name, corpus=training.corpus, steps=training.steps, from_=training.from_)
+    ancestors, ancestor = list[BaseRecord](), training.from_
+    while ancestor is not None and len(ancestors) < MAX_ANCESTORS - 1:
+        ancestors.append(ancestor)
+        ancestor = ancestor.from_
+    from_ = None
+    for ancestor in reversed(ancestors):
+        from_ = replace(ancestor, from_=from_)
+    return BaseRecord(model=name, corpus=training.corpus, steps=training.steps, from_=from_)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,20 @@ def test_weights_that_could_overflow_are_rejected(tiny: Checkpoint, tmp_path: Pa
         checkpoint.load(tmp_path / "m.safetensors")
 
 
+def test_a_long_chain_of_models_can_be_saved(tiny: Checkpoint, tmp_path: Path) -> None:
+    model = tiny
+    for number in range(300):
+        assert model.training is not None
+        base = checkpoint.base_record(str(number), model.training)
+        model = replace(model, training=replace(model.training, from_=base))
+    checkpoint.save(tmp_path / "m.safetensors", model)
+    loaded, names = checkpoint.load(tmp_path / "m.safetensors").training.from_, []
+    while loaded is not None:
+        names.append(loaded.model)
+        loaded = loaded.from_
+    assert names == [str(number) for number in range(299, 279, -1)]
+
+
 ALL = pytest.param(1, 10_000, marks=pytest.mark.slow)
 
 

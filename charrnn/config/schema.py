@@ -42,6 +42,18 @@ def from_json(kind: type[_T], data: Any, name: str = "") -> _T:
         SchemaError: If a name is missing or unknown, or a value has the wrong type, is out of range, or contradicts
             another value.
     """
+    try:
+        return _convert_object(kind, data, name)
+    except RecursionError:
+        raise SchemaError(f"{name or 'the data'} is nested too deeply") from None
+
+
+def to_json(instance: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON data. The inverse of `from_json`."""
+    return {field.name.rstrip("_"): _plain(getattr(instance, field.name)) for field in fields(instance)}
+
+
+def _convert_object(kind: type[_T], data: Any, name: str) -> _T:
     if not isinstance(data, dict):
         _refuse(name, data, "an object")
     hints = _hints(kind)  # type: ignore[arg-type]
@@ -60,11 +72,6 @@ def from_json(kind: type[_T], data: Any, name: str = "") -> _T:
     return instance
 
 
-def to_json(instance: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON data. The inverse of `from_json`."""
-    return {field.name.rstrip("_"): _plain(getattr(instance, field.name)) for field in fields(instance)}
-
-
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return to_json(value)
@@ -79,7 +86,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, name)
     if is_dataclass(hint):
-        return from_json(hint, value, name)  # type: ignore[arg-type]
+        return _convert_object(hint, value, name)  # type: ignore[arg-type]
     if origin is Literal:
         if not isinstance(value, str) or value not in args:
             _refuse(name, value, "one of " + ", ".join(args))
