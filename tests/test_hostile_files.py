@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import warnings
 from pathlib import Path
@@ -48,14 +49,34 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hostile_container(kind: FileKind, path: Path, rng: random.Random) -> bytes:
-    """Return a container file with a changed header or changed arrays, and a valid digest."""
-    contents = container.read(kind, path)
-    if rng.random() < 0.75:
+    """Return a container file with a changed header, changed arrays or a changed safetensors header.
+
+    The digest is valid.
+    """
+    contents, choice = container.read(kind, path), rng.random()
+    if choice < 0.1:
+        return hostile_safetensors(path.read_bytes(), rng)
+    if choice < 0.75:
         header = hostile_json(contents.header, rng)
         arrays = contents.arrays
     else:
         header, arrays = contents.header, hostile_arrays(contents.arrays, rng)
     return container.to_bytes(kind, header if isinstance(header, dict) else {"x": header}, arrays)
+
+
+def hostile_safetensors(data: bytes, rng: random.Random) -> bytes:
+    """Return a container file whose list of tensors is changed, with a valid digest."""
+    size = int.from_bytes(data[:8], "little")
+    original = json.loads(data[8 : 8 + size])
+    metadata = original.pop("__metadata__")
+    changed = hostile_json(original, rng)
+    header = {"__metadata__": metadata, **changed} if isinstance(changed, dict) else changed
+    encoded, body = encode(header), data[8 + size :]
+    entry = re.compile(rb'(\\"digest\\": \\")[0-9a-f]{64}')
+    blank = entry.sub(
+        rb"\g<1>" + container.BLANK_DIGEST.encode(), len(encoded).to_bytes(8, "little") + encoded + body
+    )
+    return entry.sub(rb"\g<1>" + hashlib.sha256(blank).hexdigest().encode(), blank)
 
 
 def check_result(result: "subprocess.CompletedProcess[bytes]", info: object) -> bool:
