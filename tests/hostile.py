@@ -17,8 +17,8 @@ NUMBERS = [0, 1, -1, -5, 2, 3, 255, 256, 65536, 2**31, 2**53, 2**63 - 1, 2**63, 
            0.0, -0.0, 0.5, 1e-320, 1e-30, 1e9, 1e15, 1e300, -1e300, math.nan, math.inf, -math.inf, True,
            False]  # fmt: skip
 OTHERS = [None, "", "x", "lstm", "cuda", "auto", "none", "lines", "bf16", "F64", "BF16", "BOOL", "F8_E4M3", "0" * 64,
-          "\ud800", "\udf00", "\n\x1b[2J", "é" * 500, "1", "../../etc/passwd", [], {}, [[]], [None], {"": None}, {"a": 1},
-          ["a", "a"], [2**63, 2**63], [8, 0]]  # fmt: skip
+          "\ud800", "\udf00", "\n\x1b[2J", "é" * 500, "1", "../../etc/passwd", [], {}, [[]], [None], {"": None},
+          {"a": 1}, ["a", "a"], [2**63, 2**63], [8, 0]]  # fmt: skip
 
 
 def paths_of(value: Any, path: Path = ()) -> Iterator[Path]:
