@@ -168,10 +168,10 @@ def _command_path(arguments: Sequence[str]) -> str:
 def _signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end a command with an exception, unless they are ignored, as after `&`."""
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        for number, handler in previous.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, _end)
+        for number in previous:
+            signal.signal(number, _end)
         yield
     finally:
         for number, handler in previous.items():
