@@ -4,7 +4,6 @@ The public names are imported on first use, so ``import charrnn`` is fast. Only 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from charrnn.version import __version__
 
@@ -19,6 +18,7 @@ _MODULES = {
 }
 __all__ = ["CharrnnError", "Model", "Score", "__version__", "load", "sample", "score", "train"]
 
+TYPE_CHECKING = False  # type checkers take this name as true; importing typing would delay the start
 if TYPE_CHECKING:
     from charrnn.api import Model, Score, load, sample, score, train
     from charrnn.errors import CharrnnError

@@ -13,10 +13,18 @@ CharrnnError                    base class
 ├── MissingPackageError         an optional package is not installed
 └── TrainingError               the training failed, for example because the loss is not finite
 
-Any other exception is a bug. `CacheWarning` is the only warning.
+Any other exception is a bug, or means that the machine has run out of something (`shortage`). `CacheWarning` is the
+only warning.
 """
 
+import errno
+from typing import Literal
+
 _MAX_SHOWN = 80  # characters of a value that an error message shows
+_MEMORY_MESSAGES = (  # parts of the messages of torch, LLVM and the dynamic linker
+    "allocate memory", "out of memory", "failed to map segment", "cannot create shared object descriptor",
+)  # fmt: skip
+_THREAD_MESSAGES = ("can't start new thread", "thread creation failed", "resource temporarily unavailable")
 
 
 class CharrnnError(Exception):
@@ -47,10 +55,20 @@ def describe_value(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that memory ran out. Some torch errors say so only in their message."""
-    message = str(error).lower()
-    return isinstance(error, MemoryError) or "allocate memory" in message or "out of memory" in message
+def shortage(error: BaseException) -> Literal["memory", "threads", "open files"] | None:
+    """Return what the machine has run out of, according to an error or to the one that caused it; else None.
+
+    Libraries raise errors of many types then, and some say so only in the message.
+    """
+    message, number = str(error).lower(), getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(map(message.__contains__, _MEMORY_MESSAGES)):
+        return "memory"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "open files"
+    if not isinstance(error, OSError) and any(map(message.__contains__, _THREAD_MESSAGES)):
+        return "threads"
+    cause = error.__cause__ or error.__context__
+    return shortage(cause) if cause is not None and not isinstance(error, CharrnnError) else None
 
 
 class SettingError(CharrnnError):

@@ -116,6 +116,41 @@ def stalled(data: bytes) -> Answer:
     return answer
 
 
+def dripping(data: bytes, *, header: bool = False) -> Answer:
+    """Return an answer that sends a byte now and then, of the file or of a header, and never ends."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        _begin(handler, length=len(data), end=not header)
+        if header:
+            handler.flush_headers()
+            handler.wfile.write(b"X-Header: ")
+        while not server.closing.wait(0.05):
+            handler.wfile.write(data[:1])
+
+    return answer
+
+
+def endless_chunks(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Send chunks until the client disconnects."""
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    while not server.closing.is_set():
+        handler.wfile.write(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+
+
+def redirecting(location: str) -> Answer:
+    """Return an answer that sends the client to another address."""
+
+    def answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.end_headers()
+
+    return answer
+
+
 def silent(handler: BaseHTTPRequestHandler, server: Server) -> None:
     """Send nothing and keep the connection open."""
     server.closing.wait()
@@ -135,8 +170,9 @@ def garbage(handler: BaseHTTPRequestHandler, server: Server) -> None:
     handler.wfile.write(b"\x00\x1b[31mSSH-2.0-OpenSSH_9.7\r\n\r\n" * 4)
 
 
-def _begin(handler: BaseHTTPRequestHandler, length: int | None = None) -> None:
+def _begin(handler: BaseHTTPRequestHandler, length: int | None = None, *, end: bool = True) -> None:
     handler.send_response(200)
     if length is not None:
         handler.send_header("Content-Length", str(length))
-    handler.end_headers()
+    if end:
+        handler.end_headers()

@@ -4,10 +4,14 @@ Exit codes: 0 success (also if the reader of stdout goes away), 1 an expected fa
 143 terminated. An error is one line on stderr: ``charrnn: SUBJECT: reason; what to do``.
 """
 
+import io
+import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
 from typing import Annotated
@@ -17,7 +21,7 @@ import typer
 from charrnn.cli import bench, classify, corpus, eval, info, log, options, sample, score, train
 from charrnn.cli.console import StdoutClosed, discard_unflushed, print_error
 from charrnn.cli.help_format import HelpCommand, HelpGroup
-from charrnn.errors import CharrnnError, SettingError, is_out_of_memory
+from charrnn.errors import CacheWarning, CharrnnError, SettingError, shortage
 from charrnn.version import __version__
 
 
@@ -30,6 +34,12 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
     TERMINATED = 143
 
+
+SHORTAGES = {  # what has run out, and what to do
+    "memory": "there is not enough; reduce the size of the network, the batch or the text",
+    "threads": "no more can be started; reduce --threads, or raise the limit on processes or memory (ulimit)",
+    "open files": "no more can be opened; raise the limit (ulimit -n)",
+}
 
 EXAMPLES = """
 charrnn train book.txt                  # train on a text, about five minutes
@@ -84,13 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An exception that leaves this function is a bug in charrnn.
     """
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, _terminate)
     if sys.stdout is None:  # it was closed when Python started
         print_error("stdout: is closed; redirect it to a file or a pipe")
         return ExitCode.FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # under any locale, as in write_stdout
     try:
-        return _run(argv)
+        with _signals(), _warnings():
+            return _run(argv)
     finally:
         discard_unflushed()
 
@@ -115,13 +126,14 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as error:  # from _terminate or from Typer
         reader_closed = isinstance(error.__context__, BrokenPipeError)  # while Typer was printing help
         return ExitCode.DONE if reader_closed or not isinstance(error.code, int) else error.code
-    except OSError as error:
-        print_error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}; fix this and try again")
-        return ExitCode.FAILED
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        if short := shortage(error):
+            print_error(f"{short}: {SHORTAGES[short]}")
+        elif isinstance(error, OSError):
+            reason = (error.strerror or str(error)).lower()
+            print_error(f"{error.filename or 'system'}: {reason}; fix this and try again")
+        else:
             raise
-        print_error("memory: there is not enough; reduce --batch-size, --hidden or the size of the text")
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE
 
@@ -152,5 +164,37 @@ def _command_path(arguments: Sequence[str]) -> str:
     return " ".join(path)
 
 
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    sys.exit(ExitCode.TERMINATED)
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end a command with an exception, unless they are ignored, as after `&`."""
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in previous:
+            signal.signal(number, _end)
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt or SystemExit. Exit at once within an import, where the exception could be lost."""
+    caller = frame
+    while caller is not None:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + number)
+        caller = caller.f_back
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Print each `CacheWarning` as one line, and ignore the warnings of libraries, whatever PYTHONWARNINGS says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", CacheWarning)
+        warnings.showwarning = lambda message, *_, **__: print_error(str(message))
+        yield

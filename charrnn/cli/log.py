@@ -1,8 +1,9 @@
 """``charrnn log``: the log of a training run as a table and a learning curve."""
 
 import io
+import logging
+import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.console import write_stdout
-from charrnn.errors import MissingPackageError, SettingError
+from charrnn.errors import CharrnnError, MissingPackageError, SettingError, describe_value, shortage
 from charrnn.units import format_duration, nats_to_bits
 
 if TYPE_CHECKING:
@@ -112,7 +113,23 @@ def _terminal_chart(curves: Curves) -> str:
 
 
 def _image(curves: Curves, title: str, suffix: str) -> bytes:
-    """Return the curves as a PNG or SVG file."""
+    """Return the curves as a PNG or SVG file.
+
+    Raises:
+        CharrnnError: If matplotlib cannot draw, for example because of a broken configuration file.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # about its configuration and its cache
+    os.environ["MPLBACKEND"] = "agg"  # another value may be invalid, and a picture in a file needs none
+    try:
+        return _draw(curves, title, suffix)
+    except (ImportError, LookupError, OSError, RuntimeError, ValueError) as error:
+        if shortage(error):
+            raise
+        reason = f"cannot draw the picture ({describe_value(error)})"
+        raise CharrnnError("matplotlib", reason, "check its configuration file and environment variables") from None
+
+
+def _draw(curves: Curves, title: str, suffix: str) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure  # pyplot would look for a display
 
@@ -125,7 +142,6 @@ def _image(curves: Curves, title: str, suffix: str) -> bytes:
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "charrnn"}), warnings.catch_warnings():  # reproducible files
-        warnings.simplefilter("ignore")  # about characters of the title that the font lacks
+    with mpl.rc_context({"svg.hashsalt": "charrnn"}):  # reproducible files
         figure.savefig(buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
     return buffer.getvalue()

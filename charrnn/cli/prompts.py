@@ -8,6 +8,7 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.cli.console import Console
 from charrnn.config import SampleConfig
 from charrnn.data import sources
+from charrnn.data.decoding import remove_marks
 from charrnn.data.lines import Lines
 from charrnn.data.vocabulary import Vocabulary, describe_all
 from charrnn.errors import CharrnnError, CorpusError
@@ -34,7 +35,7 @@ class PromptLines:
     """
 
     def __init__(self, path: str, vocabulary: Vocabulary, *, skip: bool, count: int, console: Console) -> None:
-        self._lines = Lines(path)
+        self._lines = Lines(path, raw=vocabulary.unit == "byte")
         self._vocabulary, self._skip, self._count, self._console = vocabulary, skip, count, console
         self._num_lines = self._num_samples = 0
         self._prompt: tuple[str, str, CharrnnError | None] = "", "", None
@@ -75,6 +76,8 @@ def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console
     """Return the prompt, read from stdin if it is ``-``, without unknown characters if they are to be skipped."""
     if prompt == sources.STDIN:
         prompt = _decode(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin")
+    if model.vocabulary.unit == "char":
+        prompt = remove_marks(prompt)
     if config.unknown == "skip":
         prompt, unknown = model.vocabulary.split_unknown(prompt)
         _report_skipped("the prompt", unknown, console)

@@ -19,7 +19,7 @@ from charrnn.units import format_count, format_duration, nats_to_bits
 PREVIEW = SampleConfig(length=240, temperature=0.8, seed=0)
 PREVIEW_SECONDS = 20.0  # minimum time between two previews
 STILL_IMPROVING = 0.005  # nats; a larger gain in the last fifth of a run means that it is still improving
-BAR_FORMAT = "{percentage:3.0f}% {bar} {desc}, {remaining} left"
+BAR_FORMAT = "{percentage:3.0f}% {bar} {desc}"
 
 
 def run_with_progress(
@@ -30,19 +30,22 @@ def run_with_progress(
     Raises:
         FileError: If the run cannot be saved.
     """
-    last_preview = started = time.monotonic()
-    smooth_nats, first_characters, changed = None, None, ""
+    last_preview, smooth_nats, start, changed = time.monotonic(), None, None, ""
     signals.attach(trainer)
     with console.bar(total=1.0, bar_format=BAR_FORMAT) as bar:
         for event in trainer.run():
             if isinstance(event, Step):
                 smooth_nats = event.nats if smooth_nats is None else 0.98 * smooth_nats + 0.02 * event.nats
-                if first_characters is None:
-                    first_characters = event.characters  # a resumed run has read some before
-                if console.interactive:
-                    speed = (event.characters - first_characters) / (time.monotonic() - started)
+                if start is None:
+                    start = trainer.seconds, event.characters  # a resumed run has read some before
+                elif console.interactive:
+                    seconds = trainer.seconds
+                    speed = (event.characters - start[1]) / max(seconds - start[0], 1e-9)
+                    left = seconds * (1 - event.fraction) / event.fraction
                     bar.set_description_str(
-                        f"{nats_to_bits(smooth_nats):.3f} bits/char, {format_count(speed)} char/s", refresh=False
+                        f"{nats_to_bits(smooth_nats):.3f} bits/char, {format_count(speed)} char/s, "
+                        f"{format_duration(left)} left",
+                        refresh=False,
                     )
                     bar.update(event.fraction - bar.n)
             elif isinstance(event, RolledBack):

@@ -22,7 +22,7 @@ from charrnn.errors import (
     SettingError,
     UnknownCharacterError,
     describe_value,
-    is_out_of_memory,
+    shortage,
 )
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.run_state import NO_HISTORY, History, Run, check_same, extend
@@ -250,7 +250,7 @@ def resume_run(
     except ImportError as error:
         raise ResumeError("--engine", f"native is not available here ({error})", "add --engine torch") from None
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if shortage(error):
             raise
         reason = f"{train.precision} is not available here ({describe_value(error)})"
         raise ResumeError("--precision", reason, "add --precision fp32") from None

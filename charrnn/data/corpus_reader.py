@@ -220,6 +220,9 @@ def _encode(
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         hooks.on_note(f"skipped binary {'files' if more else 'file'} {skipped[0]}{more}")
+    if marks := decoding_stats.inner_marks:
+        noun = "a byte order mark" if marks == 1 else f"{marks:,} byte order marks"
+        hooks.on_note(f"removed {noun} within the text, at the start of a line")
     facts, starts = encoder.finish(decoding_stats, label)
     if config.documents == "separated" and facts.num_documents <= len(files):
         hooks.on_note(f"the separator {config.separator!r} does not occur in the text")

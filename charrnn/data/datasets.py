@@ -6,18 +6,24 @@ opens a network connection.
 
 import hashlib
 import http.client
+import queue
 import sysconfig
+import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from charrnn.errors import DownloadError, SettingError
 from charrnn.suggestions import did_you_mean
 
 CORPUS_DIR = Path("corpora")  # where corpora are saved
-TIMEOUT_SECONDS = 30.0  # longest time to wait for data
+TIMEOUT_SECONDS = 30.0  # longest time until the first byte of a corpus, and between two reads
+MIN_SPEED = 1000  # bytes per second after the first TIMEOUT_SECONDS, on average
 READ_SIZE = 1 << 16  # bytes of a download that are read at once
 
 
@@ -68,16 +74,14 @@ def download(entry: Remote) -> Iterator[bytes]:
     digest, size = hashlib.sha256(), 0
     retry = "check the connection and try again"
     try:
-        with urllib.request.urlopen(entry.url, timeout=TIMEOUT_SECONDS) as response:
-            while size <= entry.size and (block := response.read1(READ_SIZE)):
-                digest.update(block)
-                size += len(block)
-                yield block
+        for block in _fetch(entry):
+            digest.update(block)
+            size += len(block)
+            yield block
     except urllib.error.HTTPError as error:
         error.close()
-        raise DownloadError(
-            entry.url, f"the server answered {error.code} {error.reason}", "try again later"
-        ) from None
+        answer = f"{error.code} {error.reason}".splitlines()[0]
+        raise DownloadError(entry.url, f"the server answered {answer}", "try again later") from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid proxy address
         reason = f"the download ended after {size:,} of {entry.size:,} bytes" if size else "cannot be reached"
         raise DownloadError(entry.url, f"{reason} ({_cause(error)})", retry) from None
@@ -86,6 +90,50 @@ def download(entry: Remote) -> Iterator[bytes]:
     if digest.hexdigest() != entry.sha256:
         reason = "the file at this address has changed (its SHA-256 differs) and was not saved"
         raise DownloadError(entry.url, reason, "look at it before you use it")
+
+
+def _fetch(entry: Remote) -> Iterator[bytes]:
+    """Yield the blocks of a file as they arrive, at most one of them past its size.
+
+    Another thread waits for the server: only one wait for data has a timeout there, so a server that sends a byte now
+    and then could hold it for ever.
+    """
+    arrived: queue.Queue[bytes | Exception] = queue.Queue()  # an empty block at the end
+
+    def receive() -> None:
+        size = 0
+        try:
+            with urllib.request.build_opener(_Redirects).open(entry.url, timeout=TIMEOUT_SECONDS) as response:
+                while size <= entry.size and (block := response.read1(READ_SIZE)):
+                    arrived.put(block)
+                    size += len(block)
+            arrived.put(b"")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            arrived.put(error)
+
+    started, size = time.monotonic(), 0
+    threading.Thread(target=receive, daemon=True).start()
+    while True:
+        deadline = started + TIMEOUT_SECONDS + size / MIN_SPEED
+        try:
+            item = arrived.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError("timed out") from None
+        if isinstance(item, Exception):
+            raise item
+        if not item:
+            return
+        size += len(item)
+        yield item
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to other servers, but not to other protocols."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            raise urllib.error.HTTPError(req.full_url, code, f"and leads to {newurl}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _cause(error: Exception) -> str:

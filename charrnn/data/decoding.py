@@ -15,6 +15,7 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_MARKS = re.compile(r"(?:^|(?<=[\n\r]))\ufeff+")
 # Characters that no normalization form combines with the preceding one. Text can be cut before them.
 _STABLE = re.compile(
     "[\x00-\x7f\u00c0-\u00ff\u0391-\u03c9\u0410-\u044f\u05d0-\u05ea\u0621-\u064a\u0905-\u0939\u0e01-\u0e30"
@@ -28,6 +29,7 @@ class DecodingStats:
 
     encodings: dict[str, int] = field(default_factory=dict)  # number of files in each encoding
     line_ends: dict[str, int] = field(default_factory=lambda: {"LF": 0, "CRLF": 0, "CR": 0})  # number of each
+    inner_marks: int = 0  # byte order marks that were removed, not counting that of each file
 
 
 class TextDecoder:
@@ -46,6 +48,7 @@ class TextDecoder:
         self._bytes_read = 0  # before the current block
         self._lines, self._column = 0, 0  # line endings before the current block, and characters after the last one
         self._pending_cr = False  # whether the last block ended with a CR, which may be half of a CRLF
+        self._last = ""  # the last character of the text before the current block
         self._pending_text = ""  # text that the next characters may combine with
 
     def is_binary(self, head: bytes) -> bool:
@@ -72,7 +75,7 @@ class TextDecoder:
             text, self._pending_cr = "\r" + text, False
         if not last and text.endswith("\r"):
             text, self._pending_cr = text[:-1], True
-        text = self._convert_newlines(text)
+        text = self._convert_newlines(self._without_marks(text))
         return text if self._config.normalize == "none" else self._normalize(text, last)
 
     def _decode(self, data: bytes, last: bool) -> str:
@@ -109,6 +112,15 @@ class TextDecoder:
 
     def _count_encoding(self, encoding: str) -> None:
         self._stats.encodings[encoding] = self._stats.encodings.get(encoding, 0) + 1
+
+    def _without_marks(self, text: str) -> str:
+        """Return the text without the byte order marks of files that were joined."""
+        if BOM in text:
+            text, num_marks = _MARKS.subn("", self._last + text)
+            text = text[len(self._last) :]
+            self._stats.inner_marks += num_marks
+        self._last = text[-1:] or self._last
+        return text
 
     def _convert_newlines(self, text: str) -> str:
         """Count the line endings, and convert them if the config says so."""
@@ -166,10 +178,20 @@ class TextDecoder:
         return CorpusError(self._name, f"{reason} {position}", advice)
 
 
+def remove_marks(text: str) -> str:
+    """Return a text without byte order marks at the start of a line.
+
+    A mark is there where a file with a mark was appended to another file. Within a line, the character is a
+    zero-width no-break space, which is kept.
+    """
+    return _MARKS.sub("", text) if BOM in text else text
+
+
 def clean_text(text: str, config: ReadConfig) -> str:
-    """Convert the line endings of a complete text and normalize it, as `TextDecoder` does."""
-    if config.unit == "char" and config.newlines == "unix":
-        text = _with_unix_newlines(text)
+    """Remove byte order marks, convert line endings and normalize a complete text, as `TextDecoder` does."""
+    if config.unit == "char":
+        text = remove_marks(text)
+        text = _with_unix_newlines(text) if config.newlines == "unix" else text
     return _normalized(text, config)
 
 

@@ -38,7 +38,7 @@ class Lines:
         max_fragment: Approximate maximum size of a fragment in bytes; None does not split lines.
         encoding: Encoding of the file. None is UTF-8, or what the byte order mark says. Lines are converted to UTF-8.
             Bytes that are invalid in the encoding stay as they are.
-        raw: Whether to return the bytes as they are, including a byte order mark.
+        raw: Whether to return the bytes as they are. Otherwise byte order marks at the start of a line are removed.
 
     Attributes:
         name: Name of the file in error messages.
@@ -119,19 +119,29 @@ class Lines:
         size, split = 0, False  # size of `pending`, and whether earlier fragments of the line were returned
         for data in blocks:
             *complete, rest = data.split(b"\n")
-            fragments = [LineFragment(line) for line in complete]
-            if fragments:
-                fragments[0] = LineFragment(b"".join([*pending, complete[0]]))
+            fragments = []
+            if complete:
+                first = b"".join([*pending, complete[0]])
+                fragments = [LineFragment(first if split else self._start(first))]
+                fragments += [LineFragment(self._start(line)) for line in complete[1:]]
                 pending, size, split = [], 0, False
             pending.append(rest)
             size += len(rest)
             if self._max_fragment is not None and size > self._max_fragment:
-                fragments.append(LineFragment(b"".join(pending), last=False))
+                joined = b"".join(pending)
+                fragments.append(LineFragment(joined if split else self._start(joined), last=False))
                 pending, size, split = [], 0, True
             if fragments:
                 yield fragments
-        if size or split:
-            yield [LineFragment(b"".join(pending), closed=False)]
+        joined = b"".join(pending)
+        if (last := joined if split else self._start(joined)) or split:
+            yield [LineFragment(last, closed=False)]
+
+    def _start(self, line: bytes) -> bytes:
+        """Return the start of a line without byte order marks."""
+        while not self._raw and line.startswith(codecs.BOM_UTF8):
+            line = line.removeprefix(codecs.BOM_UTF8)
+        return line
 
     def _decode(self, stream: sources.Readable) -> Iterator[bytes]:
         """Yield the bytes of the file in UTF-8."""
@@ -139,7 +149,6 @@ class Lines:
         data, encoding = read(READ_SIZE), self._encoding
         if encoding == "utf-8" and not self._raw:
             encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
-            data = data.removeprefix(codecs.BOM_UTF8)
         if encoding == "utf-8":
             while data:
                 yield data

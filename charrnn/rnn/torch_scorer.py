@@ -14,6 +14,7 @@ from charrnn.config import Precision
 from charrnn.rnn.state import State
 from charrnn.rnn.stream_groups import stream_groups, torch_worker_pool
 from charrnn.rnn.torch_rnn import CharRNN
+from charrnn.rnn.worker_pool import check_threads
 
 
 class TorchScorer:
@@ -58,7 +59,12 @@ class TorchScorer:
 
 
 def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> TorchScorer:
-    """Return a scorer for a model. On a CPU it uses the compiled kernels if possible."""
+    """Return a scorer for a model. On a CPU it uses the compiled kernels if possible.
+
+    Raises:
+        RuntimeError: If the threads cannot be started.
+    """
+    check_threads(2 * threads)  # those of the worker pool, and torch's own in the caller's thread
     vocabulary = model.vocabulary
     network = CharRNN(model.model_config, len(vocabulary), vocabulary.boundary_id).to(device)
     network.load_tensors(model.tensors)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -28,6 +29,24 @@ class WorkerPool:
         if self._pool is None or self._process != os.getpid():  # threads don't survive a fork
             self._process, self._pool = os.getpid(), ThreadPoolExecutor(self.threads, initializer=self._prepare)
         return list(self._pool.map(lambda call: call(), calls))
+
+
+def check_threads(count: int) -> None:
+    """Check that this many threads can be started. Libraries such as OpenMP end the process if one cannot.
+
+    Raises:
+        RuntimeError: If one cannot be started.
+    """
+    end, threads = Event(), list[Thread]()
+    try:
+        for _ in range(count):
+            thread = Thread(target=end.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
 
 
 def usable_cores() -> int:

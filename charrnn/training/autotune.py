@@ -17,12 +17,12 @@ import torch
 from charrnn.config import Engine, ModelConfig, Precision, SamplePrecision, TrainConfig
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
-from charrnn.errors import SettingError, is_out_of_memory
+from charrnn.errors import SettingError, shortage
 from charrnn.rnn.backend import fastest, resolve_device
 from charrnn.rnn.costs import TYPICAL, Costs
 from charrnn.rnn.numpy_rnn import NumPyRNN
 from charrnn.rnn.torch_rnn import CharRNN
-from charrnn.rnn.worker_pool import usable_cores
+from charrnn.rnn.worker_pool import check_threads, usable_cores
 from charrnn.training.plan import Plan, StepTiming, make_plan
 from charrnn.training.train_step import WARMUP_STEPS, TrainStep
 
@@ -82,7 +82,7 @@ class Autotuner:
                 try:
                     measure(precision, engine, self.threads)
                 except (RuntimeError, ImportError, OSError) as error:  # missing kernel (pytorch#88136)
-                    if is_out_of_memory(error) or (precision, engine) == ("fp32", "torch"):
+                    if shortage(error) or (precision, engine) == ("fp32", "torch"):
                         raise
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
                     if engine == self._config.engine == "native":
@@ -178,7 +178,12 @@ def _seconds_per_step(model: ModelConfig, precision: SamplePrecision, streams: i
 
 
 def set_up_torch(threads: int) -> None:
-    """Set the options of this process for training: no TF32, number of threads, memory allocation."""
+    """Set the options of this process for training: no TF32, number of threads, memory allocation.
+
+    Raises:
+        RuntimeError: If the threads cannot be started.
+    """
+    check_threads(2 * threads)  # torch's own, and a worker pool
     torch.backends.cudnn.allow_tf32 = False  # TF32 is less precise than fp32
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -7,7 +7,6 @@ the random numbers of the training.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.rnn.torch_scorer import TorchScorer
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.plan import Plan, schedule
+from charrnn.training.run_clock import RunClock
 from charrnn.training.run_log import LogEntry
 from charrnn.training.run_state import NO_HISTORY, History
 from charrnn.training.train_step import TrainStep
@@ -68,7 +68,7 @@ class Trainer:
         self._train_step = TrainStep(self._network, self._config)
         self._state = self._network.zero_state(self._config.batch_size)
         self._progress = Progress()
-        self._started: float | None = None  # start on the monotonic clock, moved by the breaks of a resumed run
+        self._clock = RunClock()
         self._stopped = False
         self._snapshot_cache: tuple[int, Tensors] | None = None  # step, and the tensors after it
         self.last_good = self.snapshot()
@@ -83,6 +83,11 @@ class Trainer:
         return Checkpoint(
             self._plan.model_config, self.corpus.vocabulary, tensors, self._record(), self.corpus.read_config
         )
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the run so far, without breaks."""
+        return self._progress.seconds if self._progress.finished else self._clock.seconds
 
     def latest(self) -> tuple[ModelConfig, Tensors]:
         """Return configuration and averaged weights of the current network, to preview its text."""
@@ -107,7 +112,7 @@ class Trainer:
             tensors |= self._train_step.averages()
             tensors |= {name: part.cpu().numpy().copy() for name, part in self._state.named()}
             self._snapshot_cache = self._progress.step, tensors
-        return TrainerState(replace(self._progress, seconds=self._seconds()), self._snapshot_cache[1])
+        return TrainerState(replace(self._progress, seconds=self.seconds), self._snapshot_cache[1])
 
     def resume(self, current: TrainerState, last_good: TrainerState, best: Tensors, rollbacks: int) -> None:
         """Restore the state of another trainer of the same corpus and plan, before `run`.
@@ -120,6 +125,7 @@ class Trainer:
         """
         self.last_good, self.best, self.rollbacks = last_good, best, rollbacks
         self._restore(current)
+        self._clock = RunClock(current.progress.seconds)
 
     def run(self) -> Iterator[Event]:
         """Train until the budget is spent, the validation loss stops falling, or `stop` is set.
@@ -130,15 +136,15 @@ class Trainer:
         Raises:
             TrainingError: If the loss is infinite or NaN again after `MAX_ROLLBACKS` rollbacks.
         """
-        self._started = time.monotonic() - self._progress.seconds
-        try:
-            while not (self._progress.finished or self.stop):
-                if (event := self._advance()) is not None:
-                    yield event
-        except _Stopped:
-            pass
-        self._stopped = not self._progress.finished
-        yield self._finished_event()
+        with self._clock:
+            try:
+                while not (self._progress.finished or self.stop):
+                    if (event := self._advance()) is not None:
+                        yield event
+            except _Stopped:
+                pass
+            self._stopped = not self._progress.finished
+            yield self._finished_event()
 
     def _advance(self) -> Event | None:
         """Evaluate, take a step, or finish the run, whichever is next."""
@@ -182,7 +188,7 @@ class Trainer:
 
     def _fraction(self, step: int) -> float:
         """Return the share of the budget that is spent after a number of steps."""
-        return min(1.0, self._plan.budget_spent(step, self._seconds()))
+        return min(1.0, self._plan.budget_spent(step, self.seconds))
 
     def _roll_back(self, nats: float) -> Event:
         """Restore the last good state, and halve the learning rate."""
@@ -235,7 +241,7 @@ class Trainer:
         entry = LogEntry(
             step=event.step, epoch=event.epoch, fraction=event.fraction, train_nats=train_nats,
             validation_nats=nats if math.isfinite(nats or 0) else None, best=best,  # JSON has no infinity or NaN
-            learning_rate=learning_rate, seconds=round(self._seconds(), 3),
+            learning_rate=learning_rate, seconds=round(self.seconds, 3),
         )  # fmt: skip
         self._progress = replace(progress, evaluations=(*progress.evaluations, entry))
         if finite:
@@ -245,7 +251,7 @@ class Trainer:
     def _measure_best(self) -> None:
         """Measure the best model in fp32, as ``charrnn eval`` does, and finish the run."""
         nats = self._measure(self.best, approximate=False)
-        self._progress = replace(self._progress, finished=True, final_nats=nats, seconds=self._seconds())
+        self._progress = replace(self._progress, finished=True, final_nats=nats, seconds=self.seconds)
 
     def _measure(self, tensors: Tensors, *, approximate: bool) -> float | None:
         """Return the validation loss of a network, or None without a validation text.
@@ -280,18 +286,12 @@ class Trainer:
         outcome = progress.outcome if progress.finished and progress.outcome else "stopped"
         epoch = self._epoch(progress.best_step)
         return Finished(
-            outcome, progress.step, progress.best_step, epoch, progress.final_nats, late_gain, self._seconds()
+            outcome, progress.step, progress.best_step, epoch, progress.final_nats, late_gain, self.seconds
         )
 
     def _check_stop(self, _: int = 0) -> None:
         if self.stop:
             raise _Stopped
-
-    def _seconds(self) -> float:
-        """Return the duration of the run so far, without breaks."""
-        if self._started is None or self._progress.finished:
-            return self._progress.seconds
-        return time.monotonic() - self._started
 
     def _epoch(self, step: int) -> float:
         """Return the number of epochs in a number of steps."""

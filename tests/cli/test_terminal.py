@@ -101,7 +101,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_training_shows_a_progress_bar_with_loss_and_speed(session: Session) -> None:
-    assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s, \d\d:\d\d left", session.raw)
+    assert re.search(r"\r +\d+% [█▏▎▍▌▋▊▉ ]*\d\.\d{3} bits/char, \S+ char/s, \d+ s left", session.raw)
 
 
 def test_autotuning_shows_a_temporary_message(session: Session) -> None:

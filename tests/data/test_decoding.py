@@ -82,11 +82,22 @@ def test_a_byte_order_mark_within_a_text_is_kept() -> None:
     text, decoding_stats = decode("ab\ufeffc".encode())
     assert text == "ab\ufeffc"
     assert decoding_stats.encodings == {"UTF-8": 1}
+    assert decoding_stats.inner_marks == 0
+
+
+@given(BLOCK_SIZES, st.sampled_from(["utf-8", "utf-16"]), st.sampled_from(["\n", "\r", "\r\n"]))
+def test_a_byte_order_mark_where_files_were_joined_is_removed_and_counted(
+    sizes: list[int], encoding: str, end: str
+) -> None:
+    joined = f"a{end}\ufeffb{end}\ufeff\ufeff{end}\ufeff".encode(encoding)
+    text, decoding_stats = decode(joined, sizes, encoding=encoding)
+    assert text == "a\nb\n\n"
+    assert decoding_stats.inner_marks >= 3
 
 
 @given(st.text(), BLOCK_SIZES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))
 def test_decoding_does_not_depend_on_the_blocks(text: str, sizes: list[int], encoding: str) -> None:
-    text = text.replace("\0", "0").removeprefix("\ufeff")
+    text = text.replace("\0", "0").replace("\ufeff", "x")
     data = text.encode(encoding)
     if encoding == "utf-8":
         assert decode(data, sizes, newlines="keep")[0] == text

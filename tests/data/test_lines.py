@@ -144,3 +144,13 @@ def test_a_line_is_returned_before_the_next_one_arrives(first: bytes) -> None:
     assert lines.get(block=True) == LineFragment(b"three", closed=False)
     assert lines.get(block=True) is None
     os.close(reader)
+
+
+def test_a_byte_order_mark_where_files_were_joined_is_removed(tmp_path: Path) -> None:
+    mark = codecs.BOM_UTF8
+    data = mark + b"a\n" + mark + b"b" + mark + b"c\n" + mark + mark + b"d" * 20 + b"\n" + mark
+    (tmp_path / "a").write_bytes(data)
+    for size in (1, 4, 100):
+        lines = Lines(str(tmp_path / "a"), max_fragment=size)
+        fragments = [fragment.data for batch in lines.batches(9) for fragment in batch]
+        assert b"".join(fragments) == b"ab" + mark + b"c" + b"d" * 20

@@ -18,6 +18,7 @@ from charrnn.errors import TrainingError
 from charrnn.evaluation.metrics import mean_nats
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.rnn.torch_scorer import TorchScorer
+from charrnn.training import run_clock
 from charrnn.training import trainer as module
 from charrnn.training.events import Evaluation, Event, Finished, RolledBack, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan, schedule
@@ -128,7 +129,7 @@ def test_a_budget_in_epochs_reads_the_text_that_often() -> None:
 
 def test_a_budget_in_minutes_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(10**6))
-    monkeypatch.setattr(module.time, "monotonic", lambda: 0.5 * next(now))
+    monkeypatch.setattr(run_clock.time, "monotonic", lambda: 0.5 * next(now))
     _, events = run(minutes=0.5)
     fractions = [event.fraction for event in events if isinstance(event, Step)]
     assert fractions == sorted(fractions)

@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 
 import llvmlite
-from llvmlite import binding, ir
 
 from charrnn.errors import CacheWarning, FileError
 from charrnn.io.atomic_io import write_atomic
@@ -37,6 +36,8 @@ _SOURCE_DIR = Path(__file__).parent
 _COMPILE_LOCK = threading.Lock()  # lets threads wait for a compilation instead of repeating it
 
 try:
+    from llvmlite import binding, ir
+
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     binding.initialize_native_asmparser()  # for vdpbf16ps in gemm.py
