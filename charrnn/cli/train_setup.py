@@ -17,7 +17,9 @@ from charrnn.data.token_cache import TokenCache
 from charrnn.data.token_store import FileTokens
 from charrnn.data.vocabulary import BOUNDARY, describe_all
 from charrnn.errors import ModelFileError, ResumeError, SettingError, UnknownCharacterError
+from charrnn.io.memory import available_memory
 from charrnn.training.checkpointing import Checkpointer
+from charrnn.training.memory import check_resumed
 from charrnn.training.run_state import Run, check_same, extend
 from charrnn.units import format_duration
 
@@ -206,7 +208,7 @@ def resume_run(
     Raises:
         ResumeError: If there is no run, the text differs, or the engine is not available.
         SettingError: If a setting differs, or the budget is spent.
-        CharrnnError: If the training state or the device cannot be used.
+        CharrnnError: If the training state or the device cannot be used, or there is not enough memory.
     """
     newest = checkpointer.find()
     if newest is None:
@@ -228,6 +230,8 @@ def resume_run(
     else:
         spent = f"{progress.fraction:.0%} of the budget spent, {format_duration(progress.seconds)} so far"
         console.line(f"resuming at step {progress.step:,}: {spent}")
+
+    check_resumed(saved, checkpointer.state, available_memory())
 
     from charrnn.training.autotune import set_up_torch
 

@@ -238,4 +238,3 @@ def _bytes(ids: NDArray[Any]) -> memoryview:
 def _status(file: IO[bytes]) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
-
