@@ -143,13 +143,23 @@ def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None)
         raise CorpusError(file.name or "''", (error.strerror or str(error)).lower(), "check the path") from None
 
 
-def read_bytes(path: str) -> bytes:
-    """Return all bytes of a file, or of stdin (``-``), decompressed if needed.
+def read_bytes(path: str, size: int) -> bytes:
+    """Return the first bytes of a file, or of stdin (``-``), decompressed if needed.
+
+    Args:
+        path: Path of the file.
+        size: Maximum number of bytes to return.
 
     Raises:
         CorpusError: If the file is missing, unreadable, or damaged compressed data.
     """
-    return b"".join(read_blocks(File(path)))
+    blocks = []
+    for block in read_blocks(File(path)):
+        blocks.append(block[:size])
+        size -= len(blocks[-1])
+        if not size:
+            break
+    return b"".join(blocks)
 
 
 class _PeekedFile:
