@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -27,7 +26,7 @@ from charrnn.config.keywords import SampleKeywords, TrainKeywords, expand_keywor
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 from charrnn.generation import prompt_state as states
-from charrnn.generation.generate import Request, RequestList, Sample, generate, generate_batch
+from charrnn.generation.generate import BATCH_WIDTH, Request, RequestList, Sample, generate, generate_batch
 from charrnn.generation.prompt_state import PromptState
 from charrnn.rnn.backend import DecoderSelector, choose_scorer
 from charrnn.units import nats_to_bits
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
 
 _LINES_PER_BATCH = 1024  # lines that `Model.scores` scores in parallel
+_BYTES_PER_BATCH = 1 << 20  # fewer lines if they are longer than this together
 
 _with_sample_keywords = expand_keywords(SampleKeywords, SampleConfig)
 _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
@@ -243,7 +243,7 @@ class Model:
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
         requests = RequestList(Request(number, prompt) for number, prompt in enumerate(repeated))
-        network = self._decoder_selector.choose(config.precision, characters)
+        network = self._decoder_selector.choose(config.precision, characters, BATCH_WIDTH)
         return generate_batch(network, vocabulary, config, requests, prompt_state)
 
     def score(self, text: str) -> Score:
@@ -297,7 +297,14 @@ class Model:
 
         scorer = LineScorer(self.checkpoint, choose_scorer(self.checkpoint), carry=carry)
         fragments = (LineFragment(line.removesuffix("\n").encode("utf-8", "surrogateescape")) for line in lines)
-        while batch := list(islice(fragments, _LINES_PER_BATCH)):
+        batch, size = list[LineFragment](), 0
+        for fragment in fragments:
+            batch.append(fragment)
+            size += len(fragment.data)
+            if len(batch) == _LINES_PER_BATCH or size > _BYTES_PER_BATCH:
+                yield from scorer.score(batch)
+                batch, size = [], 0
+        if batch:
             yield from scorer.score(batch)
 
     @cached_property

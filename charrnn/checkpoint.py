@@ -43,6 +43,7 @@ class Checkpoint:
     training: Mapping[str, Any]  # training record, JSON types only
     read_config: ReadConfig = field(default_factory=ReadConfig)  # how the training text was read
     digest: str = field(default="", compare=False)  # of the file; "" if not loaded from one
+    path: Path | None = field(default=None, compare=False)  # of the file; None if not loaded from one
 
     @property
     def default_length(self) -> int:
@@ -88,7 +89,7 @@ def load(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
         _refuse(path, f"does not describe a model ({error})", "train again")
     check_tensors(path, config, vocabulary, tensors)
-    return Checkpoint(config, vocabulary, tensors, training, read_config, str(header["digest"]))
+    return Checkpoint(config, vocabulary, tensors, training, read_config, str(header["digest"]), path)
 
 
 def digest(checkpoint: Checkpoint) -> str:

@@ -17,6 +17,7 @@ from charrnn.errors import FileError, MissingPackageError, SettingError
 from charrnn.units import format_duration, nats_to_bits
 
 FORMATS = (".png", ".svg")
+MAX_CHARACTERS = 10_000_000  # of a log; an evaluation has about 250
 MAX_WIDTH, HEIGHT = 100, 16  # size of the chart in characters
 AXES_WIDTH = 24  # width of the axes and labels in characters
 
@@ -69,10 +70,13 @@ def _read(path: Path) -> list[Entry]:
         FileError: If the file is missing, not a log, or without entries.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "is not a log"
         raise FileError(str(path), reason.lower(), "keep it beside the model, or train again to write one") from None
+    if len(text) > MAX_CHARACTERS:
+        raise FileError(str(path), "is too long for a log", "train the model again")
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:

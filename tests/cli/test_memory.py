@@ -14,6 +14,7 @@ import pytest
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.cli import prompts
+from charrnn.rnn import backend
 from tests.cli.conftest import QUICK
 from tests.conftest import TEXT, Charrnn, environment
 
@@ -168,3 +169,42 @@ def test_a_run_that_does_not_fit_into_memory_is_not_resumed(
     assert line.startswith("charrnn: checkpoints/text.training.safetensors: a network of 1 x 16 needs 0.")
     assert line.endswith(" MB more memory, and 0.0 MB are available; resume it on a machine with more memory")
     assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [("sample",), ("sample", "--count", "9"), ("eval",), ("score",)])
+def test_a_model_that_needs_too_much_memory_is_refused(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    monkeypatch.setattr(backend, "available_memory", lambda: 1000)
+    command, *options = arguments
+    text = () if command == "sample" else ("text.txt",)
+    result = charrnn(command, "tiny.safetensors", *text, *options)
+
+    assert result.returncode == 1
+    (line,) = result.stderr.decode().splitlines()
+    assert line.startswith("charrnn: tiny.safetensors: reading a text with it needs 0.0 MB of memory, and 0.0 MB are")
+
+
+def test_more_streams_need_more_memory(
+    charrnn: Charrnn, tiny_path: Path, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "available_memory", lambda: 30_000)
+    assert charrnn("sample", tiny_path, "-n", 9).returncode == 0
+    assert charrnn("sample", tiny_path, "-n", 9, "--count", 200).returncode == 1
+
+
+def test_a_huge_file_in_place_of_a_corpus_or_a_log_is_not_read(
+    charrnn: Charrnn, tiny_path: Path, tmp_path: Path
+) -> None:
+    for name in ("corpora/hello.txt", "corpora/names.txt", "tiny.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with open(tmp_path / name, "wb") as file:  # a sparse file
+            file.truncate(10**13)
+    for name in ("hello", "names"):
+        result = charrnn("corpus", "get", name)
+        assert result.returncode == 1
+        assert b"exists already, with another text" in result.stderr
+    result = charrnn("log", tiny_path)
+    assert result.returncode == 1
+    assert result.stderr.endswith(b"tiny.jsonl: is too long for a log; train the model again\n")
