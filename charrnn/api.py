@@ -213,7 +213,7 @@ class Model:
 
         Args:
             prompts: Texts to continue. An infinite iterable works: prompts are read as they are needed, about a
-                thousand ahead.
+                thousand ahead, or fewer if prompts or samples are long.
             count: Number of samples for each prompt.
             length: Maximum number of new characters of each sample, as in `sample`.
             prompt_state: State after the text before each prompt, from `read_prompt`.
@@ -419,7 +419,8 @@ def train(
             trained on the UTF-8 bytes of the text. Line endings are kept unless ``newlines="unix"``.
 
     Raises:
-        SettingError: If a setting is out of range, or two settings exclude each other.
+        SettingError: If a setting is out of range, two settings exclude each other, or a size needs more memory than
+            is available.
         CorpusError: If the text has fewer than two characters, no document, or half of a surrogate pair.
         TrainingError: If the loss becomes infinite or NaN, even after the learning rate was halved several times.
     """
