@@ -18,6 +18,7 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
+_MAX_BYTES = 1 << 16  # of the file, which has about 400
 _MAX_COST = 1e3  # seconds; a file with a larger cost is treated as damaged
 
 
@@ -51,7 +52,8 @@ def load_costs() -> Costs:
     if (path := _path()) is None:
         return TYPICAL
     try:
-        saved = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            saved = json.loads(file.read(_MAX_BYTES))
         costs = saved["costs"]
         matches = saved["machine"] == _machine() and costs.keys() == {field.name for field in fields(Costs)}
         valid = matches and all(isinstance(cost, float) and 0 < cost < _MAX_COST for cost in costs.values())
