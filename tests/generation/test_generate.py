@@ -242,6 +242,7 @@ def test_long_prompts_and_samples_are_not_held_in_great_number(
 
     samples = Model(tiny).samples(prompts(), seed=1, lines=1, **settings)
     expected = generate_samples(tiny, [prompt] * 6, seed=1, lines=1, **settings)
+    assert len(expected) == 6
     for number, sample in enumerate(expected):
         assert next(samples).text == sample.text
         assert taken <= number + 4
