@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -28,7 +27,7 @@ from charrnn.config.keywords import SampleKeywords, TrainKeywords, expand_keywor
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
 from charrnn.generation import prompt_state as states
-from charrnn.generation.generate import Request, RequestList, Sample, generate, generate_batch
+from charrnn.generation.generate import BATCH_WIDTH, Request, RequestList, Sample, generate, generate_batch
 from charrnn.generation.prompt_state import PromptState
 from charrnn.rnn.backend import DecoderSelector, choose_scorer
 from charrnn.units import nats_to_bits
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
 
 _LINES_PER_BATCH = 1024  # lines that `Model.scores` scores in parallel
+_BYTES_PER_BATCH = 1 << 20  # fewer lines if they are longer than this together
 
 _with_sample_keywords = expand_keywords(SampleKeywords, SampleConfig)
 _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
@@ -218,7 +218,7 @@ class Model:
 
         Args:
             prompts: Texts to continue. An infinite iterable works: prompts are read as they are needed, about a
-                thousand ahead.
+                thousand ahead, or fewer if prompts or samples are long.
             count: Number of samples for each prompt.
             length: Maximum number of new characters of each sample, as in `sample`.
             prompt_state: State after the text before each prompt, from `read_prompt`.
@@ -248,7 +248,7 @@ class Model:
             prompts = (vocabulary.split_unknown(prompt)[0] for prompt in prompts)
         repeated = (prompt for prompt in prompts for _ in range(count))
         requests = RequestList(Request(number, prompt) for number, prompt in enumerate(repeated))
-        network = self._decoder_selector.choose(config.precision, characters)
+        network = self._decoder_selector.choose(config.precision, characters, BATCH_WIDTH)
         return generate_batch(network, vocabulary, config, requests, prompt_state)
 
     def score(self, text: str) -> Score:
@@ -305,7 +305,14 @@ class Model:
 
         scorer = LineScorer(self.checkpoint, choose_scorer(self.checkpoint), carry=carry)
         fragments = (LineFragment(_encode_line(line.removesuffix("\n"))) for line in lines)
-        while batch := list(islice(fragments, _LINES_PER_BATCH)):
+        batch, size = list[LineFragment](), 0
+        for fragment in fragments:
+            batch.append(fragment)
+            size += len(fragment.data)
+            if len(batch) == _LINES_PER_BATCH or size > _BYTES_PER_BATCH:
+                yield from scorer.score(batch)
+                batch, size = [], 0
+        if batch:
             yield from scorer.score(batch)
 
     @cached_property
@@ -428,7 +435,8 @@ def train(
             trained on the UTF-8 bytes of the text. Line endings are kept unless ``newlines="unix"``.
 
     Raises:
-        SettingError: If a setting is out of range, or two settings exclude each other.
+        SettingError: If a setting is out of range, two settings exclude each other, or a size needs more memory than
+            is available.
         CorpusError: If the text has fewer than two characters, no document, or half of a surrogate pair.
         TrainingError: If the loss becomes infinite or NaN, even after the learning rate was halved several times.
     """

@@ -122,6 +122,7 @@ class Checkpoint:
     training: TrainingRecord | None = None  # None if it is not known how the network was trained
     read_config: ReadConfig = field(default_factory=ReadConfig)  # how the training text was read
     digest: str = field(default="", compare=False)  # of the file; "" if not loaded from one
+    path: Path | None = field(default=None, compare=False)  # of the file; None if not loaded from one
 
     @property
     def default_length(self) -> int:
@@ -163,7 +164,13 @@ def load(path: Path) -> Checkpoint:
         _refuse(path, f"does not describe a model: {error}", "train again")
     check_tensors(path, header.model_config, vocabulary, contents.arrays)
     return Checkpoint(
-        header.model_config, vocabulary, contents.arrays, header.training, header.read_config, contents.digest
+        header.model_config,
+        vocabulary,
+        contents.arrays,
+        header.training,
+        header.read_config,
+        contents.digest,
+        path,
     )
 
 

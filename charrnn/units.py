@@ -1,4 +1,4 @@
-"""Formats durations and counts, and converts nats to bits."""
+"""Formats durations, counts and sizes, and converts nats to bits."""
 
 import math
 
@@ -21,3 +21,11 @@ def format_count(number: float) -> str:
     if number < 1000:
         return f"{number:.0f}"
     return f"{number / 1e3:.3g}k" if number < 999_500 else f"{number / 1e6:.3g}M"
+
+
+def format_bytes(size: int) -> str:
+    """Return a size such as ``0.5 MB``, ``14.8 GB`` or ``1.2 EB``."""
+    for unit, name in ((10**18, "EB"), (10**15, "PB"), (10**12, "TB"), (10**9, "GB")):
+        if 10 * size >= unit:
+            return f"{size / unit:,.1f} {name}" if size < 10**22 else f"{size / unit:.1e} {name}"
+    return f"{size / 10**6:.1f} MB"

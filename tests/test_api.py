@@ -4,7 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -183,6 +183,22 @@ def test_the_api_and_the_command_give_lines_the_same_scores(
     rows = charrnn("score", tiny_path, "--total", "--nats", input=text.encode()).stdout.splitlines()
     assert [float(line.split(b"\t")[0]) for line in rows] == pytest.approx([score.nats for score in scores], abs=1e-4)
     assert next(Model(tiny).scores(iter(lines))).nats == pytest.approx(scores[0].nats, abs=1e-4)
+
+
+def test_long_lines_are_scored_as_they_arrive(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.api._BYTES_PER_BATCH", 1000)
+    taken = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "fox" * 100
+
+    scores = Model(tiny).scores(lines())
+    assert [next(scores).number for _ in range(9)] == [*range(1, 10)]
+    assert taken <= 12
+    assert list(Model(tiny).scores([])) == []
 
 
 @pytest.mark.parametrize("copied", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])

@@ -29,6 +29,7 @@ def figures(output: str) -> list[list[float]]:
         ("overhead.py", 1, 5),
         ("saving.py", 1, 6),
         ("scoring.py", 1, 9),
+        pytest.param("memory.py", 1, 4, marks=pytest.mark.slow),
         pytest.param("startup.py", 5, 2, marks=pytest.mark.slow),
         pytest.param("training.py", 1, 7, marks=pytest.mark.slow),
         pytest.param("backends.py", 1, 5, marks=pytest.mark.slow),

@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from charrnn.charset import compile_charset
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, TrainConfig
@@ -142,3 +144,23 @@ def test_steps_and_epochs_cannot_be_combined() -> None:
 def test_the_number_of_parameters_of_a_two_layer_lstm_is_as_counted_by_hand() -> None:
     layers = 4 * 128 * (65 + 128 + 2) + 4 * 128 * (128 + 128 + 2)
     assert ModelConfig(layers=2, hidden=128).num_parameters(65) == layers + 65 * 129
+
+
+@given(
+    cell=st.sampled_from(["lstm", "gru", "rnn"]),
+    layers=st.integers(1, 5),
+    hidden=st.integers(1, 40),
+    embedding=st.integers(0, 9),
+    vocab_size=st.integers(0, 50),
+)
+def test_the_number_of_parameters_is_the_total_size_of_the_tensors(
+    cell: Any, layers: int, hidden: int, embedding: int, vocab_size: int
+) -> None:
+    config = ModelConfig(cell=cell, layers=layers, hidden=hidden, embedding=embedding)
+    sizes = map(math.prod, config.tensor_shapes(vocab_size).values())
+    assert config.num_parameters(vocab_size) == sum(sizes)
+
+
+def test_parameters_of_a_huge_network_are_counted_exactly_and_at_once() -> None:
+    config = ModelConfig(layers=2**63 - 1, hidden=2**63 - 1)
+    assert config.num_parameters(3) % (2**63 - 1) == 3  # only the biases of the output are no multiple of H

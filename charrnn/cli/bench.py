@@ -80,6 +80,7 @@ def bench(args: BenchOptions) -> None:
     from charrnn.training.bench import Bench  # imports torch, which takes more than a second
 
     benchmark = Bench(config)
+    benchmark.check_memory(models, () if args.hidden is None else ("hidden",))
     results: list[BenchResult] = []
     plans: dict[str, Plan] = {}
     with console.bar(total=len(models) + (len(BUDGETS) if corpus else 0), bar_format=BAR_FORMAT) as bar:

@@ -18,6 +18,8 @@ from charrnn.errors import FileError, SettingError
 from charrnn.units import nats_to_bits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from charrnn.data.corpus import Corpus
     from charrnn.data.datasets import Remote
     from charrnn.data.sources import File
@@ -106,9 +108,9 @@ def get(
     path = datasets.CORPUS_DIR / f"{entry.name}.txt"
     if isinstance(entry, datasets.Generated):
         data = entry.generate().encode("utf-8")
-        is_current = path.is_file() and path.read_bytes() == data
+        is_current = _has_size(path, len(data)) and path.read_bytes() == data
     else:
-        is_current = path.is_file() and datasets.matches(entry, path.read_bytes())
+        is_current = _has_size(path, entry.size) and datasets.matches(entry, path.read_bytes())
     if path.exists() and not is_current and not force:
         reason = f"exists already, with another text than {entry.name}"
         raise FileError(str(path), reason, "add --force to replace it, or move it away")
@@ -118,6 +120,11 @@ def get(
             data = _download(entry, Console(quiet=quiet))
         atomic_io.write_atomic(path, data)
     write_stdout(f"{path}\n")
+
+
+def _has_size(path: "Path", size: int) -> bool:
+    """Return whether there is a regular file of this size, which may then be read as a whole."""
+    return path.is_file() and path.stat().st_size == size
 
 
 def _download(entry: "Remote", console: Console) -> bytes:

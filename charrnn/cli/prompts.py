@@ -9,7 +9,7 @@ from charrnn.cli.console import Console
 from charrnn.config import SampleConfig
 from charrnn.data import sources
 from charrnn.data.decoding import remove_marks
-from charrnn.data.lines import Lines
+from charrnn.data.lines import LineFragment, Lines
 from charrnn.data.vocabulary import Vocabulary, describe_all
 from charrnn.errors import CharrnnError, CorpusError
 from charrnn.generation.generate import Request
@@ -17,6 +17,8 @@ from charrnn.generation.prompt_state import PromptState
 from charrnn.generation.prompt_state import read_prompt as advance_prompt_state
 from charrnn.rnn.backend import Decoder
 
+MAX_LINE_BYTES = 1 << 20  # of a prompt in a line; such prompts are held in memory until they are continued
+MAX_PROMPT_BYTES = 1 << 26  # of a prompt from stdin
 BAR_CHARACTERS = 20_000  # shorter prompts are read without a progress bar
 
 
@@ -35,7 +37,8 @@ class PromptLines:
     """
 
     def __init__(self, path: str, vocabulary: Vocabulary, *, skip: bool, count: int, console: Console) -> None:
-        self._lines = Lines(path, raw=vocabulary.unit == "byte")
+        self._lines = Lines(path, MAX_LINE_BYTES, raw=vocabulary.unit == "byte")
+        self._in_long_line = False  # whether the next fragment belongs to a line that is too long
         self._vocabulary, self._skip, self._count, self._console = vocabulary, skip, count, console
         self._num_lines = self._num_samples = 0
         self._prompt: tuple[str, str, CharrnnError | None] = "", "", None
@@ -43,19 +46,29 @@ class PromptLines:
     def get(self, *, block: bool) -> Request | None:
         """Return the next request, or None at the end. Without ``block``, also return None if none is there yet."""
         if self._num_samples % self._count == 0:
-            if (line := self._lines.get(block=block)) is None:
+            if (line := self._next_line(block=block)) is None:
                 return None
             self._num_lines += 1
-            self._prompt = self._parse(line.data)
+            self._prompt = self._parse(line)
         prompt, name, error = self._prompt
         self._num_samples += 1
         return Request(self._num_samples - 1, prompt, name, error)
 
-    def _parse(self, line: bytes) -> tuple[str, str, CharrnnError | None]:
+    def _next_line(self, *, block: bool) -> LineFragment | None:
+        """Return the next line, or the beginning of one that is too long. The rest of such a line is skipped."""
+        while (fragment := self._lines.get(block=block)) is not None:
+            is_rest, self._in_long_line = self._in_long_line, not fragment.last
+            if not is_rest:
+                return fragment
+        return None
+
+    def _parse(self, line: LineFragment) -> tuple[str, str, CharrnnError | None]:
         """Return the prompt, name and error of a line."""
         name = f"{self._lines.name}, line {self._num_lines}"
+        if not line.last or len(line.data) > MAX_LINE_BYTES:
+            return "", name, _too_long(name, MAX_LINE_BYTES)
         try:
-            text = _decode(line.removesuffix(b"\r"), self._vocabulary, name)
+            text = _decode(line.data.removesuffix(b"\r"), self._vocabulary, name)
         except CorpusError as error:
             return "", name, error
         if self._skip:
@@ -73,9 +86,16 @@ def warn_unreachable_stops(config: SampleConfig, model: Checkpoint, console: Con
 
 
 def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console: Console) -> str:
-    """Return the prompt, read from stdin if it is ``-``, without unknown characters if they are to be skipped."""
+    """Return the prompt, read from stdin if it is ``-``, without unknown characters if they are to be skipped.
+
+    Raises:
+        CorpusError: If stdin cannot be read, is not UTF-8, or has more than `MAX_PROMPT_BYTES`.
+    """
     if prompt == sources.STDIN:
-        prompt = _decode(sources.read_bytes(sources.STDIN), model.vocabulary, "stdin")
+        data = sources.read_bytes(sources.STDIN, MAX_PROMPT_BYTES + 1)
+        if len(data) > MAX_PROMPT_BYTES:
+            raise _too_long("stdin", MAX_PROMPT_BYTES)
+        prompt = _decode(data, model.vocabulary, "stdin")
     if model.vocabulary.unit == "char":
         prompt = remove_marks(prompt)
     if config.unknown == "skip":
@@ -102,6 +122,10 @@ def read_prompt(
         return advance_prompt_state(network, prompt_state, ids)
     with console.bar(total=len(ids), unit=" characters") as bar:
         return advance_prompt_state(network, prompt_state, ids, bar.update)
+
+
+def _too_long(name: str, limit: int) -> CorpusError:
+    return CorpusError(name, f"is longer than {limit >> 20} MiB", "give a shorter prompt, such as its end")
 
 
 def _decode(data: bytes, vocabulary: Vocabulary, name: str) -> str:

@@ -143,7 +143,14 @@ def sample(args: SampleOptions) -> None:
     from charrnn.cli.colors import surprise_colors
     from charrnn.cli.json_output import sample_record
     from charrnn.generation import prompt_state as prompt_states
-    from charrnn.generation.generate import Request, RequestList, Requests, generate, generate_batch
+    from charrnn.generation.generate import (
+        BATCH_WIDTH,
+        Request,
+        RequestList,
+        Requests,
+        generate,
+        generate_batch,
+    )
     from charrnn.rnn.backend import DecoderSelector
 
     console = Console(quiet=args.quiet)
@@ -163,7 +170,8 @@ def sample(args: SampleOptions) -> None:
     def on_compile() -> None:
         console.line("charrnn: compiling for this processor; this takes a few seconds, only once", style="dim")
 
-    network = DecoderSelector(loaded, on_compile).choose(config.precision, num_characters)
+    streams = int(min(num_samples, BATCH_WIDTH))
+    network = DecoderSelector(loaded, on_compile).choose(config.precision, num_characters, streams)
     prompt_state = (
         prompt_states.empty_prompt_state(network, loaded.vocabulary)
         if args.load_state is None

@@ -24,7 +24,9 @@ from charrnn.errors import (
     describe_value,
     shortage,
 )
+from charrnn.io.memory import available_memory
 from charrnn.training.checkpointing import Checkpointer
+from charrnn.training.memory import check_resumed
 from charrnn.training.run_state import NO_HISTORY, History, Run, check_same, extend
 from charrnn.units import format_duration
 
@@ -212,7 +214,7 @@ def resume_run(
     Raises:
         ResumeError: If there is no run, the text differs, or the device, engine or precision is not available.
         SettingError: If a setting differs, or the budget is spent.
-        CharrnnError: If the training state or the device cannot be used.
+        CharrnnError: If the training state or the device cannot be used, or there is not enough memory.
     """
     newest = checkpointer.find()
     if newest is None:
@@ -234,6 +236,8 @@ def resume_run(
     else:
         spent = f"{progress.fraction:.0%} of the budget spent, {format_duration(progress.seconds)} so far"
         console.line(f"resuming at step {progress.step:,}: {spent}")
+
+    check_resumed(saved, checkpointer.state, available_memory())
 
     from charrnn.rnn.backend import resolve_device
     from charrnn.training.autotune import set_up_torch

@@ -153,8 +153,12 @@ class ModelConfig:
         return shapes
 
     def num_parameters(self, vocab_size: int) -> int:
-        """Return the number of trainable parameters."""
-        return sum(math.prod(shape) for shape in self.tensor_shapes(vocab_size).values())
+        """Return the number of trainable parameters, the total size of `tensor_shapes`, without listing these."""
+        rows, inputs = GATES[self.cell] * self.hidden, self.embedding or vocab_size
+        above = (self.layers - 1) * rows * self.hidden  # weight_ih of all layers but the first
+        recurrent = self.layers * rows * (self.hidden + 2)  # weight_hh and both biases
+        output = vocab_size * (self.hidden + 1)
+        return vocab_size * self.embedding + rows * inputs + above + recurrent + output
 
 
 def check_budget(epochs: float | None, steps: int | None) -> None:

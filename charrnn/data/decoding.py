@@ -16,11 +16,8 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 _MARKS = re.compile(r"(?:^|(?<=[\n\r]))\ufeff+")
-# Characters that no normalization form combines with the preceding one. Text can be cut before them.
-_STABLE = re.compile(
-    "[\x00-\x7f\u00c0-\u00ff\u0391-\u03c9\u0410-\u044f\u05d0-\u05ea\u0621-\u064a\u0905-\u0939\u0e01-\u0e30"
-    "\u2010-\u2026\u3001-\u3002\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]"
-)
+MAX_PENDING_BYTES = 1 << 20  # bytes that a decoder may hold back until they make up a character
+MAX_PENDING_CHARACTERS = 1 << 16  # characters that may combine with each other; people write a dozen at most
 
 
 @dataclass
@@ -91,6 +88,7 @@ class TextDecoder:
         if nul >= 0:
             advice = encoding_guess.advice(data, nul, encoded=False)
             raise self._error_at("contains a NUL byte", text, nul, advice)
+        check_pending(self._decoder, self._name, self._encoding)
         self._bytes_read += len(data)
         if first:
             if text.startswith(BOM):
@@ -137,10 +135,12 @@ class TextDecoder:
         """Normalize the text. Hold back its end, which may combine with the next block."""
         text, self._pending_text = self._pending_text + text, ""
         if not last:
-            cut = max((match.start() for match in _STABLE.finditer(text, max(0, len(text) - 64))), default=-1)
-            if cut < 0:
-                cut = max((match.start() for match in _STABLE.finditer(text)), default=0)
+            positions = range(len(text) - 1, max(-1, len(text) - MAX_PENDING_CHARACTERS - 1), -1)
+            cut = next((position for position in positions if can_cut_before(text[position])), 0)
             text, self._pending_text = text[:cut], text[cut:]
+            if len(self._pending_text) > MAX_PENDING_CHARACTERS:
+                reason = f"has more than {MAX_PENDING_CHARACTERS:,} combining characters in a row"
+                raise CorpusError(self._name, reason, "leave out --normalize")
         return _normalized(text, self._config)
 
     def _decoding_error(self, data: bytes, rest: bytes, error: UnicodeError) -> CorpusError:
@@ -185,6 +185,24 @@ def remove_marks(text: str) -> str:
     zero-width no-break space, which is kept.
     """
     return _MARKS.sub("", text) if BOM in text else text
+
+
+def check_pending(decoder: codecs.IncrementalDecoder, name: str, encoding: str) -> None:
+    """Check that a decoder does not hold back ever more bytes, as that of UTF-7 does in a run without an end.
+
+    Raises:
+        CorpusError: If it holds back more than `MAX_PENDING_BYTES`.
+    """
+    if len(decoder.getstate()[0]) > MAX_PENDING_BYTES:
+        reason = f"has {MAX_PENDING_BYTES >> 20} MiB without a complete character in {encoding}"
+        raise CorpusError(name, reason, "give the right --encoding")
+
+
+def can_cut_before(character: str) -> bool:
+    """Return whether no normalization form combines a character with the one before it."""
+    first = unicodedata.normalize("NFKD", character)[0]
+    is_mark = unicodedata.combining(first) or unicodedata.category(first).startswith("M")
+    return not is_mark and not "\u1160" <= first <= "\u11ff"  # vowels and final consonants of Hangul
 
 
 def clean_text(text: str, config: ReadConfig) -> str:

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import NamedTuple
 
 from charrnn.data import sources
+from charrnn.data.decoding import check_pending
 from charrnn.errors import CorpusError
 
 READ_SIZE = 1 << 16  # bytes per read
@@ -158,6 +159,7 @@ class Lines:
         try:
             while data:
                 yield decoder.decode(data).encode("utf-8", "surrogateescape")
+                check_pending(decoder, self.name, encoding)
                 data = read(READ_SIZE)
             yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
         except UnicodeError as error:

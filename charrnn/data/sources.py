@@ -3,10 +3,12 @@
 import bz2
 import gzip
 import importlib
+import io
 import lzma
 import os
 import re
 import select
+import shlex
 import stat
 import sys
 import zlib
@@ -22,11 +24,14 @@ from charrnn.errors import CorpusError, SettingError
 
 STDIN = "-"
 READ_SIZE = 1 << 20  # bytes per block
+_XZ_SIGNATURE = b"\xfd7zXZ\x00"
 _SIGNATURES = (  # first bytes, pattern that confirms the format, format
-    (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),
+    (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (_XZ_SIGNATURE, _XZ_SIGNATURE, "xz"),
     (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _MAX_SIGNATURE_BYTES = 10
+_MAX_LOG = 28  # largest window of zstd data, as a power of two; the largest of zstd without --long is 2**27
+_MAX_DICTIONARY = 1 << _MAX_LOG  # bytes; xz -9 needs a quarter of it
 _MIN_READ = 1 << 12  # smallest size of a read in bytes; some system files report no size
 
 
@@ -129,7 +134,7 @@ def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None)
             try:
                 yield _decompressed(kind, source)
             except _decompression_errors(kind) as error:
-                raise _damaged(file, kind, error) from None
+                raise _damaged(file, kind, error) if not _needs_too_much(error) else _too_large(file, kind) from None
             except OSError as error:
                 if error.errno is None:  # bz2 reports damaged data like this
                     raise _damaged(file, kind, error) from None
@@ -138,13 +143,23 @@ def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None)
         raise CorpusError(file.name or "''", (error.strerror or str(error)).lower(), "check the path") from None
 
 
-def read_bytes(path: str) -> bytes:
-    """Return all bytes of a file, or of stdin (``-``), decompressed if needed.
+def read_bytes(path: str, size: int) -> bytes:
+    """Return the first bytes of a file, or of stdin (``-``), decompressed if needed.
+
+    Args:
+        path: Path of the file.
+        size: Maximum number of bytes to return.
 
     Raises:
         CorpusError: If the file is missing, unreadable, or damaged compressed data.
     """
-    return b"".join(read_blocks(File(path)))
+    blocks = []
+    for block in read_blocks(File(path)):
+        blocks.append(block[:size])
+        size -= len(blocks[-1])
+        if not size:
+            break
+    return b"".join(blocks)
 
 
 class _PeekedFile:
@@ -211,12 +226,64 @@ def _open_raw(path: str) -> AbstractContextManager[BinaryIO]:
 def _decompressed(kind: str, source: Any) -> Readable:
     readers: dict[str, Callable[[], Readable]] = {
         "gzip": lambda: gzip.GzipFile(fileobj=source, mode="rb"),
-        "xz": lambda: lzma.LZMAFile(source),  # noqa: SIM115  # `open_file` closes the file
+        "xz": lambda: io.BufferedReader(_XZReader(source)),
         "bzip2": lambda: bz2.BZ2File(source),
-        "zstd": lambda: zstd().ZstdFile(source),
+        "zstd": lambda: zstd().ZstdFile(source, options={zstd().DecompressionParameter.window_log_max: _MAX_LOG}),
     }
     reader: Readable = readers[kind]() if kind else source
     return reader
+
+
+class _XZReader(io.RawIOBase):
+    """The decompressed bytes of an xz file. Unlike `lzma.LZMAFile`, it limits the memory for the dictionary.
+
+    Args:
+        source: The compressed bytes: one or more streams. Anything else after them is ignored.
+    """
+
+    def __init__(self, source: Readable) -> None:
+        self._source, self._decompressor = source, _new_xz_decompressor()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read decompressed bytes into a buffer, and return their number, or 0 at the end."""
+        while True:
+            compressed = b""
+            if self._decompressor.eof:
+                if not (compressed := self._next_stream()).startswith(_XZ_SIGNATURE):
+                    return 0
+                self._decompressor = _new_xz_decompressor()
+            elif self._decompressor.needs_input and not (compressed := self._source.read(READ_SIZE)):
+                raise EOFError("compressed file ended before the end-of-stream marker was reached")
+            if data := self._decompressor.decompress(compressed, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+    def _next_stream(self) -> bytes:
+        """Return the beginning of the stream after the current one and its padding, or none at the end."""
+        start = self._decompressor.unused_data.lstrip(b"\0")
+        while len(start) < len(_XZ_SIGNATURE) and (data := self._source.read(READ_SIZE)):
+            start = (start + data).lstrip(b"\0")
+        return start
+
+
+def _new_xz_decompressor() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_DICTIONARY + (1 << 20))  # the decoder itself needs some memory
+
+
+def _needs_too_much(error: Exception) -> bool:
+    """Return whether an error says that a dictionary or window is larger than allowed."""
+    return any(words in str(error).lower() for words in ("memory usage limit", "too much memory"))
+
+
+def _too_large(file: File, kind: str) -> CorpusError:
+    reason = f"is {kind} data that needs a dictionary of more than {_MAX_DICTIONARY >> 20} MiB to decompress"
+    command = {"xz": "xz -dc", "zstd": "zstd -dc --long=31"}[kind]
+    name = "" if file.name == STDIN else f" {shlex.quote(file.name)}"
+    return CorpusError(file.name, reason, f"decompress it first, and give - for stdin: {command}{name} | charrnn ...")
 
 
 def _decompression_errors(kind: str) -> tuple[type[Exception], ...]:

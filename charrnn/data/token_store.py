@@ -7,7 +7,6 @@ would crash if another program truncated the file.
 import errno
 import os
 import shutil
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.errors import FileError
+from charrnn.io.memory import available_memory
+from charrnn.units import format_bytes
 
 MAX_MEMORY_BYTES = 64 << 20  # ids that take more bytes are written to a file
 _COPY_BYTES = 1 << 22  # bytes that are copied at once when the ids in a file are widened
@@ -197,8 +198,9 @@ class TokenWriter:
         with suppress(OSError):
             free_disk = shutil.disk_usage(self._target_directory).free
         cause = (getattr(error, "strerror", None) or str(error)).lower()
-        free = f"{_gigabytes(free_disk)} on disk and {_gigabytes(available_memory())} in memory are free"
-        reason = f"cannot store the ids of the text ({cause}): they take about {_gigabytes(needed)}, and only {free}"
+        free = f"{format_bytes(free_disk)} on disk and {format_bytes(available_memory())} in memory are free"
+        size = format_bytes(needed)
+        reason = f"cannot store the ids of the text ({cause}): they take about {size}, and only {free}"
         option = "TMPDIR" if self._directory is None else "--cache"
         advice = f"free some disk space, or name another directory with {option}"
         return FileError(str(self._target_directory), reason, advice)
@@ -235,18 +237,6 @@ class CountingWriter(TokenWriter):
         return np.empty(0, dtype=self.dtype)
 
 
-def available_memory() -> int:
-    """Return the available memory in bytes; an estimate where the system does not report it."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    if sys.platform != "win32":
-        with suppress(OSError, ValueError):
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return 1 << 30
-
-
 def _bytes(ids: NDArray[Any]) -> memoryview:
     return ids.data.cast("B")
 
@@ -254,7 +244,3 @@ def _bytes(ids: NDArray[Any]) -> memoryview:
 def _status(file: IO[bytes]) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

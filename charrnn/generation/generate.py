@@ -20,6 +20,7 @@ BATCH_WIDTH = 256  # samples generated in parallel
 STEPS = 16  # steps of a batch between two checks for ended samples; steps after the end of a sample are wasted
 STEPS_SINGLE = 64  # steps of a single sample before its text is yielded; takes some milliseconds
 MAX_AHEAD = 4  # samples that may wait for an unfinished earlier one, in units of the batch width
+MAX_HELD_CHARACTERS = 1 << 24  # of prompts and samples that are not yet yielded, unless there is only one sample
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,26 @@ def generate_batch(
         keep_line_end=False,
         measure=True,
     )
+    # With ``logprobs``, a new character takes as much memory as about 32 characters of text for each of its choices.
+    choice_size = 1 if config.logprobs is None else 32 * (1 + min(config.logprobs, len(vocabulary)))
     finished: dict[int, Sample] = {}
     pending: dict[int, _PendingSample] = {}
     next_yield = 0  # number of the next sample to yield
+    sizes: dict[int, int] = {}  # maximum characters of each sample that is not yet yielded, with its prompt
+    num_held = 0  # their sum
     while True:
         next_request = next_yield + len(pending) + len(finished)
-        while len(batch.streams) < width and next_request - next_yield < MAX_AHEAD * width:
+        while (
+            len(batch.streams) < width
+            and next_request - next_yield < MAX_AHEAD * width
+            and num_held < MAX_HELD_CHARACTERS
+        ):
             request = requests.get(block=not batch.streams and next_yield not in finished)
             if request is None:
                 break
             next_request = request.number + 1
+            sizes[request.number] = len(request.prompt) + config.length * choice_size
+            num_held += sizes[request.number]
             try:
                 if request.error is not None:
                     raise request.error
@@ -178,6 +189,7 @@ def generate_batch(
                 del pending[stream.number]
         while next_yield in finished:
             yield finished.pop(next_yield)
+            num_held -= sizes.pop(next_yield)
             next_yield += 1
 
 

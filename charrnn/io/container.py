@@ -9,11 +9,13 @@ contents give equal bytes. Reading a file executes no code from it and does not 
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
 import safetensors.numpy
@@ -21,10 +23,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from charrnn.errors import DamagedFileError, ModelFileError, describe_value
+from charrnn.io.memory import available_memory
 from charrnn.io.regular_file import open_regular
 from charrnn.io.strict_json import parse_json
+from charrnn.units import format_bytes
 
 BLANK_DIGEST = "0" * 64
+
+MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
+_SIZE_BYTES = 8  # the file begins with the size of the header
+_PARSED_HEADER_SIZE = 30  # bytes of memory for each byte of JSON such as ``[{},{}]``
+_COPIES = 2  # the bytes of the file, and the arrays made of them
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -116,10 +125,11 @@ def read(kind: FileKind, path: Path) -> Contents:
 
     Raises:
         DamagedFileError: If the file is empty, truncated, changed since it was written, or of another kind.
-        ModelFileError: If the file cannot be read or has another version of the format.
+        ModelFileError: If the file cannot be read, does not fit into memory, or has another version of the format.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = _read_bounded(file, path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = f"cannot be read ({(getattr(error, 'strerror', None) or str(error)).lower()})"
         raise ModelFileError(str(path), reason, "check the path") from None
@@ -135,6 +145,52 @@ def starts_like(kind: FileKind, path: Path) -> bool:
     beginning = f'{{"__metadata__":{{"{kind.key}":'.encode()
     with open_regular(path) as file:
         return file.read(8 + len(beginning))[8:] == beginning
+
+
+def _read_bounded(file: IO[bytes], path: Path) -> bytes:
+    """Return the bytes of a file as far as its header says, and one more if there is one.
+
+    The file may be a pipe or a device without an end. The result may be shorter than the header says, or be no
+    container at all; `from_bytes` checks it.
+
+    Raises:
+        DamagedFileError: If the header is larger than the format allows.
+        ModelFileError: If the contents do not fit into memory.
+    """
+    head = file.read(_SIZE_BYTES + 1)
+    size = int.from_bytes(head[:_SIZE_BYTES], "little")
+    if head[_SIZE_BYTES:] != b"{":
+        return head
+    if size > MAX_HEADER_BYTES:
+        reason = f"is damaged: its header has {size:,} bytes, more than the {MAX_HEADER_BYTES:,} of the format"
+        _refuse(path, reason, _RESTORE)
+    _check_memory(path, _PARSED_HEADER_SIZE * size)
+    head += file.read(size - 1)
+    if len(head) < _SIZE_BYTES + size:
+        return head
+    end = _data_end(head[_SIZE_BYTES:])
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode):  # a truncated file is damaged, whatever its header says
+        end = min(end, max(0, status.st_size - len(head)))
+    _check_memory(path, _COPIES * (len(head) + end))
+    return b"".join([head, file.read(end), file.read(1)])
+
+
+def _data_end(header: bytes) -> int:
+    """Return the number of bytes after a header, or 0 if the header is invalid."""
+    try:
+        tensors = [entry for name, entry in parse_json(header).items() if name != "__metadata__"]
+        ends = [entry["data_offsets"][1] for entry in tensors]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return 0
+    return max([0, *(end for end in ends if type(end) is int)])
+
+
+def _check_memory(path: Path, needed: int) -> None:
+    """Raise ModelFileError if there is not enough memory to read a file."""
+    if needed > (available := available_memory()):
+        sizes = f"{format_bytes(needed)} of memory, and {format_bytes(available)} are available"
+        raise ModelFileError(str(path), f"needs {sizes}", "read it on a machine with more memory")
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:

@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import Device, Engine, SamplePrecision
-from charrnn.errors import SettingError
+from charrnn.errors import ModelFileError, SettingError
+from charrnn.io.memory import available_memory
+from charrnn.rnn.cells import EQUATIONS
 from charrnn.rnn.costs import Costs, load_costs
 from charrnn.rnn.decode_inputs import DecodeInputs
 from charrnn.rnn.numpy_rnn import Ids, NumPyRNN
 from charrnn.rnn.quantize import Array
 from charrnn.rnn.state import State
 from charrnn.rnn.worker_pool import usable_cores
+from charrnn.units import format_bytes
 
 TORCH_MARGIN = 1.15  # torch's layers are chosen only if they are this many times as fast as the compiled kernels
+
+_FLOAT = 4  # bytes
 
 
 class Decoder(Protocol):
@@ -107,13 +112,19 @@ class DecoderSelector:
         self._compiled: Decoder | None = None
         self._cannot_compile = False
 
-    def choose(self, precision: SamplePrecision, characters: float) -> Decoder:
+    def choose(self, precision: SamplePrecision, characters: float, streams: int = 1) -> Decoder:
         """Return the decoder that is expected to finish first, including the time to load it.
 
         Args:
             precision: The precision of the decoder. Only int8 can be compiled.
             characters: The number of characters to read and generate.
+            streams: The number of streams that are read in parallel.
+
+        Raises:
+            ModelFileError: If the decoder of a saved model does not fit into memory.
         """
+        if self._compiled is None and precision not in self._numpy:
+            check_memory(self._model, streams)
         seconds = self._costs.decoding(characters, self._model.model_config.num_parameters(0))
         if precision == "int8":
             if self._compiled is None and seconds > self._costs.load_compiled and not self._cannot_compile:
@@ -141,6 +152,27 @@ class DecoderSelector:
         return None
 
 
+def check_memory(model: Checkpoint, streams: int) -> None:
+    """Check that there is enough memory for the smallest decoder of a model that was loaded from a file.
+
+    Args:
+        model: The model.
+        streams: The number of streams, B.
+
+    Raises:
+        ModelFileError: If there is not enough.
+    """
+    config, vocab_size = model.model_config, len(model.vocabulary)
+    gates, parts = EQUATIONS[config.cell].gates, EQUATIONS[config.cell].num_state_arrays
+    table = vocab_size * gates * config.hidden  # the input product of each character, in fp32
+    others = config.num_parameters(0) + config.hidden * vocab_size  # at least one byte each
+    states = streams * (config.layers * parts * config.hidden + vocab_size)  # with logits
+    needed = _FLOAT * (table + states) + others
+    if model.path is not None and needed > (available := available_memory()):
+        sizes = f"{format_bytes(needed)} of memory, and {format_bytes(available)} are available"
+        raise ModelFileError(str(model.path), f"reading a text with it needs {sizes}", "use a smaller model")
+
+
 class SwitchingScorer:
     """Reads with NumPy and switches to torch when that is faster. The results agree to rounding.
 
@@ -165,6 +197,7 @@ class SwitchingScorer:
     ) -> None:
         self.vocab_size, self.boundary_id = len(model.vocabulary), model.vocabulary.boundary_id
         self._parameters, self._costs = model.model_config.num_parameters(self.vocab_size), costs or load_costs()
+        check_memory(model, streams)
         self._numpy = NumPyRNN(model.model_config, model.tensors, "fp32")
         self._load_torch, self._numpy_seconds = load_torch, 0.0  # estimated time in NumPy of all work so far
         self._torch = load_torch() if self._is_worth_torch(self._seconds(expected // streams, streams)) else None

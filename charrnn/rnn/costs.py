@@ -24,7 +24,7 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
-_MAX_BYTES = 1 << 16  # largest size of the file
+_MAX_BYTES = 1 << 16  # of the file, which has about 400
 _COST = Range(0, 1e3, "a number of seconds above 0, at most 1,000", exclude_low=True)
 
 

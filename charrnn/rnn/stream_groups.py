@@ -6,8 +6,6 @@ each operation is divided among all cores. The groups, and the order in which th
 the batch size. So results are bit-identical with any number of threads.
 """
 
-import torch
-
 from charrnn.rnn.worker_pool import WorkerPool
 
 GROUP_SIZE = 8  # streams
@@ -24,5 +22,7 @@ def torch_worker_pool(threads: int) -> WorkerPool:
 
 
 def _prepare() -> None:
+    import torch  # the size of a group is also needed without torch
+
     torch.set_num_threads(1)  # like the next setting, for the current thread only
     torch.set_flush_denormal(True)

@@ -18,6 +18,7 @@ from charrnn.config import Engine, ModelConfig, Precision, SamplePrecision, Trai
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.errors import SettingError, shortage
+from charrnn.io.memory import available_memory
 from charrnn.rnn.backend import fastest, resolve_device
 from charrnn.rnn.costs import TYPICAL, Costs
 from charrnn.rnn.numpy_rnn import NumPyRNN
@@ -224,10 +225,14 @@ def plan_for_this_machine(corpus: Corpus, overrides: Overrides) -> Plan:
     """Return a plan for a corpus with the measured speed of this machine, and call `set_up_torch`.
 
     Raises:
-        SettingError: If this machine does not have the device, or two settings exclude each other.
+        SettingError: If this machine does not have the device, two settings exclude each other, or a chosen size
+            needs more memory than is available.
+        CharrnnError: If even the smallest network needs more memory than is available.
     """
     document_length = corpus.characters / corpus.num_documents if corpus.num_documents else None
     autotuner = Autotuner(overrides.apply(TrainConfig()), document_length)
     set_up_torch(autotuner.threads)
     overrides = replace(overrides, device=autotuner.device)
-    return make_plan(len(corpus.stored_ids), len(corpus.vocabulary), overrides, autotuner.measure_step)
+    return make_plan(
+        len(corpus.stored_ids), len(corpus.vocabulary), overrides, autotuner.measure_step, available_memory()
+    )

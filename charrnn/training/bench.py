@@ -7,7 +7,7 @@ machine, because a fast implementation spends most of its time in matrix product
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +16,12 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.config import Engine, ModelConfig, Precision, SampleConfig, TrainConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.generate import generate
+from charrnn.io.memory import available_memory
 from charrnn.rnn.backend import DecoderSelector
 from charrnn.rnn.costs import processor_name
 from charrnn.rnn.torch_rnn import CharRNN
 from charrnn.training.autotune import Autotuner, set_up_torch
+from charrnn.training.memory import check_memory, step_bytes
 
 VOCABULARY = Vocabulary("".join(map(chr, range(32, 97))))  # V = 65, as in tiny-shakespeare
 FLOPS = 6  # flops per parameter and character: a multiplication and an addition, once forward and twice backward
@@ -79,6 +81,11 @@ class Bench:
         self._limits: dict[Precision, float] = {}
         device = self._autotuner.device
         self.host = HostInfo(_processor(device), cores, device, torch.__version__)
+
+    def check_memory(self, models: Iterable[ModelConfig], chosen: Collection[str]) -> None:
+        """Check that there is enough memory for each network; see `charrnn.training.memory.check_memory`."""
+        for model in models:
+            check_memory(model, self._config, len(VOCABULARY), available_memory(), chosen, step_bytes)
 
     def speed(self, model: ModelConfig) -> BenchResult:
         """Measure the speed of one network. This takes a few seconds."""

@@ -16,7 +16,8 @@ from charrnn.config import Engine, ModelConfig, Precision, TrainConfig
 from charrnn.config.checks import Integer, Range
 from charrnn.config.overrides import Overrides
 from charrnn.config.settings import checked
-from charrnn.units import format_count, format_duration
+from charrnn.training.memory import SIZES, TIGHT_SHARE, check_memory, training_bytes
+from charrnn.units import format_bytes, format_count, format_duration
 
 DEFAULT_SECONDS = 280.0  # training time without a budget; with the evaluations about five minutes
 MAX_EPOCHS = 60  # limit of a run without a budget; enough to learn a small text
@@ -108,7 +109,13 @@ class Plan:
         )
 
 
-def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_step: MeasureStep) -> Plan:
+def make_plan(
+    characters: int,
+    vocab_size: int,
+    overrides: Overrides,
+    measure_step: MeasureStep,
+    available_memory: float = math.inf,
+) -> Plan:
     """Return a plan for a text.
 
     Args:
@@ -116,9 +123,11 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
         vocab_size: Number of different characters (V).
         overrides: Settings that the user chose.
         measure_step: Function that returns the time of a training step.
+        available_memory: Available memory in bytes. No larger network is built or planned.
 
     Raises:
-        SettingError: If two settings exclude each other.
+        SettingError: If two settings exclude each other, or a chosen size needs more memory.
+        CharrnnError: If even the smallest network needs more memory.
     """
     notes: list[str] = []
     seconds = DEFAULT_SECONDS if overrides.minutes is None else 60 * overrides.minutes
@@ -137,13 +146,21 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
     model = _initial_model(vocab_size, overrides)
     if overrides.hidden is None:
         candidates = _candidates(model, targets, vocab_size, has_validation=validation > 0)
+        limit = TIGHT_SHARE * available_memory
+        small = [network for network in candidates if training_bytes(network, train, vocab_size) <= limit]
+        candidates = small or candidates[:1]
+        check_memory(candidates[0], train, vocab_size, available_memory, _chosen_sizes(overrides))
         model, timing = _largest_trainable(candidates, train, targets, vocab_size, seconds, measure_step)
     else:
+        check_memory(model, train, vocab_size, available_memory, _chosen_sizes(overrides))
         timing = measure_step(model, train, vocab_size)
     if overrides.learning_rate is None:
         train = replace(train, learning_rate=_learning_rate(model))
     train = replace(train, precision=timing.precision, engine=timing.engine, threads=timing.threads)
     notes += [timing.note] if timing.note else []
+    if (needed := training_bytes(model, train, vocab_size)) > TIGHT_SHARE * available_memory:
+        sizes = f"about {format_bytes(needed)} of memory, and {format_bytes(int(available_memory))} are available"
+        notes.append(f"memory is tight: training needs {sizes}")
 
     steps_per_epoch = _steps_per_epoch(targets, train)
     if train.steps is None and train.epochs is None:
@@ -175,6 +192,12 @@ def make_plan(characters: int, vocab_size: int, overrides: Overrides, measure_st
         model_config=model, train_config=train, steps=steps, steps_per_epoch=steps_per_epoch, seconds=seconds,
         characters=characters, validation_characters=validation, vocab_size=vocab_size, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _chosen_sizes(overrides: Overrides) -> list[str]:
+    """Return the sizes that the user chose. With ``--from``, those of the network are not among them."""
+    fixed = () if overrides.from_model is None else tuple(name for name in SIZES if hasattr(ModelConfig, name))
+    return [name for name in SIZES if getattr(overrides, name) is not None and name not in fixed]
 
 
 def _expected_steps(train: TrainConfig, steps_per_epoch: int, seconds_per_step: float) -> int:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from charrnn.config import ReadConfig
 from charrnn.data import encoding_guess
-from charrnn.data.decoding import _STABLE, DecodingStats, TextDecoder
+from charrnn.data.decoding import (
+    MAX_PENDING_BYTES,
+    MAX_PENDING_CHARACTERS,
+    DecodingStats,
+    TextDecoder,
+    can_cut_before,
+)
 from charrnn.errors import CorpusError
 
 CYRILLIC = "Мама мыла раму, и было хорошо. "
@@ -211,9 +217,36 @@ def test_no_character_composes_across_a_cut() -> None:
             seconds.add(chr(int(parts[1], 16)))
     seconds |= {chr(code) for code in range(0x1161, 0x11C3)}  # vowels and final consonants of Hangul compose by rule
     for code in range(0x110000):
-        if 0xD800 <= code < 0xE000 or not _STABLE.match(chr(code)):
+        if 0xD800 <= code < 0xE000 or not can_cut_before(chr(code)):
             continue
         for form in ("NFD", "NFKD"):
             first = unicodedata.normalize(form, chr(code))[0]  # type: ignore[arg-type]
             assert unicodedata.combining(first) == 0, hex(code)
             assert first not in seconds, hex(code)
+
+
+BLOCK = 1 << 15
+
+
+def decode_blocks(data: bytes, **settings: Any) -> list[int]:
+    """Decode a file block by block without its end, and return the number of characters of each block."""
+    decoder = TextDecoder(ReadConfig(**settings), "my poem.txt", DecodingStats())
+    return [len(decoder.feed(data[start : start + BLOCK], last=False)) for start in range(0, len(data), BLOCK)]
+
+
+@pytest.mark.parametrize(("encoding", "start"), [("utf-7", b"+"), ("unicode_escape", rb"\N{"), ("idna", b"")])
+def test_a_decoder_does_not_hold_back_bytes_without_end(encoding: str, start: bytes) -> None:
+    with pytest.raises(CorpusError, match=r"^my poem.txt: has 1 MiB without a complete character in"):
+        decode_blocks(start + b"A" * (MAX_PENDING_BYTES + 2 * BLOCK), encoding=encoding)
+
+
+def test_combining_characters_without_end_are_refused() -> None:
+    marks = "e" + "\u0301" * MAX_PENDING_CHARACTERS
+    with pytest.raises(CorpusError, match="has more than 65,536 combining characters in a row"):
+        decode_blocks(marks.encode(), normalize="nfc")
+
+
+@pytest.mark.parametrize("character", ["\U00013000", "\u1200", "\u1100", "\u0b95", "\u2801"])
+def test_a_script_without_spaces_is_normalized_block_by_block(character: str) -> None:
+    sizes = decode_blocks(character.encode() * (4 * BLOCK), normalize="nfkc")
+    assert min(sizes) > BLOCK // 5

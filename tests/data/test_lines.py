@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.data import lines as module
+from charrnn.data.decoding import MAX_PENDING_BYTES
 from charrnn.data.lines import LineFragment, Lines
 from charrnn.errors import CorpusError
 from tests.conftest import POSIX
@@ -89,6 +90,12 @@ def test_a_decoded_lone_surrogate_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"one \\ud800\n")
     with pytest.raises(CorpusError, match="unicode"):
         read_all(tmp_path / "a", encoding="unicode_escape")
+
+
+def test_a_decoder_does_not_hold_back_bytes_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one\n+" + b"A" * (MAX_PENDING_BYTES + 2 * module.READ_SIZE))
+    with pytest.raises(CorpusError, match="has 1 MiB without a complete character in utf-7"):
+        read_all(tmp_path / "a", 100, "utf-7")
 
 
 def test_a_truncated_file_is_an_error_after_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

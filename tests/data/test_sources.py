@@ -4,6 +4,7 @@ import io
 import lzma
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -41,9 +42,13 @@ def find(*paths: str, glob: str = sources.GLOB) -> list[str]:
     return [file.name for file in sources.find_files(paths, glob)]
 
 
+def read_bytes(path: str) -> bytes:
+    return sources.read_bytes(path, 1 << 30)
+
+
 def refusal(path: str) -> CorpusError:
     with pytest.raises(CorpusError) as caught:
-        sources.read_bytes(path)
+        read_bytes(path)
     return caught.value
 
 
@@ -100,13 +105,62 @@ def test_a_directory_without_text_is_rejected() -> None:
 @pytest.mark.parametrize("kind", COMPRESSORS)
 def test_compressed_files_are_recognized_by_content(kind: str) -> None:
     data = os.urandom(3 * sources.READ_SIZE // 2) * 2
-    assert sources.read_bytes(write("a.txt", COMPRESSORS[kind](data))) == data
+    assert read_bytes(write("a.txt", COMPRESSORS[kind](data))) == data
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)
 def test_concatenated_compressed_streams_are_all_read(kind: str) -> None:
     compress = COMPRESSORS[kind]
-    assert sources.read_bytes(write("a.txt", compress(b"first ") + compress(b"second"))) == b"first second"
+    assert read_bytes(write("a.txt", compress(b"first ") + compress(b"second"))) == b"first second"
+
+
+def xz_with_dictionary(code: int) -> bytes:
+    """Return xz data that asks for a dictionary of (2 or 3) << (code // 2 + 11) bytes."""
+    data = bytearray(lzma.compress(b"text " * 1000))
+    end = 12 + 4 * (data[12] + 1)  # of the block header, which follows the stream header of 12 bytes
+    assert data[14:16] == b"\x21\x01"  # an LZMA2 filter, whose only property is the size of the dictionary
+    data[16] = code
+    data[end - 4 : end] = zlib.crc32(data[12 : end - 4]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def zstd_with_window(log: int) -> bytes:
+    setting = ZSTD.CompressionParameter
+    compressor = ZSTD.ZstdCompressor(options={setting.window_log: log, setting.content_size_flag: 0})
+    return bytes(compressor.compress(b"text " * 1000) + compressor.flush())
+
+
+@pytest.mark.parametrize("data", [xz_with_dictionary(32), zstd_with_window(28)], ids=["xz", "zstd"])
+def test_a_dictionary_of_256_mib_is_allowed(data: bytes) -> None:
+    assert read_bytes(write("a.txt", data)) == b"text " * 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        (xz_with_dictionary(33), "xz -dc 'my file'"),
+        (xz_with_dictionary(37), "xz -dc 'my file'"),
+        (lzma.compress(b"first stream") + xz_with_dictionary(37), "xz -dc 'my file'"),
+        (zstd_with_window(29), "zstd -dc --long=31 'my file'"),
+        (zstd_with_window(31), "zstd -dc --long=31 'my file'"),
+    ],
+)
+def test_a_larger_dictionary_is_refused_with_the_command_that_decompresses(data: bytes, command: str) -> None:
+    error = refusal(write("my file", data))
+    assert "needs a dictionary of more than 256 MiB to decompress" in error.reason
+    assert error.advice == f"decompress it first, and give - for stdin: {command} | charrnn ..."
+
+
+def test_damage_in_a_later_xz_stream_is_an_error() -> None:
+    second = bytearray(lzma.compress(b"text " * 1000))
+    second[20] ^= 0xFF
+    assert refusal(write("a.txt", lzma.compress(b"first") + second)).reason.startswith("is damaged xz")
+
+
+@pytest.mark.parametrize("padding", [4, 4 * sources.READ_SIZE])
+def test_padding_between_xz_streams_is_skipped(padding: int) -> None:
+    data = lzma.compress(b"first ") + bytes(padding) + lzma.compress(b"second") + bytes(8) + b"garbage"
+    assert read_bytes(write("a.txt", data)) == b"first second"
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)
@@ -130,7 +184,7 @@ def test_any_damaged_byte_of_a_compressed_file_is_harmless_or_an_error(kind: str
         damaged = bytearray(compressed)
         damaged[index] ^= 0xFF
         with suppress(CorpusError):  # and no other exception
-            sources.read_bytes(write("a.txt", bytes(damaged)))
+            read_bytes(write("a.txt", bytes(damaged)))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +206,7 @@ def test_progress_counts_compressed_bytes() -> None:
 
 def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("naïve\r\n".encode()), encoding="ascii"))
-    assert sources.read_bytes("-") == "naïve\r\n".encode()
+    assert read_bytes("-") == "naïve\r\n".encode()
 
 
 def test_a_closed_stdin_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,4 +244,4 @@ def test_a_symbolic_link_to_itself_is_an_error() -> None:
 
 @pytest.mark.parametrize("text", ["BZhang wrote", "BZh9", "\x1f\x8b is not all"])
 def test_a_text_that_only_starts_like_a_compressed_file_is_a_text(text: str) -> None:
-    assert sources.read_bytes(write("a.txt", text)) == text.encode()
+    assert read_bytes(write("a.txt", text)) == text.encode()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charrnn.api import Model
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig
 from charrnn.data.vocabulary import Vocabulary
@@ -221,6 +222,30 @@ def test_few_requests_are_taken_ahead(tiny: Checkpoint) -> None:
     for number in range(100):
         next(samples)
         assert taken <= number + 1 + (module.MAX_AHEAD + 1) * 8
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings"),
+    [("fox" * 700, {"length": 2}), ("fox", {"length": 2000}), ("fox", {"length": 20, "logprobs": 2})],
+)
+def test_long_prompts_and_samples_are_not_held_in_great_number(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, prompt: str, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_CHARACTERS", 6000)
+    taken = 0
+
+    def prompts() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield prompt
+
+    samples = Model(tiny).samples(prompts(), seed=1, lines=1, **settings)
+    expected = generate_samples(tiny, [prompt] * 6, seed=1, lines=1, **settings)
+    assert len(expected) == 6
+    for number, sample in enumerate(expected):
+        assert next(samples).text == sample.text
+        assert taken <= number + 4
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])

@@ -1,8 +1,12 @@
 """Container files: loading any bytes returns the contents or raises one kind of error."""
 
+import contextlib
 import json
 import os
 import random
+import re
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn.errors import ModelFileError
+from charrnn.errors import DamagedFileError, ModelFileError
 from charrnn.io import container
 from charrnn.io.container import MODEL, RUN_STATE
+from tests.conftest import POSIX
 
 HEADER = {"vocabulary": "ab", "nested": {"list": [1, 2.5, None]}}
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float32)}
@@ -105,3 +110,94 @@ def test_a_file_of_another_kind_is_rejected(kind: container.FileKind) -> None:
     other = RUN_STATE if kind is MODEL else MODEL
     with pytest.raises(ModelFileError, match=f"is {other.noun}, but not {kind.noun}"):
         container.from_bytes(kind, container.to_bytes(other, HEADER, ARRAYS), Path("m"))
+
+
+def header_of(offsets: Any) -> bytes:
+    """Return the beginning of a file that promises data up to the second of these offsets."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": offsets}}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+def refusal(path: Path | str) -> ModelFileError:
+    with pytest.raises(ModelFileError) as caught:
+        container.read(MODEL, Path(path))
+    return caught.value
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[bytes, bytes], str]]:
+    """A function that returns the path of a pipe, from which some bytes come, and then others without an end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(first: bytes, rest: bytes) -> str:
+            reader, writer = os.pipe()
+            stack.callback(os.close, reader)
+
+            def feed() -> None:
+                with contextlib.suppress(BrokenPipeError), open(writer, "wb", buffering=0) as file:
+                    file.write(first)
+                    while rest:
+                        file.write(rest)
+
+            threading.Thread(target=feed, daemon=True).start()
+            return f"/dev/fd/{reader}"
+
+        yield start
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(GOOD)
+    assert container.read(MODEL, tmp_path / "m")[0]["vocabulary"] == "ab"
+
+
+@POSIX
+def test_a_file_is_read_from_a_pipe(pipe: Callable[[bytes, bytes], str]) -> None:
+    assert container.read(MODEL, Path(pipe(GOOD, b"")))[0]["vocabulary"] == "ab"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (GOOD, "does not match|do not match its digest"),
+        (b"", "not a safetensors file"),
+        (b"\x80\x04", "pickle"),
+        ((2**63).to_bytes(8, "little") + b"{", "header has 9,223,372,036,854,775,808 bytes"),
+        ((1000).to_bytes(8, "little") + b"{", "header is invalid"),
+        (header_of([0, 2**62]), r"needs 9\.2 EB of memory, and .* are available"),
+        (header_of([0, "many"]), ""),
+        (header_of([0, -5]), ""),
+        (header_of(None), "header is invalid"),
+    ],
+)
+def test_an_endless_pipe_is_refused(first: bytes, reason: str, pipe: Callable[[bytes, bytes], str]) -> None:
+    assert re.search(reason, refusal(pipe(first, b"\0" * 4096)).reason)
+
+
+@POSIX
+def test_a_device_without_an_end_is_refused() -> None:
+    assert "not a safetensors file" in refusal("/dev/zero").reason
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62, 10**400])
+def test_a_file_shorter_than_its_header_says_is_truncated(size: int, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(header_of([0, size]) + bytes(100))
+    assert "is truncated" in refusal(tmp_path / "m").reason
+
+
+def test_bytes_after_the_end_are_damage(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(GOOD + b"\0")
+    assert "digest" in refusal(tmp_path / "m").reason
+
+
+def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 10**12
+    with open(tmp_path / "m", "wb") as file:  # a sparse file
+        file.write(header_of([0, size]))
+        file.truncate(file.tell() + size)
+    monkeypatch.setattr(container, "available_memory", lambda: 10**9)
+    error = refusal(tmp_path / "m")
+    assert error.reason == "needs 2.0 TB of memory, and 1.0 GB are available"
+    assert not isinstance(error, DamagedFileError)  # a backup would not help
+    (tmp_path / "header").write_bytes((90_000_000).to_bytes(8, "little") + b"{")
+    assert refusal(tmp_path / "header").reason.startswith("needs 2.7 GB of memory")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig, TrainConfig
 from charrnn.config.overrides import Overrides
-from charrnn.errors import SettingError
+from charrnn.errors import CharrnnError, SettingError
+from charrnn.training.memory import training_bytes
 from charrnn.training.plan import MAX_SMALL_STEPS, MAX_USEFUL_EPOCHS, Plan, StepTiming, make_plan
 
 
@@ -267,3 +268,83 @@ def test_budgets_in_steps_do_not_change_the_validation_text() -> None:
 def test_rare_characters_do_not_shrink_the_network() -> None:
     few, many = (plan(50_000_000, vocab_size, minutes=5).model_config.hidden for vocab_size in (200, 5000))
     assert 128 <= many <= few
+
+
+GB = 10**9
+
+
+def plan_with(memory: float, **settings: Any) -> Plan:
+    """Return the plan for a million characters on a machine with this much memory."""
+    return make_plan(1_000_000, 65, Overrides(threads=2, **settings), estimate_step, memory)
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject"),
+    [
+        ({"hidden": 2**63 - 1}, "hidden"),
+        ({"layers": 10**9}, "layers"),
+        ({"embedding": 10**12}, "embedding"),
+        ({"batch_size": 10**6, "hidden": 300}, "batch_size"),
+        ({"seq_length": 10**6, "batch_size": 1, "hidden": 2000}, "seq_length"),
+        ({"hidden": 10**6, "layers": 3, "embedding": 5}, "hidden"),
+        ({"hidden": 300, "layers": 10**6}, "layers"),
+    ],
+)
+def test_a_size_that_does_not_fit_into_memory_is_refused_before_anything_is_built(
+    settings: dict[str, Any], subject: str
+) -> None:
+    def never(*_: Any) -> StepTiming:
+        raise AssertionError("a network was built")
+
+    numbers = r"needs .*B of memory, and 8\.0 GB are available; give a smaller --"
+    with pytest.raises(SettingError, match=numbers) as caught:
+        make_plan(1_000_000, 65, Overrides(threads=2, **settings), never, 8 * GB)
+    assert caught.value.subject == subject
+
+
+def test_both_numbers_are_named() -> None:
+    with pytest.raises(SettingError) as caught:
+        plan_with(8 * GB, hidden=2**63 - 1)
+    assert caught.value.reason.startswith("a network of 2 x 9,223,372,036,854,775,807 needs 1.")
+
+
+def test_a_hundred_million_parameters_are_allowed_where_there_is_memory_for_them() -> None:
+    run_plan = plan_with(32 * GB, hidden=2900)
+    assert run_plan.model_config.num_parameters(65) > 100_000_000
+    assert not any("memory" in note for note in run_plan.notes)
+    with pytest.raises(SettingError, match=r"^hidden"):
+        plan_with(8 * GB, hidden=2900)
+
+
+def test_a_plan_that_hardly_fits_has_a_note() -> None:
+    needed = training_bytes(ModelConfig(hidden=2900), TrainConfig(threads=2), 65)
+    (note,) = [note for note in plan_with(1.1 * needed, hidden=2900).notes if "memory" in note]
+    assert note.startswith("memory is tight: training needs about 1")
+    assert not any("memory" in note for note in plan_with(2 * needed, hidden=2900).notes)
+
+
+def test_the_plan_never_chooses_a_network_that_hardly_fits() -> None:
+    measured: list[ModelConfig] = []
+
+    def measure_step(model: ModelConfig, train: TrainConfig, vocab_size: int) -> StepTiming:
+        measured.append(model)
+        return estimate_step(model, train, vocab_size)
+
+    free = make_plan(1_000_000, 65, Overrides(threads=2), measure_step)
+    memory = training_bytes(ModelConfig(hidden=128), free.train_config, 65) / 0.7
+    measured.clear()
+    limited = make_plan(1_000_000, 65, Overrides(threads=2), measure_step, memory)
+    assert limited.model_config.hidden <= 128 < free.model_config.hidden
+    assert all(training_bytes(model, limited.train_config, 65) <= memory for model in measured)
+
+
+def test_a_text_whose_smallest_network_does_not_fit_is_refused() -> None:
+    with pytest.raises(
+        CharrnnError, match=r"^memory: a network of 2 x 64 with .* needs .* and 1\.0 MB are available"
+    ):
+        plan_with(1_000_000)
+
+
+def test_the_network_of_a_trained_model_is_not_blamed_on_an_option() -> None:
+    with pytest.raises(CharrnnError, match=r"^memory: a network of 9 x 64"):
+        plan_with(1_000_000, from_model="book", layers=9, hidden=64, embedding=0)
