@@ -58,8 +58,8 @@ class Combination:
         return ["train", "corpus.txt", *self.options.split()]
 
 
-_SMALL = "--hidden 16 --layers 1 --batch-size 4 --seq-length 16 --validation 0.2 --steps 150 --patience 0"
-_SMALL += " --save-every 0.02"
+_SMALL = "--hidden 16 --layers 1 --batch-size 4 --seq-length 16 --validation 0.2 --steps 100 --patience 0"
+_SMALL += " --save-every 0.03"
 _TORCH = f"{_SMALL} --threads 1 --precision fp32 --engine torch"
 _NATIVE = f"{_SMALL} --threads 1 --precision fp32 --engine native"
 _TWO_GROUPS = f"{_SMALL.replace('--batch-size 4', '--batch-size 16')} --threads 2 --precision fp32"
