@@ -76,7 +76,7 @@ def serve(address: str) -> None:
             connection.close()
 
 
-def _load() -> None:
+def load() -> None:
     """Import everything that commands import when they run."""
     import torch
 
@@ -112,11 +112,14 @@ def _import_all() -> None:
     import tqdm  # noqa: F401
 
     import charrnn
+    import charrnn.cli.app
 
     for module in pkgutil.walk_packages(charrnn.__path__, "charrnn.", onerror=lambda name: None):
         if not module.name.endswith("__main__"):
             with contextlib.suppress(TorchImported):
                 importlib.import_module(module.name)
+    with contextlib.suppress(Exception):  # Typer imports pydantic when it reads the first argument
+        charrnn.cli.app.app(["corpus", "get", "nothing"], standalone_mode=False)
 
 
 def _supervise(connection: socket.socket) -> int:
@@ -196,5 +199,5 @@ if __name__ == "__main__":
     if "without-torch" in sys.argv:
         _forbid_torch()
     else:
-        _load()
+        load()
     serve(sys.argv[1])

@@ -10,6 +10,7 @@ The mode of a new file follows the umask. Symbolic links are followed.
 import errno
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -123,34 +124,44 @@ def remove_leftovers(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written at ``path``, by creating and deleting a temporary file.
+    """Check that a file can be written at ``path``, by creating a file without a name in its directory.
 
     Raises:
         FileError: If no regular file can be written there.
     """
     target = resolve_target(path)
     try:
+        with suppress(FileNotFoundError):
+            os.stat(_temporary_path(target))  # the name may be too long
         directory = next(parent for parent in target.parents if parent.exists())  # the others are created on saving
-        temporary, file = _create_temporary(directory / target.name)
-        file.close()
-        temporary.unlink(missing_ok=True)  # `remove_leftovers` of another process may have deleted it
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         raise write_error(path, error) from None
+
+
+def _temporary_path(target: Path) -> Path:
+    """Return a random path beside ``target``."""
+    return target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
 
 
 def _create_temporary(target: Path) -> tuple[Path, IO[bytes]]:
     """Create and lock a file with a random name beside ``target``, and return its path and the open file."""
     while True:
-        path = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        path = _temporary_path(target)
         try:
-            file = os.fdopen(os.open(path, _EXCLUSIVE, 0o666), "w+b", buffering=0)
+            descriptor = os.open(path, _EXCLUSIVE, 0o666)
         except FileExistsError:
             continue
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks; `remove_leftovers` then deletes nothing either
-                fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return path, file
+        try:
+            file = os.fdopen(descriptor, "w+b", buffering=0)
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks; `remove_leftovers` then deletes nothing either
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         file.close()  # `remove_leftovers` found the file before it was locked
 
 

@@ -28,6 +28,7 @@ class Lock:
         target = resolve_target(path)
         self._created = [parent for parent in target.parents if not parent.exists()]  # innermost directory first
         self._file = target.with_name(f".{target.name}.lock")
+        existed = self._file.exists()
         self._lock: FileLock = filelock.FileLock(self._file, timeout=0, thread_local=False)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,14 +38,21 @@ class Lock:
                 str(path), "another charrnn process is writing it", "wait until it ends, or give another name with -o"
             ) from None
         except OSError as error:
+            self._lock.release()
+            if not existed:
+                self._remove()
             raise write_error(path, error) from None
 
     def release(self) -> None:
         """Release the lock. A second call does nothing."""
         if self._lock.is_locked:
-            with suppress(OSError):  # Windows does not delete open files; a leftover lock file is harmless
-                self._file.unlink(missing_ok=True)
+            self._remove()
             self._lock.release()
-            with suppress(OSError):  # remove created directories if they are still empty
-                for directory in self._created:
-                    directory.rmdir()
+
+    def _remove(self) -> None:
+        """Delete the lock file, and the created directories if they are still empty."""
+        with suppress(OSError):  # Windows does not delete open files; a leftover lock file is harmless
+            self._file.unlink(missing_ok=True)
+        with suppress(OSError):
+            for directory in self._created:
+                directory.rmdir()

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,32 +22,50 @@ from charrnn.training import run_state
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.trainer import Trainer
 from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, Run, running
+from tests.cli.forge import COMBINATIONS
 from tests.conftest import Charrnn, environment, one_line
+from tests.warm import PYTHON
 
 EXACT = NETWORK[-6:]  # options without autotuning, so that two runs are equal
-ROOT = Path(__file__).parents[2]
+FORGE = Path(__file__).with_name("forge.py")
 
 
-def forge(mode: str, times: int, seed: int) -> dict[str, Any]:
-    """Return the report of ``forge.py``, run in a process without threads of other tests."""
-    command = [sys.executable, "-m", "tests.cli.forge", mode, str(times), str(seed)]
-    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=3000, check=True)
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
+def forge(warm: list[str], mode: str, times: int, seed: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the reports of ``forge.py`` for the named combinations, run in a process without other threads."""
+    command = [*warm, PYTHON, FORGE, mode, str(times), str(seed), *names]
+    result = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, timeout=3000, check=True)
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("mode", "times"),
-    [("all", 4)]
-    + [pytest.param(mode, times, marks=pytest.mark.slow) for mode, times in (("kill", 300), ("aim", 100))]
-    + [pytest.param("signal", 200, marks=pytest.mark.slow)],
-)
-def test_an_interrupted_run_ends_with_the_same_model(mode: str, times: int) -> None:
-    report = forge(mode, times, seed=times)
+def assert_equal_files(report: dict[str, Any], times: int) -> None:
+    """Check the report of ``forge.py`` for one combination."""
     assert report["errors"] == []
+    assert report["different"] == []
     assert report["interruptions"] >= times
-    assert report["runs"] > 0
-    assert report["different models"] == 0
+    assert report["finished"] > 0
+
+
+def test_interrupted_runs_with_some_options_end_with_the_same_files(warm: list[str]) -> None:
+    seed = int(os.environ.get("FUZZ_SEED", "0"))
+    names = random.Random(seed).sample(sorted(COMBINATIONS), 3)
+    for report in forge(warm, "all", 2, seed, names):
+        assert_equal_files({"seed": seed, **report}, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_interrupted_runs_end_with_the_same_files(warm: list[str], name: str) -> None:
+    (report,) = forge(warm, "all", 30, 0, [name])
+    assert_equal_files(report, 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "times"), [("kill", 300), ("aim", 100), ("signal", 200)])
+def test_a_run_that_is_interrupted_hundreds_of_times_ends_with_the_same_files(
+    warm: list[str], mode: str, times: int
+) -> None:
+    (report,) = forge(warm, mode, times, times, ["dropout torch"])
+    assert_equal_files(report, times)
 
 
 @pytest.fixture
