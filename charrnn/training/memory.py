@@ -28,8 +28,8 @@ _STEP_COPIES = 5  # arrays of the size of the weights: weights, gradient, two mo
 _STEP_STATES = 3  # recurrent states at once: before the step, after it by groups, and joined
 _LAYER_BYTES = 20_000  # Python objects of a layer
 # A run also has the weights, moments and average of the last evaluation and of the current step, the best weights,
-# those that are evaluated, and a file with the weights, moments and average, once as arrays and once as a whole.
-_RUN_COPIES = 4 + 4 + 1 + 1 + 8
+# those that are evaluated, and files. Six is the least that was measured for the files, and for a run without them.
+_RUN_COPIES = 4 + 4 + 1 + 1 + 6
 _RUN_STATES = 4
 _RUN_LAYER_BYTES = 10_000
 
