@@ -1,6 +1,7 @@
 """The checks and the defaults of the settings."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from charrnn.charset import compile_charset
 from charrnn.config import ModelConfig, ReadConfig, SampleConfig, SaveConfig, TrainConfig
 from charrnn.config.overrides import Overrides
-from charrnn.errors import SettingError
+from charrnn.errors import SettingError, describe_value
 
 INVALID = [
     (ModelConfig, "cell", "transformer"),
@@ -65,13 +66,13 @@ OVERRIDES = [(field, value) for config, field, value in INVALID if config in (Re
 def test_an_invalid_value_is_reported_with_its_field_and_the_valid_values(
     config: type, field: str, value: object
 ) -> None:
-    with pytest.raises(SettingError, match=f"{field}: invalid value {value}; give "):
+    with pytest.raises(SettingError, match=f"{field}: invalid value {re.escape(describe_value(value))}; give "):
         config(**{field: value})
 
 
 @pytest.mark.parametrize(("field", "value"), OVERRIDES)
 def test_an_invalid_override_is_reported_in_the_same_words(field: str, value: object) -> None:
-    with pytest.raises(SettingError, match=f"{field}: invalid value {value}; give "):
+    with pytest.raises(SettingError, match=f"{field}: invalid value {re.escape(describe_value(value))}; give "):
         Overrides(**{field: value})  # type: ignore[arg-type]
 
 

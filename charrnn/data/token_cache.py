@@ -174,11 +174,12 @@ class TokenCache:
             return _load(path, signature)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, MemoryError) as error:
-            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
-            message = f"{path}: is damaged ({describe_value(reason)}), so the text is encoded again"
-            warnings.warn(message, CacheWarning, stacklevel=2)
-            return None
+        except OSError as error:
+            problem = f"cannot be read ({(error.strerror or str(error)).lower()})"
+        except ValueError as error:
+            problem = f"is damaged ({describe_value(error)})"
+        warnings.warn(f"{path}: {problem}, so the text is encoded again", CacheWarning, stacklevel=2)
+        return None
 
     def path(self, name: str, files: Iterable[File], config: ReadConfig) -> Path:
         """Return the path of the cache file of a text. A changed text in the same files has the same path."""
@@ -235,7 +236,7 @@ def _load(path: Path, signature: str) -> CachedTokens | None:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, or not a regular file.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -154,8 +154,9 @@ def check_can_save(path: Path) -> None:
     try:
         if path.exists() and path.stat().st_size and not container.starts_like(PROMPT_STATE, path):
             _refuse(path, "already exists and is not a prompt state", "choose another name")
-    except OSError as error:
-        _refuse(path, f"cannot be read ({(error.strerror or str(error)).lower()})", "choose another name")
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        _refuse(path, f"cannot be read ({reason})", "choose another name")
 
 
 def _refuse(path: Path, reason: str, advice: str) -> NoReturn:

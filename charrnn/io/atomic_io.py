@@ -86,13 +86,16 @@ class AtomicWriter:
             self.file.close()  # Windows does not rename open files
         _replace(self._temporary, self.path, keep_backup)
         self._committed = True
-        self.file.close()  # not earlier: this releases the lock
+        with suppress(OSError):  # the file is complete
+            self.file.close()  # not earlier: this releases the lock
 
     def discard(self) -> None:
         """Delete the temporary file, unless it was committed."""
-        self.file.close()
-        if not self._committed:
-            self._temporary.unlink(missing_ok=True)
+        try:
+            self.file.close()
+        finally:
+            if not self._committed:
+                self._temporary.unlink(missing_ok=True)
 
 
 def backup_path(path: Path) -> Path:

@@ -141,6 +141,7 @@ def starts_like(kind: FileKind, path: Path) -> bool:
 
     Raises:
         OSError: If the file cannot be read.
+        ValueError: If it is not a regular file.
     """
     beginning = f'{{"__metadata__":{{"{kind.key}":'.encode()
     with open_regular(path) as file:

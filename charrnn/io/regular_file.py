@@ -12,12 +12,13 @@ def open_regular(path: Path) -> IO[bytes]:
     """Open a regular file for reading, without a buffer.
 
     Raises:
-        OSError: If the file cannot be opened, or is not a regular file.
+        OSError: If the file cannot be opened.
+        ValueError: If it is not a regular file.
     """
     descriptor = os.open(path, _FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError("is not a regular file")
+        raise ValueError("is not a regular file")
     return open(descriptor, "rb", buffering=0)
 
 
@@ -25,11 +26,12 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        OSError: If the file cannot be read, is not a regular file, or has more than ``max_bytes`` bytes.
+        OSError: If the file cannot be read.
+        ValueError: If it is not a regular file, or has more than ``max_bytes`` bytes.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = b"" if size > max_bytes else file.read(max_bytes + 1)
     if size > max_bytes or len(data) > max_bytes:
-        raise OSError(f"is larger than {max_bytes:,} bytes")
+        raise ValueError(f"is larger than {max_bytes:,} bytes")
     return data

@@ -72,9 +72,9 @@ def load_costs() -> Costs:
         if isinstance(data, dict) and data.get("machine") not in (None, _machine()):
             return TYPICAL
         return from_json(_File, data).costs
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except OSError:  # missing or unreadable
         return TYPICAL
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         with suppress(OSError):
             path.unlink()
         message = f"{path}: was damaged ({describe_value(error)}) and is deleted; run charrnn bench to measure again"

@@ -53,8 +53,8 @@ def read(path: Path) -> list[LogEntry]:
     keep = "keep it beside the model, or train again to write one"
     try:
         data = read_regular(path, _MAX_BYTES)
-    except OSError as error:
-        raise FileError(str(path), (error.strerror or str(error)).lower(), keep) from None
+    except (OSError, ValueError) as error:
+        raise FileError(str(path), (getattr(error, "strerror", None) or str(error)).lower(), keep) from None
     entries: list[LogEntry] = []
     for number, line in enumerate(data.splitlines(), start=1):
         try:

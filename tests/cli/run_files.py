@@ -53,16 +53,16 @@ def read_file(path: Path, *, same_overrides: bool = True) -> Any:
     elif name.endswith(".jsonl"):
         assert data[-1:] in (b"", b"\n"), f"{path} is torn"
         return [_without_seconds(json.loads(line)) for line in data.splitlines()]
-    elif name.endswith(".ids"):  # the rest contains the modification times of the text and of the file
+    elif name.endswith(".ids"):  # the rest contains times of the text
         length = int.from_bytes(data[-16:-8], "little")
         assert data[-8:] == b"charrnn\n", f"{path} is torn"
-        return data[: -16 - length]
+        return data[: -48 - length]
     return data
 
 
 def _read_state(path: Path, same_overrides: bool) -> Any:
-    header, arrays = container.read(RUN_STATE, path)
-    del header["digest"], header["plan"]["seconds"]
+    header, arrays, _ = container.read(RUN_STATE, path)
+    del header["plan"]["seconds"]
     if not same_overrides:
         del header["overrides"], header["plan"]["notes"]
     for group in ("current", "last_good"):

@@ -38,7 +38,11 @@ def opens(data: bytes) -> bool:
 
 
 @given(
-    header=st.dictionaries(st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), max_size=4),
+    header=st.dictionaries(
+        st.text(),
+        st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        max_size=4,
+    ),
     values=st.lists(st.floats(width=32, allow_nan=False), max_size=8),
 )
 def test_saving_and_loading_preserves_contents(header: dict[str, Any], values: list[float]) -> None:

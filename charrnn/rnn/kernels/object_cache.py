@@ -170,9 +170,9 @@ def _read(file_name: str) -> tuple[bytes | None, Path | None]:
             continue
         try:
             data = read_regular(path, _MAX_BYTES)
-        except FileNotFoundError:  # another process has replaced it
+        except OSError:  # unreadable
             continue
-        except OSError:
+        except ValueError:
             data = b""
         digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if _digest(file_name, code) == digest:
