@@ -26,7 +26,7 @@ from charrnn.config.checks import FINITE, Integer, Nullable, check_digest, check
 from charrnn.config.schema import SchemaError, from_json, to_json
 from charrnn.config.settings import checked
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.errors import FileError, ModelFileError, describe_value
+from charrnn.errors import FileError, ModelFileError
 from charrnn.io import atomic_io, container
 from charrnn.io.container import MODEL
 from charrnn.suggestions import did_you_mean
@@ -231,7 +231,7 @@ def find(name: str | None) -> Path:
         return _find(name)
     except (OSError, ValueError) as error:  # for example, a name that is too long, or one with a NUL
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ModelFileError(describe_value(name), reason, "check the name") from None
+        raise ModelFileError(name, reason, "check the name") from None
 
 
 def _find(name: str) -> Path:

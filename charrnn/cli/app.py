@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import cache
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = app(arguments, prog_name="charrnn", standalone_mode=False)
+        result = _command()(arguments, prog_name="charrnn", standalone_mode=False)
     except typer.TyperException as error:
         print_error(f"{_usage_message(error)}; see {_command_path(arguments)} --help")
         return error.exit_code
@@ -136,6 +137,12 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.DONE
+
+
+@cache
+def _command() -> Any:
+    """Return the command line as a Click command. Building it takes as long as many commands."""
+    return typer.main.get_command(app)
 
 
 def _usage_message(error: typer.TyperException) -> str:

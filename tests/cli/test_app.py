@@ -51,8 +51,8 @@ def test_a_model_can_be_read_from_a_pipe(charrnn: Charrnn, tiny_path: Path, tmp_
 def test_a_network_too_large_for_memory_is_a_one_line_error(charrnn: Charrnn, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text(CORPUS)
     result = charrnn("train", "corpus.txt", "--hidden", "4000000", "--layers", "1", "--steps", "1")
-    assert result.returncode == 1
-    assert result.stderr.decode().splitlines()[-1].startswith("charrnn: memory: there is not enough; reduce")
+    assert result.returncode == 2
+    assert result.stderr.decode().splitlines()[-1].startswith("charrnn: --hidden: a network of 1 x 4,000,000 needs ")
     assert b"Traceback" not in result.stderr
 
 

@@ -266,7 +266,8 @@ BAD_MODELS = {
     "a byte too long": (lambda model: model + b"\0", "is damaged"),
     "a bit in the body": (lambda model: model[:-7] + bytes([model[-7] ^ 4]) + model[-6:], "is damaged"),
     "a digit in the header": (lambda model: model.replace(b'hidden\\": 16', b'hidden\\": 17'), "is damaged"),
-    "a wrong header size": (lambda model: b"\xff" * 8 + model[8:], "is truncated in its header"),
+    "a wrong header size": (lambda model: b"\xff\xff" + model[2:], "is truncated in its header"),
+    "a huge header size": (lambda model: b"\xff" * 8 + model[8:], "more than the 100,000,000 of the format"),
     "text": (lambda model: CORPUS.encode(), "is not a safetensors file"),
     "of another program": (lambda model: safetensors_file({"a": np.zeros(3, np.float32)}), "but not a charrnn model"),
     "of another program, with metadata": (
