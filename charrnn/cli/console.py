@@ -8,11 +8,12 @@ Errors while writing to stderr are ignored.
 import os
 import select
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Never, TextIO
 
-from charrnn.errors import FileError
+from charrnn.errors import CacheWarning, FileError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -98,6 +99,8 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        if quiet:
+            warnings.simplefilter("ignore", CacheWarning)  # until the command ends, see `app.main`
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.interactive = terminal and not quiet
         self._color = self.interactive and not os.environ.get("NO_COLOR")

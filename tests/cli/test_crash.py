@@ -23,7 +23,7 @@ from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.trainer import Trainer
 from tests.cli.conftest import CORPUS, ENDLESS, NETWORK, QUICK, Run, running
 from tests.cli.forge import COMBINATIONS
-from tests.conftest import Charrnn, environment, one_line
+from tests.conftest import Charrnn, environment, make_checkpoint, one_line
 from tests.warm import PYTHON
 
 EXACT = NETWORK[-6:]  # options without autotuning, so that two runs are equal
@@ -377,3 +377,38 @@ def test_a_senseless_state_with_a_valid_digest_is_replaced_by_the_one_before_it(
         b"does not describe a run: current.seconds: invalid value -5.0; resuming from the state saved before it"
         in (result.stderr)
     )
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_damaged_cached_ids_are_reported_unless_quiet_and_the_run_is_resumed_exactly(
+    directory: Path, charrnn: Charrnn, quiet: tuple[str, ...]
+) -> None:
+    options = (*NETWORK, "--cache", "ids")
+    assert charrnn("train", "corpus.txt", *options, "--steps", "12", "-o", "whole").returncode == 0
+    assert charrnn("train", "corpus.txt", *options, "--steps", "12", "-o", "resumed").returncode == 0
+    (path,) = (directory / "ids").glob("corpus-*.ids")
+    path.write_bytes(path.read_bytes().replace(b"\x01", b"\x00"))
+    results = [
+        charrnn("train", "corpus.txt", "--resume", "--cache", "ids", "--steps", "20", "-o", name, *quiet)
+        for name in ("whole", "resumed")
+    ]
+    assert [result.returncode for result in results] == [0, 0]
+    notices = [result.stderr.count(b".ids: is damaged (") for result in results]
+    assert notices == ([0, 0] if quiet else [1, 0])  # the second run finds the repaired file
+    whole, resumed = (directory / "checkpoints" / f"{name}.safetensors" for name in ("whole", "resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_damaged_compiled_code_is_reported_and_replaced(
+    directory: Path, charrnn_process: Charrnn, tmp_path: Path
+) -> None:
+    arguments = ("sample", "./tiny.safetensors", "-n", "20000", "--seed", "1")
+    checkpoint.save(directory / "tiny.safetensors", make_checkpoint())
+    objects = {"CHARRNN_CACHE": str(tmp_path / "objects")}
+    expected = charrnn_process(*arguments, env=objects).stdout
+    (path,) = (tmp_path / "objects").iterdir()
+    path.write_bytes(b"")
+    result = charrnn_process(*arguments, env=objects)
+    assert (result.returncode, result.stdout) == (0, expected)
+    assert f"charrnn: {path}: is damaged, so decode_lstm is compiled again\n".encode() in result.stderr
+    assert b"damaged" not in charrnn_process(*arguments, env=objects).stderr
