@@ -48,6 +48,8 @@ class Progress:
     def __post_init__(self) -> None:
         if self.best_step > self.step:
             raise ValueError("best_step is larger than step")
+        if self.evaluations and self.evaluations[-1].step > self.step:
+            raise ValueError("the last evaluation is later than step")
         if self.evaluation_due and not self.nats_count:
             raise ValueError("an evaluation is due before the first step")
         if self.finished and self.outcome is None:
