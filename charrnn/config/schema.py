@@ -66,9 +66,10 @@ def _convert_object(kind: type[_T], data: Any, name: str) -> _T:
     try:
         instance = kind(**dict(zip(names, values, strict=True)))
         check(instance)  # type: ignore[arg-type]
-    except (SettingError, ValueError) as error:
-        reason = f"{error.subject}: {error.reason}" if isinstance(error, SettingError) else str(error)
-        raise SchemaError(_join(name, reason)) from None
+    except SettingError as error:
+        raise SchemaError(f"{_join(name, error.subject)}: {error.reason}") from None
+    except ValueError as error:  # from __post_init__
+        raise SchemaError(f"{name}: {error}" if name else str(error)) from None
     return instance
 
 

@@ -1,5 +1,6 @@
 """Atomic writes: the order of system calls makes them safe against crashes."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from charrnn.errors import FileError
 from charrnn.io import atomic_io
-from tests.conftest import environment
+from tests.conftest import POSIX, environment
 
 
 def test_the_file_is_synced_before_the_rename_and_the_directory_after(
@@ -80,3 +81,33 @@ def test_the_backup_lies_next_to_the_target_of_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
     assert atomic_io.backup_path(tmp_path / "link") == tmp_path / "far" / "m.old"
     assert atomic_io.backup_path(tmp_path / "link").read_bytes() == b"one"
+
+
+@POSIX
+def test_a_temporary_file_that_is_deleted_before_it_is_locked_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, deleted = fcntl.flock, []
+
+    def flock(*args: Any) -> None:
+        if not deleted:
+            (temporary,) = tmp_path.glob(".m.*.tmp")
+            temporary.unlink()  # as `remove_leftovers` of another process does in this instant
+            deleted.append(temporary)
+        original(*args)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    atomic_io.write_atomic(tmp_path / "m", b"data")
+    assert (tmp_path / "m").read_bytes() == b"data"
+    assert deleted
+
+
+@POSIX
+def test_a_symbolic_link_at_a_temporary_name_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    names = iter([b"1" * 8, b"2" * 8])
+    monkeypatch.setattr(os, "urandom", lambda size: next(names))
+    (tmp_path / f".m.{(b'1' * 8).hex()}.tmp").symlink_to(tmp_path / "victim")
+    atomic_io.write_atomic(tmp_path / "m", b"data")
+    assert (tmp_path / "m").read_bytes() == b"data"
+    assert (tmp_path / "victim").read_bytes() == b"precious"

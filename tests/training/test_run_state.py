@@ -1,7 +1,12 @@
 """A resumed run equals an uninterrupted run bit for bit, wherever it was interrupted."""
 
+import copy
 import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,9 @@ from charrnn.config import Cell, Precision
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.corpus_reader import corpus_from_text
-from charrnn.errors import ModelFileError, ResumeError, SettingError
+from charrnn.errors import DamagedFileError, ModelFileError, ResumeError, SettingError
+from charrnn.io import container
+from charrnn.io.container import RUN_STATE
 from charrnn.training import run_log
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
@@ -344,3 +351,77 @@ def test_the_log_is_json() -> None:
     lines = [json.loads(line) for line in run_log.to_bytes(trainer.snapshot().progress.evaluations).splitlines()]
     assert [line["step"] for line in lines] == [8, 15, 22, 29, 36, 43, 50]
     assert {"step", "epoch", "train_nats", "validation_nats", "learning_rate", "seconds", "best"} <= set(lines[0])
+
+
+@cache
+def saved_bytes() -> bytes:
+    """Return the training state of a run after 20 steps, whose best model is an earlier one."""
+    saved = interrupted(plan(), LONG, 20)
+    best = {name: array.copy() for name, array in saved.best.items()}
+    return to_bytes(replace(saved, best=best))
+
+
+def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a function that sets a value in a header, given the names on the way to it."""
+
+    def change(header: dict[str, Any]) -> None:
+        *parents, name = path.split(".")
+        for parent in parents:
+            header = header[parent]
+        header[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_at("current.step", -5), "current.step: invalid value -5"),
+        (set_at("current.step", 1), "current: the last evaluation is later than step"),
+        (set_at("current.best_step", 21), "current: best_step is larger than step"),
+        (set_at("current.seconds", math.nan), "is damaged: its header is invalid"),
+        (set_at("current.seconds", 10**400), "current.seconds is 1000"),
+        (set_at("current.finished", True), "current: the run is finished without an outcome"),
+        (lambda header: header["current"].update(evaluation_due=True, nats_count=0), "current: an evaluation is due"),
+        (lambda header: header["current"]["evaluations"].reverse(), "step 8 follows step 15"),
+        (set_at("corpus", None), "corpus is None, not an object"),
+        (set_at("corpus.sha256", "x"), "corpus.sha256: invalid value x"),
+        (set_at("read_config.separator", 5), "read_config.separator is 5, not a string"),
+        (set_at("read_config.documents", "lines"), "vocabulary: models of documents, and only they"),
+        (set_at("vocabulary", "ab"), "vocabulary: does not have plan.vocab_size symbols"),
+        (set_at("vocabulary", "aa"), "vocabulary: a vocabulary needs one or more distinct symbols"),
+        (set_at("plan.train_config.steps", None), "plan: the run has no budget"),
+        (set_at("plan.train_config.seq_length", 10**6), "plan: the batches are larger than the text"),
+        (set_at("plan.train_config.batch_size", 5), "is missing, unknown, or of the wrong shape"),
+        (set_at("plan.train_config.device", "auto"), "device, precision, engine or threads are not decided"),
+        (set_at("plan.validation_characters", 10**6), "plan: the validation text leaves nothing to train on"),
+        (set_at("plan.model_config.hidden", 9), "is missing, unknown, or of the wrong shape"),
+        (
+            set_at("plan.model_config.layers", 10**12),
+            "plan.model_config.layers: is larger than the number of tensors",
+        ),
+        (set_at("aliases", {"best.output.bias": "nothing"}), "aliases: there is no tensor nothing"),
+        (set_at("overrides.steps", 1.5), "overrides.steps is 1.5, not an integer"),
+        (set_at("rollbacks", -1), "rollbacks: invalid value -1"),
+        (lambda header: header.pop("history"), "history is missing"),
+    ],
+)
+def test_a_contradictory_state_is_rejected(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    contents = container.from_bytes(RUN_STATE, saved_bytes(), Path("run"))
+    header = copy.deepcopy(contents.header)
+    change(header)
+    with pytest.raises(DamagedFileError, match=re.escape(message)):
+        from_bytes(container.to_bytes(RUN_STATE, header, contents.arrays), Path("run"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda array: array[:-1], lambda array: array.astype(np.float64), lambda array: array * np.float32(math.nan)],
+    ids=["shape", "type", "not finite"],
+)
+def test_senseless_weights_of_the_best_model_are_rejected(change: Callable[[Any], Any]) -> None:
+    contents = container.from_bytes(RUN_STATE, saved_bytes(), Path("run"))
+    arrays = {name: change(array) if name == "best.output.bias" else array for name, array in contents.arrays.items()}
+    assert arrays.keys() & {"best.output.bias"}
+    with pytest.raises(ModelFileError):
+        from_bytes(container.to_bytes(RUN_STATE, contents.header, arrays), Path("run"))
