@@ -1,6 +1,5 @@
 """Atomic writes: the order of system calls makes them safe against crashes."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -87,6 +86,8 @@ def test_the_backup_lies_next_to_the_target_of_a_link(tmp_path: Path) -> None:
 def test_a_temporary_file_that_is_deleted_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import fcntl
+
     original, deleted = fcntl.flock, []
 
     def flock(*args: Any) -> None:
