@@ -379,7 +379,7 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("current.evaluations_since_best", -5), "current.evaluations_since_best: invalid value -5"),
         (
             lambda header: header["current"].update(step=1, best_step=0),
-            "current: the last evaluation is later than step",
+            "current: the last evaluation is later",
         ),
         (set_at("current.best_step", 21), "current: best_step is larger than step"),
         (set_at("current.seconds", math.nan), "is damaged: its header is invalid"),
