@@ -1,10 +1,10 @@
 """A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
 Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
-damaged, which is reported. The digest includes the name of the file, so that code is not run under another name. It
-detects damage, not attacks: whoever can write the user's files can make charrnn run any code. Files that belong to
-another user, or that everybody may write, are ignored. If no cache directory is writable, each process compiles the
-code again.
+damaged, which a warning reports. The digest includes the name of the file, so a renamed file is damaged, too. The
+digest detects damage, not attacks: anyone who can write the user's files can make charrnn run any code. Files of
+other users except root, and files that everybody may write, are ignored. If no cache directory is writable, each
+process compiles the code again.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -29,7 +29,7 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 CACHE_VARIABLE = "CHARRNN_CACHE"  # environment variable with the cache directory
-_DIGEST_BYTES = hashlib.sha256().digest_size  # a file starts with a digest of its name and the rest
+_DIGEST_BYTES = hashlib.sha256().digest_size  # size of the digest at the start of a file, of its name and the rest
 _MAX_BYTES = 64 << 20  # largest size of a file
 _SOURCE_DIR = Path(__file__).parent
 
@@ -162,7 +162,7 @@ def _directories() -> list[Path]:
 
 
 def _read(file_name: str) -> tuple[bytes | None, Path | None]:
-    """Return the code in the first valid file, or None; and the path of a damaged file before it, or None."""
+    """Return the code in the first valid file, or None, and the path of the first damaged file before it, or None."""
     damaged = None
     for directory in _directories():
         path = directory / file_name
@@ -194,11 +194,11 @@ def _digest(file_name: str, code: bytes) -> bytes:
 
 
 def _is_trusted(path: Path) -> bool:
-    """Return whether a file exists that nobody but the user and the administrator can have written."""
+    """Return whether a file exists, belongs to the user or root, and is not writable for everybody."""
     try:
         status = os.stat(path)
     except OSError:
         return False
-    if os.name == "nt":  # Windows has no owners and modes of this kind
+    if os.name == "nt":  # Windows has no such owners and modes
         return True
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
