@@ -202,7 +202,8 @@ def can_cut_before(character: str) -> bool:
     """Return whether no normalization form combines a character with the one before it."""
     first = unicodedata.normalize("NFKD", character)[0]
     is_mark = unicodedata.combining(first) or unicodedata.category(first).startswith("M")
-    return not is_mark and not "\u1160" <= first <= "\u11ff"  # vowels and final consonants of Hangul
+    is_hangul_part = "\u1160" <= first <= "\u11ff"  # vowels and final consonants
+    return not (is_mark or is_hangul_part or first == "\U00016d67")  # the last one is a vowel sign of Kirat Rai
 
 
 def clean_text(text: str, config: ReadConfig) -> str:
