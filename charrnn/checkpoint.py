@@ -166,7 +166,7 @@ def load(path: Path) -> Checkpoint:
         vocabulary = read_vocabulary(header.vocabulary, header.read_config)
     except SchemaError as error:
         _refuse(path, f"does not describe a model: {error}", "train again")
-    check_tensors(path, header.model_config, vocabulary, contents.arrays)
+    _check_tensors(path, header.model_config, vocabulary, contents.arrays)
     return Checkpoint(
         header.model_config,
         vocabulary,
@@ -205,7 +205,7 @@ def are_finite(tensors: Tensors) -> bool:
     return all(array.min() >= -MAX_WEIGHT and array.max() <= MAX_WEIGHT for array in tensors.values())
 
 
-def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
+def _check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
     """Check the names, shapes, types and values of the weights.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from charrnn.checkpoint import BaseRecord, Tensors, check_tensors, read_vocabulary
+from charrnn.checkpoint import BaseRecord, Tensors, are_finite, read_vocabulary
 from charrnn.config import ReadConfig, TrainConfig
 from charrnn.config.checks import Integer, check_digest, check_text
 from charrnn.config.overrides import Overrides
@@ -310,10 +310,11 @@ def _from_contents(path: Path, contents: Contents) -> SavedRun:
         if len(vocabulary) != header.plan.vocab_size:
             raise SchemaError("vocabulary: does not have plan.vocab_size symbols")
         tensors = _tensors(header, contents.arrays)
+        states = {name: TrainerState(Progress(), tensors).part(name) for name in ("current", "last_good", "best")}
+        if not are_finite(states["best"]):
+            raise SchemaError("the best weights are not finite or far too large")
     except SchemaError as error:
         raise DamagedFileError(str(path), f"does not describe a run: {error}", _START_AGAIN) from None
-    states = {name: TrainerState(Progress(), tensors).part(name) for name in ("current", "last_good", "best")}
-    check_tensors(path, header.plan.model_config, vocabulary, states["best"])
     run = Run(
         header.plan, header.overrides, header.corpus.name, header.corpus.sha256, vocabulary, header.read_config,
         header.history,

@@ -16,7 +16,7 @@ from charrnn.config import Cell, Precision
 from charrnn.config.overrides import Overrides
 from charrnn.data.corpus import Corpus
 from charrnn.data.corpus_reader import corpus_from_text
-from charrnn.errors import ModelFileError, ResumeError, SettingError
+from charrnn.errors import DamagedFileError, ModelFileError, ResumeError, SettingError
 from charrnn.training import run_log
 from charrnn.training.events import Evaluation, Finished, Step
 from charrnn.training.plan import Plan, StepTiming, make_plan
@@ -325,6 +325,15 @@ def test_a_flipped_bit_in_a_state_is_detected() -> None:
         with pytest.raises(ModelFileError):
             from_bytes(bytes(data), Path("run"))
         data[index] ^= 4
+
+
+def test_a_state_whose_best_weights_are_not_finite_is_damaged() -> None:
+    """So `Checkpointer.find` takes the backup."""
+    saved = interrupted(plan(), LONG, 9)
+    name, array = next(iter(saved.best.items()))
+    data = to_bytes(replace(saved, best={**saved.best, name: np.full_like(array, np.nan)}))
+    with pytest.raises(DamagedFileError, match="the best weights are not finite"):
+        from_bytes(data, Path("state"))
 
 
 def test_model_and_state_files_are_not_interchangeable(tmp_path: Path) -> None:
