@@ -1,6 +1,6 @@
 """A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
-Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
+Code is compiled again when the sources of the kernels, the compiler or the processor change, and when the file is
 damaged, which a warning reports. The digest includes the name of the file, so a renamed file is damaged, too. The
 digest detects damage, not attacks: anyone who can write the user's files can make charrnn run any code. Files of
 other users except root, and files that everybody may write, are ignored. If no cache directory is writable, each
@@ -108,10 +108,12 @@ def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCod
     try:
         with _COMPILE_LOCK:
             code, damaged = _read(file_name)
+            is_complete = code is not None and damaged is None
             if damaged is not None:
-                warnings.warn(f"{damaged}: is damaged, so {name} is compiled again", CacheWarning, stacklevel=2)
+                warnings.warn(f"{damaged}: is damaged and not used; it is written again", CacheWarning, stacklevel=2)
             if code is None:
                 code = _compile(build(), target)
+            if not is_complete:
                 _write(file_name, code)
         engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target.machine())
         engine.add_object_file(binding.ObjectFileRef.from_data(code))
