@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
 
 _LINES_PER_BATCH = 1024  # lines that `Model.scores` scores in parallel
-_BYTES_PER_BATCH = 1 << 20  # fewer lines if they are longer than this together
+_BYTES_PER_BATCH = 1 << 20  # size of the lines in bytes above which a batch has fewer lines
 
 _with_sample_keywords = expand_keywords(SampleKeywords, SampleConfig)
 _with_train_keywords = expand_keywords(TrainKeywords, Overrides)
@@ -344,7 +344,7 @@ class Model:
 
 
 def _encode_line(line: str) -> bytes:
-    """Return a line in UTF-8. Surrogates become bytes that are invalid in UTF-8."""
+    """Return a line in UTF-8. Halves of surrogate pairs become bytes that are invalid in UTF-8."""
     try:
         return line.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

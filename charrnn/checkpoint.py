@@ -35,7 +35,7 @@ SUFFIX = ".safetensors"
 CHECKPOINT_DIR = Path("checkpoints")  # where models are saved, and where bare names are looked up
 STATE_INFIX = ".training"  # part of the name of a training state, before the suffix
 
-MAX_ANCESTORS = 20  # models that a training record lists, each trained from the weights of the next one
+MAX_ANCESTORS = 20  # models in the chain of base models of a training record
 MAX_WEIGHT = 1e15  # weights with a larger absolute value could overflow float32 in products
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -57,7 +57,7 @@ class CorpusRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRecord:
-    """The model from which the weights of a run were taken, in a training record."""
+    """The model that gave a run its initial weights, in a training record."""
 
     model: str = checked(check_text)  # its name
     corpus: CorpusRecord | None  # None if it has no training record
@@ -88,9 +88,13 @@ class TrainingRecord:
 
 
 def base_record(name: str, training: TrainingRecord | None) -> BaseRecord:
-    """Return the record of a model, by name, for the runs that start from it.
+    """Return the record of a base model, for the training record of a run that starts from its weights.
 
-    It contains the records of the last `MAX_ANCESTORS` models in a chain of such runs.
+    The record lists at most `MAX_ANCESTORS` models: the base model, its own base model, and so on.
+
+    Args:
+        name: Name of the base model.
+        training: Training record of the base model.
     """
     if training is None:
         return BaseRecord(model=name, corpus=None, steps=0, from_=None)
@@ -162,7 +166,7 @@ def load(path: Path) -> Checkpoint:
         vocabulary = read_vocabulary(header.vocabulary, header.read_config)
     except SchemaError as error:
         _refuse(path, f"does not describe a model: {error}", "train again")
-    check_tensors(path, header.model_config, vocabulary, contents.arrays)
+    _check_tensors(path, header.model_config, vocabulary, contents.arrays)
     return Checkpoint(
         header.model_config,
         vocabulary,
@@ -183,7 +187,7 @@ def read_vocabulary(symbols: str, config: ReadConfig) -> Vocabulary:
     """Return the vocabulary that a file contains.
 
     Raises:
-        SchemaError: If the symbols are not a vocabulary for these texts.
+        SchemaError: If the symbols are not a vocabulary for texts that are read like this.
     """
     try:
         vocabulary = Vocabulary(symbols, config.unit)
@@ -191,7 +195,8 @@ def read_vocabulary(symbols: str, config: ReadConfig) -> Vocabulary:
         reason = "contains invalid symbols" if isinstance(error, UnicodeError) else str(error)
         raise SchemaError(f"vocabulary: {reason}") from None
     if (vocabulary.boundary_id is not None) != (config.documents != "none"):
-        raise SchemaError("vocabulary: models of documents, and only they, need a document boundary")
+        problem = "has no" if vocabulary.boundary_id is None else "has a"
+        raise SchemaError(f"vocabulary: {problem} document boundary, but documents is {config.documents}")
     return vocabulary
 
 
@@ -200,7 +205,7 @@ def are_finite(tensors: Tensors) -> bool:
     return all(array.min() >= -MAX_WEIGHT and array.max() <= MAX_WEIGHT for array in tensors.values())
 
 
-def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
+def _check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Tensors) -> None:
     """Check the names, shapes, types and values of the weights.
 
     Raises:
@@ -211,7 +216,7 @@ def check_tensors(path: Path, config: ModelConfig, vocabulary: Vocabulary, tenso
     if shapes != expected:
         _refuse(path, "contains tensors that do not match its configuration", "train again")
     if not are_finite(tensors):
-        _refuse(path, "contains weights that are not finite, or far too large", "train again")
+        _refuse(path, "contains weights that are not finite or far too large", "train again")
 
 
 def find(name: str | None) -> Path:
@@ -238,7 +243,9 @@ def _find(name: str) -> Path:
     """Return the path of an existing model file; see `find`.
 
     Raises:
-        OSError, ValueError: If there can be no such path.
+        ModelFileError: If there is no such file.
+        OSError: If the system cannot look up the name.
+        ValueError: If the name contains a NUL.
     """
     is_bare = Path(name).name == name and not name.endswith(SUFFIX)
     for path in (CHECKPOINT_DIR / (name + SUFFIX), Path(name)) if is_bare else (Path(name),):
@@ -253,7 +260,7 @@ def _find(name: str) -> Path:
 
 
 def _saved_models() -> list[tuple[int, Path]]:
-    """Return the modification time and the path of the models in ``./checkpoints``."""
+    """Return the modification time in nanoseconds and the path of each model in ``./checkpoints``."""
     models = []
     for path in CHECKPOINT_DIR.glob("*" + SUFFIX):
         with suppress(OSError):  # another process has deleted it

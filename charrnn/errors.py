@@ -13,8 +13,8 @@ CharrnnError                    base class
 ├── MissingPackageError         an optional package is not installed
 └── TrainingError               the training failed, for example because the loss is not finite
 
-Any other exception is a bug, or means that the machine has run out of something (`shortage`). `CacheWarning` is the
-only warning.
+Any other exception is a bug, or means that memory, threads or open files have run out (`shortage`). `CacheWarning` is
+the only warning.
 """
 
 import errno
@@ -50,15 +50,15 @@ def describe_value(value: object) -> str:
     """Return a value as a short text for an error message."""
     try:
         text = str(value)
-    except ValueError:  # an integer with so many digits that Python does not print it
+    except ValueError:  # an integer with more digits than Python converts
         return "a huge number"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def shortage(error: BaseException) -> Literal["memory", "threads", "open files"] | None:
-    """Return what the machine has run out of, according to an error or to the one that caused it; else None.
+    """Return what has run out, according to an error or its cause, or None if the error has another reason.
 
-    Libraries raise errors of many types then, and some say so only in the message.
+    Libraries raise errors of many types when something runs out. Some only say so in the message.
     """
     message, number = str(error).lower(), getattr(error, "errno", None)
     if isinstance(error, MemoryError) or number == errno.ENOMEM or any(map(message.__contains__, _MEMORY_MESSAGES)):
@@ -116,4 +116,4 @@ class TrainingError(CharrnnError):
 
 
 class CacheWarning(UserWarning):
-    """A cache file is damaged or cannot be written; it is made again."""
+    """A cache file is damaged or cannot be read, and is not used."""

@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 
 SHORTAGES = {  # what has run out, and what to do
-    "memory": "there is not enough; reduce the size of the network, the batch or the text",
+    "memory": "not enough is available; reduce the size of the network, the batch or the text",
     "threads": "no more can be started; reduce --threads, or raise the limit on processes or memory (ulimit)",
     "open files": "no more can be opened; raise the limit (ulimit -n)",
 }
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("stdout: is closed; redirect it to a file or a pipe")
         return ExitCode.FAILED
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # under any locale, as in write_stdout
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # as in write_stdout
     try:
         with _signals(), _warnings():
             return _run(argv)
@@ -141,7 +141,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 @cache
 def _command() -> Any:
-    """Return the command line as a Click command. Building it takes as long as many commands."""
+    """Return the Click command of `app`. It is built only once, because this takes longer than many commands."""
     return typer.main.get_command(app)
 
 
@@ -173,20 +173,20 @@ def _command_path(arguments: Sequence[str]) -> str:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end a command with an exception, unless they are ignored, as after `&`."""
+    """Let SIGINT and SIGTERM raise an exception. Ignored signals, such as SIGINT after `&`, stay ignored."""
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in previous:
-            signal.signal(number, _end)
+            signal.signal(number, _handle_signal)
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt or SystemExit. Exit at once within an import, where the exception could be lost."""
+def _handle_signal(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt or SystemExit. Exit at once during an import, where an exception could be lost."""
     caller = frame
     while caller is not None:
         if caller.f_code.co_filename.startswith("<frozen importlib"):
@@ -199,7 +199,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _warnings() -> Iterator[None]:
-    """Print each `CacheWarning` as one line, and ignore the warnings of libraries, whatever PYTHONWARNINGS says."""
+    """Print each `CacheWarning` as one line, and ignore all other warnings, even if PYTHONWARNINGS enables them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", CacheWarning)

@@ -118,8 +118,8 @@ def _image(curves: Curves, title: str, suffix: str) -> bytes:
     Raises:
         CharrnnError: If matplotlib cannot draw, for example because of a broken configuration file.
     """
-    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # about its configuration and its cache
-    os.environ["MPLBACKEND"] = "agg"  # another value may be invalid, and a picture in a file needs none
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # hides warnings about its configuration
+    os.environ["MPLBACKEND"] = "agg"  # the user's backend may be invalid or need a display
     try:
         return _draw(curves, title, suffix)
     except (ImportError, LookupError, OSError, RuntimeError, ValueError) as error:
@@ -130,6 +130,7 @@ def _image(curves: Curves, title: str, suffix: str) -> bytes:
 
 
 def _draw(curves: Curves, title: str, suffix: str) -> bytes:
+    """Draw the curves with matplotlib; see `_image`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # pyplot would look for a display
 

@@ -8,7 +8,7 @@ from charrnn.checkpoint import Checkpoint
 from charrnn.cli.console import Console
 from charrnn.config import SampleConfig
 from charrnn.data import sources
-from charrnn.data.decoding import remove_marks
+from charrnn.data.decoding import remove_boms
 from charrnn.data.lines import LineFragment, Lines
 from charrnn.data.vocabulary import Vocabulary, describe_all
 from charrnn.errors import CharrnnError, CorpusError
@@ -17,8 +17,8 @@ from charrnn.generation.prompt_state import PromptState
 from charrnn.generation.prompt_state import read_prompt as advance_prompt_state
 from charrnn.rnn.backend import Decoder
 
-MAX_LINE_BYTES = 1 << 20  # of a prompt in a line; such prompts are held in memory until they are continued
-MAX_PROMPT_BYTES = 1 << 26  # of a prompt from stdin
+MAX_LINE_BYTES = 1 << 20  # maximum size of a prompt in a line; several are held in memory at once
+MAX_PROMPT_BYTES = 1 << 26  # maximum size of a prompt from stdin
 BAR_CHARACTERS = 20_000  # shorter prompts are read without a progress bar
 
 
@@ -55,7 +55,7 @@ class PromptLines:
         return Request(self._num_samples - 1, prompt, name, error)
 
     def _next_line(self, *, block: bool) -> LineFragment | None:
-        """Return the next line, or the beginning of one that is too long. The rest of such a line is skipped."""
+        """Return the next line. Of a line that is too long, return the beginning and skip the rest."""
         while (fragment := self._lines.get(block=block)) is not None:
             is_rest, self._in_long_line = self._in_long_line, not fragment.last
             if not is_rest:
@@ -97,7 +97,7 @@ def resolve_prompt(prompt: str, config: SampleConfig, model: Checkpoint, console
             raise _too_long("stdin", MAX_PROMPT_BYTES)
         prompt = _decode(data, model.vocabulary, "stdin")
     if model.vocabulary.unit == "char":
-        prompt = remove_marks(prompt)
+        prompt = remove_boms(prompt)
     if config.unknown == "skip":
         prompt, unknown = model.vocabulary.split_unknown(prompt)
         _report_skipped("the prompt", unknown, console)

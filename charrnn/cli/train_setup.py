@@ -257,7 +257,8 @@ def resume_run(
         if shortage(error):
             raise
         reason = f"{train.precision} is not available here ({describe_value(error)})"
-        raise ResumeError("--precision", reason, "add --precision fp32") from None
+        advice = "resume the run on another machine" if train.precision == "fp32" else "add --precision fp32"
+        raise ResumeError("--precision", reason, advice) from None
     checkpointer.adopt_existing()
     return run, trainer
 

@@ -153,7 +153,7 @@ class ModelConfig:
         return shapes
 
     def num_parameters(self, vocab_size: int) -> int:
-        """Return the number of trainable parameters, the total size of `tensor_shapes`, without listing these."""
+        """Return the number of trainable parameters. Computed without `tensor_shapes`, which lists every layer."""
         rows, inputs = GATES[self.cell] * self.hidden, self.embedding or vocab_size
         above = (self.layers - 1) * rows * self.hidden  # weight_ih of all layers but the first
         recurrent = self.layers * rows * (self.hidden + 2)  # weight_hh and both biases

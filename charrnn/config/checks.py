@@ -4,6 +4,7 @@ import codecs
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Never, get_args
 
@@ -107,16 +108,12 @@ def _is_finite(value: object) -> bool:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise SettingError unless the value is a string that can be written as UTF-8.
-
-    Invalid bytes may be escaped as by surrogateescape.
-    """
-    try:
-        if isinstance(value, str) and value.encode("utf-8", "surrogateescape") is not None:
+    """Raise SettingError unless the value is a string that UTF-8 with surrogateescape can encode."""
+    if isinstance(value, str):
+        with suppress(UnicodeEncodeError):
+            value.encode("utf-8", "surrogateescape")
             return
-    except UnicodeEncodeError:
-        pass
-    refuse(name, value, "a text without halves of surrogate pairs")
+    refuse(name, value, "a string without halves of surrogate pairs")
 
 
 def check_bool(name: str, value: Any) -> None:

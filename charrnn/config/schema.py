@@ -1,8 +1,8 @@
-"""Reads JSON data from files that anybody may have written into dataclasses.
+"""Converts JSON data from untrusted files to dataclasses, and checks it.
 
-A digest proves that a file is unchanged, not that its contents make sense. So every field of a file is declared in a
-dataclass, with its type, and with a check of its range (`settings.setting`, `settings.checked`). Relations between
-fields are checked in ``__post_init__``. What passes `from_json` has been checked completely.
+A digest shows that a file is unchanged, not that its contents are valid. So a dataclass declares every field of a
+file, with its type and a check of its range (`settings.setting`, `settings.checked`). Relations between fields are
+checked in ``__post_init__``. `from_json` does all these checks.
 
     header = from_json(Header, strict_json.parse_json(text))
 """
@@ -26,11 +26,10 @@ class SchemaError(ValueError):
 
 
 def from_json(kind: type[_T], data: Any, name: str = "") -> _T:
-    """Return JSON data as an instance of a dataclass. The inverse of ``dataclasses.asdict``.
+    """Return JSON data as an instance of a dataclass. The inverse of `to_json`.
 
-    The names must be exactly those of the fields; a name such as ``from`` is the field ``from_``. A number without a
-    fraction is accepted for a float. The data must not contain numbers that are not finite, or integers that need
-    more than 64 bits.
+    The names in the data must be exactly those of the fields; the field ``from_`` has the name ``from``. An integer
+    is accepted for a float. Numbers must be finite, and integers must fit into 64 bits.
 
     Args:
         kind: The dataclass. Its fields are integers, floats, booleans, strings, literals, None, tuples, mappings from

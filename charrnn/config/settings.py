@@ -56,7 +56,7 @@ def setting(default: T, check: Check | None = None, option: Option | None = None
 
 
 def checked(check: Check) -> Any:
-    """Declare a field without a default, such as one that is read from a file."""
+    """Declare a dataclass field with a check and without a default, for the contents of a file."""
     return field(metadata={"setting": Setting(check, None)})
 
 

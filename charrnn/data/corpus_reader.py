@@ -15,7 +15,7 @@ from charrnn.data.corpus import Corpus
 from charrnn.data.decoding import DecodingStats, TextDecoder, clean_text
 from charrnn.data.encoder import BoundaryMarker, DocumentStarts, Encoder
 from charrnn.data.sources import File
-from charrnn.data.token_cache import CachedTokens, CacheWriter, TextFacts, TokenCache, signature
+from charrnn.data.token_cache import CachedTokens, CacheWriter, TextMetadata, TokenCache, signature
 from charrnn.data.token_store import CountingWriter, TokenWriter
 from charrnn.data.vocabulary import BOUNDARY, Vocabulary
 from charrnn.errors import CorpusError
@@ -77,18 +77,18 @@ def read_corpus(
             return _corpus(name, label, config, tokens, files, cached=True)
         writer = cache.open_writer(path if source_signature else None, _size(files))
     try:
-        facts, starts = _encode(files, config, writer, hooks, label)
+        metadata, starts = _encode(files, config, writer, hooks, label)
         if source_signature and signature(files, config) != source_signature:
             reason = "changed while it was read" if len(files) == 1 else "a file changed while it was read"
             raise CorpusError(label, reason, "try again when no program is writing to it")
         if isinstance(writer, CacheWriter):
-            stored = writer.commit(facts, starts, source_signature)
+            stored = writer.commit(metadata, starts, source_signature)
         else:
             stored = writer.finish()
     except BaseException:
         writer.discard()
         raise
-    return _corpus(name, label, config, CachedTokens(facts, stored, starts), files)
+    return _corpus(name, label, config, CachedTokens(metadata, stored, starts), files)
 
 
 def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = "text") -> Corpus:
@@ -109,8 +109,8 @@ def corpus_from_text(text: str, config: ReadConfig = KEEP_NEWLINES, name: str = 
         encoder.add(clean_text(text, config), last=True)
     except UnicodeEncodeError:
         raise CorpusError(name, _SURROGATE, "decode the text with the right encoding") from None
-    facts, starts = encoder.finish(DecodingStats(), name)
-    return _corpus(name, name, config, CachedTokens(facts, encoder.writer.finish(), starts), [])
+    metadata, starts = encoder.finish(DecodingStats(), name)
+    return _corpus(name, name, config, CachedTokens(metadata, encoder.writer.finish(), starts), [])
 
 
 class _BackgroundDigest:
@@ -172,21 +172,21 @@ class _CorpusEncoder:
         if self._buffered >= _MIN_BATCH:
             self._flush()
 
-    def finish(self, decoding_stats: DecodingStats, label: str) -> tuple[TextFacts, NDArray[np.int64]]:
-        """Return what is known about the text, and the positions of document starts.
+    def finish(self, decoding_stats: DecodingStats, label: str) -> tuple[TextMetadata, NDArray[np.int64]]:
+        """Return the metadata of the text, and the positions of document starts.
 
         Raises:
-            CorpusError: If there is nothing to train on. The error calls the text ``label``.
+            CorpusError: If there is nothing to train on. ``label`` is the name of the text in the error.
         """
         self._flush()
         starts, counts = self.starts.finish(), self._encoder.counts
         _check(label, self.config, counts, self.starts.num_documents, self.writer.length)
-        facts = TextFacts(
+        metadata = TextMetadata(
             sha256=self._digest.hexdigest(), counts=counts, num_documents=self.starts.num_documents,
             longest_document=self.starts.longest_document, encodings=decoding_stats.encodings,
             line_ends=decoding_stats.line_ends,
         )  # fmt: skip
-        return facts, starts
+        return metadata, starts
 
     def _flush(self) -> None:
         ids = self._encoder.encode("".join(self._buffer))
@@ -202,7 +202,7 @@ def _encode(
     writer: TokenWriter,
     hooks: Hooks,
     label: str,
-) -> tuple[TextFacts, NDArray[np.int64]]:
+) -> tuple[TextMetadata, NDArray[np.int64]]:
     encoder, decoding_stats, skipped = _CorpusEncoder(config, writer, hooks.filter_text), DecodingStats(), list[str]()
     for file in files:
         decoder = TextDecoder(config, file.name, decoding_stats)
@@ -220,13 +220,13 @@ def _encode(
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         hooks.on_note(f"skipped binary {'files' if more else 'file'} {skipped[0]}{more}")
-    if marks := decoding_stats.inner_marks:
+    if marks := decoding_stats.inner_boms:
         noun = "a byte order mark" if marks == 1 else f"{marks:,} byte order marks"
         hooks.on_note(f"removed {noun} within the text, at the start of a line")
-    facts, starts = encoder.finish(decoding_stats, label)
-    if config.documents == "separated" and facts.num_documents <= len(files):
+    metadata, starts = encoder.finish(decoding_stats, label)
+    if config.documents == "separated" and metadata.num_documents <= len(files):
         hooks.on_note(f"the separator {config.separator!r} does not occur in the text")
-    return facts, starts
+    return metadata, starts
 
 
 def _check(label: str, config: ReadConfig, counts: Mapping[str, int], num_documents: int, length: int) -> None:
@@ -251,11 +251,11 @@ def _corpus(
     *,
     cached: bool = False,
 ) -> Corpus:
-    facts, counts = tokens.facts, tokens.facts.counts
+    metadata, counts = tokens.metadata, tokens.metadata.counts
     return Corpus(
         name, label, config, tokens.ids, counts, Vocabulary.from_counts(counts, config.unit, config.min_count),
-        facts.sha256, tokens.starts, facts.num_documents, facts.longest_document,
-        DecodingStats(dict(facts.encodings), dict(facts.line_ends)), cached,
+        metadata.sha256, tokens.starts, metadata.num_documents, metadata.longest_document,
+        DecodingStats(dict(metadata.encodings), dict(metadata.line_ends)), cached,
         tuple((file, file.identity) for file in files[:MAX_WATCHED_FILES]),
     )  # fmt: skip
 

@@ -22,8 +22,8 @@ from charrnn.errors import DownloadError, SettingError
 from charrnn.suggestions import did_you_mean
 
 CORPUS_DIR = Path("corpora")  # where corpora are saved
-TIMEOUT_SECONDS = 30.0  # longest time until the first byte of a corpus, and between two reads
-MIN_SPEED = 1000  # bytes per second after the first TIMEOUT_SECONDS, on average
+TIMEOUT_SECONDS = 30.0  # maximum time until the first byte, and of each read
+MIN_SPEED = 1000  # bytes per second on average, not counting the first TIMEOUT_SECONDS
 READ_SIZE = 1 << 16  # bytes of a download that are read at once
 
 
@@ -93,12 +93,16 @@ def download(entry: Remote) -> Iterator[bytes]:
 
 
 def _fetch(entry: Remote) -> Iterator[bytes]:
-    """Yield the blocks of a file as they arrive, at most one of them past its size.
+    """Yield the blocks of a file as they arrive, and stop after the first block beyond the expected size.
 
-    Another thread waits for the server: only one wait for data has a timeout there, so a server that sends a byte now
-    and then could hold it for ever.
+    Another thread reads from the connection, whose timeout applies to each read alone. Without this thread, a server
+    that sends a byte now and then could delay the download without limit.
+
+    Raises:
+        TimeoutError: If the download is slower than `MIN_SPEED`.
+        BaseException: Any exception of the other thread.
     """
-    arrived: queue.Queue[bytes | Exception] = queue.Queue()  # an empty block at the end
+    arrived: queue.Queue[bytes | BaseException] = queue.Queue()  # an empty block marks the end
 
     def receive() -> None:
         size = 0
@@ -108,7 +112,7 @@ def _fetch(entry: Remote) -> Iterator[bytes]:
                     arrived.put(block)
                     size += len(block)
             arrived.put(b"")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except BaseException as error:  # raised again in the other thread
             arrived.put(error)
 
     started, size = time.monotonic(), 0
@@ -119,7 +123,7 @@ def _fetch(entry: Remote) -> Iterator[bytes]:
             item = arrived.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise TimeoutError("timed out") from None
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         if not item:
             return
@@ -128,11 +132,11 @@ def _fetch(entry: Remote) -> Iterator[bytes]:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server to other servers, but not to other protocols."""
+    """Follows redirects, but only to HTTP and HTTPS."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.HTTPError(req.full_url, code, f"and leads to {newurl}", headers, fp)
+            raise urllib.error.HTTPError(req.full_url, code, f"and redirects to {newurl}", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -15,9 +15,9 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
-_MARKS = re.compile(r"(?:^|(?<=[\n\r]))\ufeff+")
+_LINE_BOMS = re.compile(r"(?:^|(?<=[\n\r]))\ufeff+")
 MAX_PENDING_BYTES = 1 << 20  # bytes that a decoder may hold back until they make up a character
-MAX_PENDING_CHARACTERS = 1 << 16  # characters that may combine with each other; people write a dozen at most
+MAX_PENDING_CHARACTERS = 1 << 16  # characters that may combine with each other; real texts have a dozen at most
 
 
 @dataclass
@@ -26,7 +26,7 @@ class DecodingStats:
 
     encodings: dict[str, int] = field(default_factory=dict)  # number of files in each encoding
     line_ends: dict[str, int] = field(default_factory=lambda: {"LF": 0, "CRLF": 0, "CR": 0})  # number of each
-    inner_marks: int = 0  # byte order marks that were removed, not counting that of each file
+    inner_boms: int = 0  # byte order marks that were removed, except at the start of a file
 
 
 class TextDecoder:
@@ -72,7 +72,7 @@ class TextDecoder:
             text, self._pending_cr = "\r" + text, False
         if not last and text.endswith("\r"):
             text, self._pending_cr = text[:-1], True
-        text = self._convert_newlines(self._without_marks(text))
+        text = self._convert_newlines(self._remove_boms(text))
         return text if self._config.normalize == "none" else self._normalize(text, last)
 
     def _decode(self, data: bytes, last: bool) -> str:
@@ -111,12 +111,12 @@ class TextDecoder:
     def _count_encoding(self, encoding: str) -> None:
         self._stats.encodings[encoding] = self._stats.encodings.get(encoding, 0) + 1
 
-    def _without_marks(self, text: str) -> str:
-        """Return the text without the byte order marks of files that were joined."""
+    def _remove_boms(self, text: str) -> str:
+        """Count and remove byte order marks at the start of a line, as `remove_boms` does."""
         if BOM in text:
-            text, num_marks = _MARKS.subn("", self._last + text)
+            text, num_marks = _LINE_BOMS.subn("", self._last + text)
             text = text[len(self._last) :]
-            self._stats.inner_marks += num_marks
+            self._stats.inner_boms += num_marks
         self._last = text[-1:] or self._last
         return text
 
@@ -178,20 +178,20 @@ class TextDecoder:
         return CorpusError(self._name, f"{reason} {position}", advice)
 
 
-def remove_marks(text: str) -> str:
+def remove_boms(text: str) -> str:
     """Return a text without byte order marks at the start of a line.
 
-    A mark is there where a file with a mark was appended to another file. Within a line, the character is a
-    zero-width no-break space, which is kept.
+    A line starts with such a mark if a file with a mark was appended to another file. Within a line, the character
+    is a zero-width no-break space, which is kept.
     """
-    return _MARKS.sub("", text) if BOM in text else text
+    return _LINE_BOMS.sub("", text) if BOM in text else text
 
 
 def check_pending(decoder: codecs.IncrementalDecoder, name: str, encoding: str) -> None:
-    """Check that a decoder does not hold back ever more bytes, as that of UTF-7 does in a run without an end.
+    """Check the number of bytes that a decoder holds back. The decoder of UTF-7 has no limit.
 
     Raises:
-        CorpusError: If it holds back more than `MAX_PENDING_BYTES`.
+        CorpusError: If there are more than `MAX_PENDING_BYTES`.
     """
     if len(decoder.getstate()[0]) > MAX_PENDING_BYTES:
         reason = f"has {MAX_PENDING_BYTES >> 20} MiB without a complete character in {encoding}"
@@ -202,13 +202,14 @@ def can_cut_before(character: str) -> bool:
     """Return whether no normalization form combines a character with the one before it."""
     first = unicodedata.normalize("NFKD", character)[0]
     is_mark = unicodedata.combining(first) or unicodedata.category(first).startswith("M")
-    return not is_mark and not "\u1160" <= first <= "\u11ff"  # vowels and final consonants of Hangul
+    is_hangul_part = "\u1160" <= first <= "\u11ff"  # vowels and final consonants
+    return not (is_mark or is_hangul_part or first == "\U00016d67")  # the last one is a vowel sign of Kirat Rai
 
 
 def clean_text(text: str, config: ReadConfig) -> str:
     """Remove byte order marks, convert line endings and normalize a complete text, as `TextDecoder` does."""
     if config.unit == "char":
-        text = remove_marks(text)
+        text = remove_boms(text)
         text = _with_unix_newlines(text) if config.newlines == "unix" else text
     return _normalized(text, config)
 

@@ -139,7 +139,7 @@ class Lines:
             yield [LineFragment(last, closed=False)]
 
     def _start(self, line: bytes) -> bytes:
-        """Return the start of a line without byte order marks."""
+        """Return the first fragment of a line without leading byte order marks, unless ``raw`` is set."""
         while not self._raw and line.startswith(codecs.BOM_UTF8):
             line = line.removeprefix(codecs.BOM_UTF8)
         return line

@@ -30,7 +30,7 @@ _SIGNATURES = (  # first bytes, pattern that confirms the format, format
     (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _MAX_SIGNATURE_BYTES = 10
-_MAX_LOG = 28  # largest window of zstd data, as a power of two; the largest of zstd without --long is 2**27
+_MAX_LOG = 28  # largest window of zstd data, as a power of two; zstd without --long needs at most 2**27
 _MAX_DICTIONARY = 1 << _MAX_LOG  # bytes; xz -9 needs a quarter of it
 _MIN_READ = 1 << 12  # smallest size of a read in bytes; some system files report no size
 
@@ -134,7 +134,7 @@ def open_file(file: File, on_bytes: Callable[[int], object] = lambda size: None)
             try:
                 yield _decompressed(kind, source)
             except _decompression_errors(kind) as error:
-                raise _damaged(file, kind, error) if not _needs_too_much(error) else _too_large(file, kind) from None
+                raise (_too_large(file, kind) if _needs_too_much(error) else _damaged(file, kind, error)) from None
             except OSError as error:
                 if error.errno is None:  # bz2 reports damaged data like this
                     raise _damaged(file, kind, error) from None
@@ -235,10 +235,10 @@ def _decompressed(kind: str, source: Any) -> Readable:
 
 
 class _XZReader(io.RawIOBase):
-    """The decompressed bytes of an xz file. Unlike `lzma.LZMAFile`, it limits the memory for the dictionary.
+    """Decompresses an xz file. Unlike `lzma.LZMAFile`, it limits the memory for the dictionary.
 
     Args:
-        source: The compressed bytes: one or more streams. Anything else after them is ignored.
+        source: The compressed bytes: one or more streams. Other bytes after the streams are ignored.
     """
 
     def __init__(self, source: Readable) -> None:
@@ -263,7 +263,7 @@ class _XZReader(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bytes:
-        """Return the beginning of the stream after the current one and its padding, or none at the end."""
+        """Return the beginning of the next stream, after any padding, or no bytes at the end."""
         start = self._decompressor.unused_data.lstrip(b"\0")
         while len(start) < len(_XZ_SIGNATURE) and (data := self._source.read(READ_SIZE)):
             start = (start + data).lstrip(b"\0")

@@ -6,8 +6,8 @@ The format of a file is
 
 The JSON is that of `_Header`. It comes last because it is not known earlier. It contains a signature that identifies
 the text: a digest of the names, sizes and times of the files, and of the settings for reading. It also contains a
-digest of the ids and the document starts, which is verified when the file is opened. A damaged file is reported and
-written again.
+digest of the ids and the document starts, which is verified when the file is opened. A warning reports a damaged
+file, and the text is encoded again.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ from charrnn.io.strict_json import parse_json
 FORMAT = 3
 _MAGIC = b"charrnn\n"
 _TRAILER_BYTES = 32 + 8 + len(_MAGIC)
-_MAX_HEADER_BYTES = 1 << 27  # of the JSON; it has a line for each symbol
-_BLOCK_BYTES = 1 << 24  # bytes that one thread hashes at once
+_MAX_HEADER_BYTES = 1 << 27  # maximum size of the JSON, which has an entry for each symbol
+_BLOCK_BYTES = 1 << 24  # size of a block that one thread hashes
 _IGNORED_SETTINGS = ("min_count",)  # settings that do not change the stored ids
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextFacts:
-    """What is known about a text besides its ids."""
+class TextMetadata:
+    """Properties of a text, besides its ids."""
 
     sha256: str = checked(check_digest)  # of the text in UTF-8, or of the bytes
     counts: Mapping[str, int]  # occurrences of each symbol, in the order of the stored ids
@@ -66,11 +66,11 @@ class TextFacts:
 class _Header:
     format: int
     signature: str = checked(check_digest)
-    digest: str = checked(check_digest)  # of ids and document starts, see `_verify`
+    digest: str = checked(check_digest)  # of ids and document starts, see `_digest_blocks`
     dtype: str = checked(OneOf(Literal["uint8", "uint16", "uint32"]))  # of an id
     num_ids: int = checked(Integer(1))
     num_starts: int = checked(Integer(0))
-    text: TextFacts
+    text: TextMetadata
 
     def __post_init__(self) -> None:
         if sum(self.text.counts.values()) != self.num_ids:
@@ -82,9 +82,9 @@ class _Header:
 
 
 class CachedTokens(NamedTuple):
-    """A text in a cache file."""
+    """The contents of a cache file."""
 
-    facts: TextFacts
+    metadata: TextMetadata
     ids: TokenStore
     starts: NDArray[np.int64]  # document starts
 
@@ -105,7 +105,7 @@ class CacheWriter(TokenWriter):
         self._lock: Lock | None = None
         self._writer: AtomicWriter | None = None
 
-    def commit(self, facts: TextFacts, starts: NDArray[np.int64], signature: str) -> TokenStore:
+    def commit(self, metadata: TextMetadata, starts: NDArray[np.int64], signature: str) -> TokenStore:
         """Complete the cache file, if there is one, and return all ids."""
         if self._writer is None:
             return self.finish()
@@ -114,7 +114,7 @@ class CacheWriter(TokenWriter):
             file = self._writer.file
             header = _Header(
                 format=FORMAT, signature=signature, digest=_digest_blocks(_blocks(file, file.tell())),
-                dtype=self.dtype.name, num_ids=self.length, num_starts=len(starts), text=facts,
+                dtype=self.dtype.name, num_ids=self.length, num_starts=len(starts), text=metadata,
             )  # fmt: skip
             data = json.dumps(to_json(header)).encode("ascii")
             file.seek(0, os.SEEK_END)
@@ -168,7 +168,7 @@ class TokenCache:
         """Return the contents of a cache file, or None if it is missing, damaged, or belongs to another text.
 
         Warns:
-            CacheWarning: If the file is damaged.
+            CacheWarning: If the file is damaged or cannot be read.
         """
         try:
             return _load(path, signature)
@@ -210,7 +210,7 @@ class _NoIdentityError(Exception):
 
 
 def _identity(file: File) -> tuple[str, int, int, int]:
-    """Return path, size and times. Programs can set the modification time, but not the time of the last change."""
+    """Return path, size, and times of modification and change. Programs cannot set the time of the last change."""
     try:
         changed = os.stat(file.name).st_ctime_ns
     except OSError:
@@ -277,6 +277,11 @@ def _load(path: Path, signature: str) -> CachedTokens | None:
 
 
 def _read(file: IO[bytes], size: int) -> bytearray:
+    """Return the next ``size`` bytes of a file without a buffer.
+
+    Raises:
+        ValueError: If the file ends before.
+    """
     data = bytearray(size)
     view = memoryview(data)
     while view and (count := file.readinto(view)):  # type: ignore[attr-defined]
@@ -297,13 +302,13 @@ def _checked_ids(blocks: Iterable[bytearray], size: int, dtype: np.dtype[Any], l
     """Yield blocks, and check that the ids in their first ``size`` bytes are at most ``largest``."""
     for block in blocks:
         if size > 0 and np.frombuffer(memoryview(block)[:size], dtype).max() > largest:
-            raise ValueError("it contains ids of no symbol")
+            raise ValueError("it contains ids without a symbol")
         size -= len(block)
         yield block
 
 
 def _digest_blocks(blocks: Iterator[bytearray]) -> str:
-    """Return the SHA-256 of the SHA-256 digests of blocks. All cores compute them."""
+    """Return the SHA-256 of the SHA-256 digests of blocks, computed on all cores."""
     digest, cores = hashlib.sha256(), os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
         while batch := list(islice(blocks, cores)):

@@ -150,7 +150,7 @@ def to_symbols(text: str, unit: Unit, name: str = "the text") -> str:
         name: Name of the text in error messages.
 
     Raises:
-        UnknownCharacterError: If the unit is a byte, and the text has half of a surrogate pair, which UTF-8 lacks.
+        UnknownCharacterError: If the unit is a byte, and the text contains half of a surrogate pair.
     """
     if unit == "char":
         return text

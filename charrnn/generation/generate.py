@@ -20,7 +20,7 @@ BATCH_WIDTH = 256  # samples generated in parallel
 STEPS = 16  # steps of a batch between two checks for ended samples; steps after the end of a sample are wasted
 STEPS_SINGLE = 64  # steps of a single sample before its text is yielded; takes some milliseconds
 MAX_AHEAD = 4  # samples that may wait for an unfinished earlier one, in units of the batch width
-MAX_HELD_CHARACTERS = 1 << 24  # of prompts and samples that are not yet yielded, unless there is only one sample
+MAX_HELD_CHARACTERS = 1 << 24  # in prompts and samples that are not yet yielded; one sample may have more
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,13 @@ def generate_batch(
         keep_line_end=False,
         measure=True,
     )
-    # With ``logprobs``, a new character takes as much memory as about 32 characters of text for each of its choices.
-    choice_size = 1 if config.logprobs is None else 32 * (1 + min(config.logprobs, len(vocabulary)))
+    # With ``logprobs``, each possible character of a step takes about as much memory as 32 characters of text.
+    step_size = 1 if config.logprobs is None else 32 * (1 + min(config.logprobs, len(vocabulary)))
     finished: dict[int, Sample] = {}
     pending: dict[int, _PendingSample] = {}
     next_yield = 0  # number of the next sample to yield
-    sizes: dict[int, int] = {}  # maximum characters of each sample that is not yet yielded, with its prompt
-    num_held = 0  # their sum
+    sizes: dict[int, int] = {}  # by number: maximum characters of a sample that is not yet yielded, with its prompt
+    num_held = 0  # sum of `sizes`
     while True:
         next_request = next_yield + len(pending) + len(finished)
         while (
@@ -164,7 +164,7 @@ def generate_batch(
             if request is None:
                 break
             next_request = request.number + 1
-            sizes[request.number] = len(request.prompt) + config.length * choice_size
+            sizes[request.number] = len(request.prompt) + config.length * step_size
             num_held += sizes[request.number]
             try:
                 if request.error is not None:

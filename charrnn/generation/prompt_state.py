@@ -37,7 +37,7 @@ _SAVE_AGAIN = "save it again with --save-state"
 
 
 def _check_recent(name: str, value: str) -> None:
-    """Raise SettingError if there are more characters than a state has."""
+    """Raise SettingError if there are more characters than a state can have."""
     if len(value) > MAX_REPEAT_WINDOW:
         refuse(name, value, f"at most {MAX_REPEAT_WINDOW:,} characters")
 
@@ -152,7 +152,7 @@ def check_can_save(path: Path) -> None:
     """
     atomic_io.check_writable(path)
     try:
-        if path.exists() and path.stat().st_size and not container.starts_like(PROMPT_STATE, path):
+        if path.exists() and path.stat().st_size and not container.looks_like(PROMPT_STATE, path):
             _refuse(path, "already exists and is not a prompt state", "choose another name")
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()

@@ -1,8 +1,8 @@
 """Writes files atomically: other processes see the old file or the new one, even after a crash or on a full disk.
 
 A file is written under a temporary name in the same directory, and then renamed. The temporary name is random, and
-the file is created exclusively. So processes and threads never write to each other's files, or through a symbolic
-link. A writer holds a lock on its temporary file, so that `remove_leftovers` deletes only those of dead processes.
+the file must not exist before. So processes and threads never write to the same temporary file, or through a symbolic
+link. A writer locks its temporary file, so `remove_leftovers` deletes only the files of processes that have ended.
 
 The mode of a new file follows the umask. Symbolic links are followed.
 """
@@ -19,11 +19,11 @@ from charrnn.errors import FileError
 
 try:
     import fcntl
-except ImportError:  # Windows, which does not delete open files
+except ImportError:  # Windows, which does not delete open files, so no locks are needed
     fcntl = None  # type: ignore[assignment]
 
 _BACKUP_SUFFIX = ".old"  # appended to the name of a replaced file that is kept
-_EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def write_atomic(path: Path, data: bytes, *, keep_backup: bool = False) -> None:
@@ -87,7 +87,7 @@ class AtomicWriter:
         _replace(self._temporary, self.path, keep_backup)
         self._committed = True
         with suppress(OSError):  # the file is complete
-            self.file.close()  # not earlier: this releases the lock
+            self.file.close()  # only now, because this releases the lock
 
     def discard(self) -> None:
         """Delete the temporary file, unless it was committed."""
@@ -117,17 +117,17 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files that dead processes left beside ``path``."""
+    """Delete temporary files beside ``path`` whose processes have ended."""
     target = path.resolve()
     with suppress(OSError):  # for example, the directory does not exist yet
         for leftover in target.parent.iterdir():
             if leftover.name.startswith(f".{target.name}.") and leftover.suffix == ".tmp":
-                with suppress(OSError):  # its writer is alive, or another process has deleted it
+                with suppress(OSError):  # it is still being written, or another process has deleted it
                     _remove_unlocked(leftover)
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written at ``path``, by creating a file without a name in its directory.
+    """Check that a file can be written at ``path``, by creating an anonymous temporary file in its directory.
 
     Raises:
         FileError: If no regular file can be written there.
@@ -152,17 +152,18 @@ def _create_temporary(target: Path) -> tuple[Path, IO[bytes]]:
     while True:
         path = _temporary_path(target)
         try:
-            descriptor = os.open(path, _EXCLUSIVE, 0o666)
+            descriptor = os.open(path, _CREATE, 0o666)
         except FileExistsError:
             continue
+        file = os.fdopen(descriptor, "w+b", buffering=0)
         try:
-            file = os.fdopen(descriptor, "w+b", buffering=0)
             if fcntl is not None:
                 with suppress(OSError):  # a file system without locks; `remove_leftovers` then deletes nothing either
                     fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
                 return path, file
         except BaseException:
+            file.close()
             path.unlink(missing_ok=True)
             raise
         file.close()  # `remove_leftovers` found the file before it was locked

@@ -32,7 +32,7 @@ BLANK_DIGEST = "0" * 64
 
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
 _SIZE_BYTES = 8  # the file begins with the size of the header
-_PARSED_HEADER_SIZE = 30  # bytes of memory for each byte of JSON such as ``[{},{}]``
+_PARSED_HEADER_SIZE = 30  # bytes of memory for each byte of JSON, measured with ``[{},{}]``
 _COPIES = 2  # the bytes of the file, and the arrays made of them
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -136,8 +136,8 @@ def read(kind: FileKind, path: Path) -> Contents:
     return from_bytes(kind, data, path)
 
 
-def starts_like(kind: FileKind, path: Path) -> bool:
-    """Return whether a regular file begins like one of this kind. The rest of it may be damaged.
+def looks_like(kind: FileKind, path: Path) -> bool:
+    """Return whether a file begins like one of this kind. The rest of it may be damaged.
 
     Raises:
         OSError: If the file cannot be read.
@@ -145,14 +145,14 @@ def starts_like(kind: FileKind, path: Path) -> bool:
     """
     beginning = f'{{"__metadata__":{{"{kind.key}":'.encode()
     with open_regular(path) as file:
-        return file.read(8 + len(beginning))[8:] == beginning
+        return file.read(_SIZE_BYTES + len(beginning))[_SIZE_BYTES:] == beginning
 
 
 def _read_bounded(file: IO[bytes], path: Path) -> bytes:
-    """Return the bytes of a file as far as its header says, and one more if there is one.
+    """Return as many bytes of a file as its header states, and one more if there is one.
 
-    The file may be a pipe or a device without an end. The result may be shorter than the header says, or be no
-    container at all; `from_bytes` checks it.
+    The file may be a pipe, or a device without an end. The result need not be valid: it may be shorter than the
+    header states, or not be a container. `from_bytes` checks it.
 
     Raises:
         DamagedFileError: If the header is larger than the format allows.
@@ -169,16 +169,16 @@ def _read_bounded(file: IO[bytes], path: Path) -> bytes:
     head += file.read(size - 1)
     if len(head) < _SIZE_BYTES + size:
         return head
-    end = _data_end(head[_SIZE_BYTES:])
+    end = _data_size(head[_SIZE_BYTES:])
     status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode):  # a truncated file is damaged, whatever its header says
+    if stat.S_ISREG(status.st_mode):  # a file may be shorter than its header states
         end = min(end, max(0, status.st_size - len(head)))
     _check_memory(path, _COPIES * (len(head) + end))
     return b"".join([head, file.read(end), file.read(1)])
 
 
-def _data_end(header: bytes) -> int:
-    """Return the number of bytes after a header, or 0 if the header is invalid."""
+def _data_size(header: bytes) -> int:
+    """Return the number of bytes that follow a header, or 0 if the header is invalid."""
     try:
         tensors = [entry for name, entry in parse_json(header).items() if name != "__metadata__"]
         ends = [entry["data_offsets"][1] for entry in tensors]
@@ -190,7 +190,7 @@ def _data_end(header: bytes) -> int:
 def _check_memory(path: Path, needed: int) -> None:
     """Raise ModelFileError if there is not enough memory to read a file."""
     if needed > (available := available_memory()):
-        sizes = f"{format_bytes(needed)} of memory, and {format_bytes(available)} are available"
+        sizes = f"{format_bytes(needed)} of memory, but only {format_bytes(available)} is available"
         raise ModelFileError(str(path), f"needs {sizes}", "read it on a machine with more memory")
 
 

@@ -1,4 +1,4 @@
-"""The memory that this process may still allocate: of the machine, of its control groups and of its own limits."""
+"""Returns the memory that is available to this process, under the limits of machine, containers and process."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ _ROOT = Path("/")
 
 
 def available_memory(root: Path = _ROOT) -> int:
-    """Return the available memory in bytes. The smallest limit decides.
+    """Return the available memory in bytes, which is what the smallest limit leaves.
 
     Args:
         root: Directory that contains ``proc`` and ``sys``.
@@ -30,9 +30,9 @@ def _of_machine(root: Path) -> Iterator[int]:
 
 
 def _of_control_groups(root: Path) -> Iterator[int]:
-    """Yield what the limit of each control group of this process leaves, from its own group to the top one.
+    """Yield what the limits of the control group of this process, and of the groups that contain it, leave.
 
-    A container often shows its own group as the top one, whatever the path of the group is.
+    In a container, the top directory often is the group of the container, whatever path the system reports.
     """
     mount = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -48,7 +48,7 @@ def _of_control_groups(root: Path) -> Iterator[int]:
         for directory in (group, *group.parents):
             limit, used = _number(directory / files[0]), _number(directory / files[1])
             if limit is not None and used is not None:
-                cached = _fields(directory / "memory.stat")  # cached files give way to allocations
+                cached = _fields(directory / "memory.stat")  # the system frees the memory of cached files on demand
                 yield limit - used + sum(cached.get(name, 0) for name in files[2:])
             if directory == top:
                 break
@@ -76,7 +76,7 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number in a system file, or None if there is none, as where there is no limit."""
+    """Return the number in a system file, or None if there is no number, for example because there is no limit."""
     text = _text(path).strip()
     return int(text) if text.isdecimal() else None
 

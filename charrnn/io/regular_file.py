@@ -1,4 +1,4 @@
-"""Opens files that must be regular files. Opening anything else, such as a named pipe, could wait for ever."""
+"""Opens regular files only. Opening another file, such as a named pipe, can wait without limit."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Parses JSON from files that anybody may have written."""
+"""Parses JSON from untrusted files."""
 
 import json
 from typing import Any, Never

@@ -26,7 +26,7 @@ from charrnn.units import format_bytes
 
 TORCH_MARGIN = 1.15  # torch's layers are chosen only if they are this many times as fast as the compiled kernels
 
-_FLOAT = 4  # bytes
+_FLOAT_BYTES = 4
 
 
 class Decoder(Protocol):
@@ -153,7 +153,7 @@ class DecoderSelector:
 
 
 def check_memory(model: Checkpoint, streams: int) -> None:
-    """Check that there is enough memory for the smallest decoder of a model that was loaded from a file.
+    """Check that there is enough memory for the smallest decoder of a model, if it was loaded from a file.
 
     Args:
         model: The model.
@@ -164,13 +164,13 @@ def check_memory(model: Checkpoint, streams: int) -> None:
     """
     config, vocab_size = model.model_config, len(model.vocabulary)
     gates, parts = EQUATIONS[config.cell].gates, EQUATIONS[config.cell].num_state_arrays
-    table = vocab_size * gates * config.hidden  # the input product of each character, in fp32
-    others = config.num_parameters(0) + config.hidden * vocab_size  # at least one byte each
-    states = streams * (config.layers * parts * config.hidden + vocab_size)  # with logits
-    needed = _FLOAT * (table + states) + others
+    table = vocab_size * gates * config.hidden  # products of the first layer's input weights, for each character
+    others = config.num_parameters(0) + config.hidden * vocab_size  # other weights, at least one byte each
+    states = streams * (config.layers * parts * config.hidden + vocab_size)  # recurrent state and logits
+    needed = _FLOAT_BYTES * (table + states) + others
     if model.path is not None and needed > (available := available_memory()):
-        sizes = f"{format_bytes(needed)} of memory, and {format_bytes(available)} are available"
-        raise ModelFileError(str(model.path), f"reading a text with it needs {sizes}", "use a smaller model")
+        sizes = f"{format_bytes(needed)} of memory, but only {format_bytes(available)} is available"
+        raise ModelFileError(str(model.path), f"reading a text with this model needs {sizes}", "use a smaller model")
 
 
 class SwitchingScorer:

@@ -24,7 +24,7 @@ from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 _NAME = "costs.json"
-_MAX_BYTES = 1 << 16  # of the file, which has about 400
+_MAX_BYTES = 1 << 16  # maximum size of the file, which has about 400 bytes
 _COST = Range(0, 1e3, "a number of seconds above 0, at most 1,000", exclude_low=True)
 
 
@@ -63,7 +63,7 @@ def load_costs() -> Costs:
     """Return the costs saved for this machine and these versions, or typical costs if there are none.
 
     Warns:
-        CacheWarning: If the file is damaged. It is deleted.
+        CacheWarning: If the file is damaged. The file is deleted if possible.
     """
     if (path := _path()) is None:
         return TYPICAL
@@ -77,7 +77,7 @@ def load_costs() -> Costs:
     except ValueError as error:
         with suppress(OSError):
             path.unlink()
-        message = f"{path}: was damaged ({describe_value(error)}) and is deleted; run charrnn bench to measure again"
+        message = f"{path}: is damaged ({describe_value(error)}) and not used; run charrnn bench to measure again"
         warnings.warn(message, CacheWarning, stacklevel=2)
         return TYPICAL
 

@@ -22,7 +22,7 @@ def torch_worker_pool(threads: int) -> WorkerPool:
 
 
 def _prepare() -> None:
-    import torch  # the size of a group is also needed without torch
+    import torch  # here, because GROUP_SIZE is also used without torch
 
     torch.set_num_threads(1)  # like the next setting, for the current thread only
     torch.set_flush_denormal(True)

@@ -64,7 +64,7 @@ def torch_scorer(model: Checkpoint, device: str = "cpu", threads: int = 1) -> To
     Raises:
         RuntimeError: If the threads cannot be started.
     """
-    check_threads(2 * threads)  # those of the worker pool, and torch's own in the caller's thread
+    check_threads(2 * threads)  # of the worker pool and of torch
     vocabulary = model.vocabulary
     network = CharRNN(model.model_config, len(vocabulary), vocabulary.boundary_id).to(device)
     network.load_tensors(model.tensors)

@@ -32,10 +32,10 @@ class WorkerPool:
 
 
 def check_threads(count: int) -> None:
-    """Check that this many threads can be started. Libraries such as OpenMP end the process if one cannot.
+    """Check that this many threads can be started. Libraries such as OpenMP end the process if they cannot.
 
     Raises:
-        RuntimeError: If one cannot be started.
+        RuntimeError: If a thread cannot be started.
     """
     end, threads = Event(), list[Thread]()
     try:

@@ -184,7 +184,7 @@ def set_up_torch(threads: int) -> None:
     Raises:
         RuntimeError: If the threads cannot be started.
     """
-    check_threads(2 * threads)  # torch's own, and a worker pool
+    check_threads(2 * threads)  # of torch and of the worker pool
     torch.backends.cudnn.allow_tf32 = False  # TF32 is less precise than fp32
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -1,7 +1,7 @@
-"""The memory that training needs, computed from the sizes alone, before anything is allocated.
+"""Estimates the memory that training needs from the sizes of the network, before anything is allocated.
 
-The results are estimates. They count the arrays of a run, but not how the C library divides its heap, so a run takes
-up to half more. ``benchmarks/memory.py`` compares them with measured runs.
+The estimates count the arrays of a run, but not the unused parts of the C library's heap, so a run can take half as
+much again. ``benchmarks/memory.py`` compares the estimates with measured runs.
 """
 
 from collections.abc import Callable, Collection
@@ -19,23 +19,24 @@ from charrnn.units import format_bytes
 if TYPE_CHECKING:
     from charrnn.training.run_state import SavedRun
 
-TIGHT_SHARE = 0.7  # a plan that needs a larger share of the available memory has a note; none is chosen that does
-SIZES = ("hidden", "layers", "embedding", "batch_size", "seq_length")  # settings that decide how much is needed
+TIGHT_SHARE = 0.7  # share of the available memory above which a plan has a note, and no network is chosen
+SIZES = ("hidden", "layers", "embedding", "batch_size", "seq_length")  # settings on which the needed memory depends
 
-_FLOAT = 4  # bytes
-_INT = 8
+_FLOAT_BYTES = 4
+_INT_BYTES = 8
 _STEP_COPIES = 5  # arrays of the size of the weights: weights, gradient, two moments of AdamW, average
-_STEP_STATES = 3  # recurrent states at once: before the step, after it by groups, and joined
+_STEP_STATES = 3  # recurrent states: before the step, after it in groups, and after it joined
 _LAYER_BYTES = 20_000  # Python objects of a layer
-# A run also has the weights, moments and average of the last evaluation and of the current step, the best weights,
-# those that are evaluated, and files. Six is the least that was measured for the files, and for a run without them.
+# Arrays of the size of the weights that a run has besides those of a step: weights, moments and average of the
+# current step (4) and of the last evaluation (4), the best weights, the weights that are evaluated, and files (6, the
+# smallest measured number). A run that saves no files needs as much.
 _RUN_COPIES = 4 + 4 + 1 + 1 + 6
 _RUN_STATES = 4
 _RUN_LAYER_BYTES = 10_000
 
 
 def step_bytes(model: ModelConfig, train: TrainConfig, vocab_size: int) -> int:
-    """Return the bytes of a network, its optimizer and one training step on the CPU, and 0 on another device.
+    """Return the bytes of a network, its optimizer and one training step on the CPU, or 0 for another device.
 
     Args:
         model: Sizes of the network.
@@ -43,31 +44,31 @@ def step_bytes(model: ModelConfig, train: TrainConfig, vocab_size: int) -> int:
         vocab_size: V.
     """
     if train.device not in ("auto", "cpu"):
-        return 0  # torch reports that the memory of the device is full
+        return 0  # torch reports it if the memory of the device is too small
     parameters, cell = model.num_parameters(vocab_size), EQUATIONS[model.cell]
     groups = -(-train.batch_size // GROUP_SIZE)
-    copies = _STEP_COPIES + groups + (groups > 1)  # each group has a gradient; with several there is also their sum
+    copies = _STEP_COPIES + groups + (groups > 1)  # gradients of the groups, and their sum
     packed = 2 * model.layers * cell.gates * model.hidden**2 if train.engine != "torch" else 0
-    # The activations of a group are freed when its gradient is known, so each thread has those of one group.
+    # The activations of a group are freed after its backward pass, so each thread has the activations of one group.
     streams = min(train.batch_size, GROUP_SIZE * (train.threads or usable_cores()))
-    number = _FLOAT // 2 if train.precision == "bf16" else _FLOAT
+    value_bytes = _FLOAT_BYTES // 2 if train.precision == "bf16" else _FLOAT_BYTES
     # Of each layer: pre-activations, states, inputs and outputs. Of one layer: gradients and temporary copies.
     gates_and_states = model.layers * (cell.pre_activations + 5) + 3 * cell.pre_activations
     activations = train.seq_length * streams * model.hidden * gates_and_states
     logits = 3 * train.seq_length * streams * vocab_size  # logits, probabilities and gradient
     ids = 4 * train.seq_length * train.batch_size
     return (
-        _FLOAT * (copies * parameters + packed + _STEP_STATES * _state_size(model, train) + logits)
-        + number * activations
-        + _INT * ids
+        _FLOAT_BYTES * (copies * parameters + packed + _STEP_STATES * _state_size(model, train) + logits)
+        + value_bytes * activations
+        + _INT_BYTES * ids
         + _LAYER_BYTES * model.layers
     )
 
 
 def training_bytes(model: ModelConfig, train: TrainConfig, vocab_size: int) -> int:
-    """Return the bytes of a whole run: of a step, and of what is kept, evaluated and saved; see `step_bytes`."""
+    """Return the bytes of a whole run: a step (`step_bytes`), and the arrays that are kept, evaluated and saved."""
     kept = _RUN_COPIES * model.num_parameters(vocab_size) + _RUN_STATES * _state_size(model, train)
-    return step_bytes(model, train, vocab_size) + _FLOAT * kept + _RUN_LAYER_BYTES * model.layers
+    return step_bytes(model, train, vocab_size) + _FLOAT_BYTES * kept + _RUN_LAYER_BYTES * model.layers
 
 
 def check_memory(
@@ -89,7 +90,8 @@ def check_memory(
         count: Function that returns the bytes that are needed.
 
     Raises:
-        SettingError: If there is not enough, and a chosen size is at fault: the one whose default saves most.
+        SettingError: If there is not enough, and a chosen size is at fault. The error names the chosen size whose
+            default would save the most memory.
         CharrnnError: If there is not enough, and no chosen size is at fault.
     """
     needed = count(model, train, vocab_size)
@@ -97,7 +99,7 @@ def check_memory(
         return
     network = f"a network of {model.layers:,} x {model.hidden:,}"
     streams = f"{train.batch_size:,} streams of {train.seq_length:,} characters"
-    numbers = f"needs {format_bytes(needed)} of memory, and {format_bytes(int(available))} are available"
+    numbers = f"needs {format_bytes(needed)} of memory, but only {format_bytes(int(available))} is available"
     with_default = {name: count(*_with_default(model, train, name), vocab_size) for name in SIZES if name in chosen}
     name = min(with_default, key=lambda name: with_default[name], default=None)
     if name is None or with_default[name] >= needed:
@@ -113,7 +115,7 @@ def check_resumed(saved: "SavedRun", path: Path, available: float) -> None:
     """Check that there is enough memory to continue a run.
 
     Args:
-        saved: The run. Its arrays, which are in memory already, are part of what the run needs.
+        saved: The run. The memory of its arrays is already allocated, so it is not needed again.
         path: Path of its training state.
         available: Available memory in bytes.
 
@@ -126,7 +128,7 @@ def check_resumed(saved: "SavedRun", path: Path, available: float) -> None:
     needed = training_bytes(plan.model_config, plan.train_config, len(saved.run.vocabulary)) - loaded
     if needed > available:
         network = f"a network of {plan.model_config.layers:,} x {plan.model_config.hidden:,}"
-        numbers = f"needs {format_bytes(needed)} more memory, and {format_bytes(int(available))} are available"
+        numbers = f"needs {format_bytes(needed)} more memory, but only {format_bytes(int(available))} is available"
         raise ModelFileError(str(path), f"{network} {numbers}", "resume it on a machine with more memory")
 
 

@@ -123,11 +123,11 @@ def make_plan(
         vocab_size: Number of different characters (V).
         overrides: Settings that the user chose.
         measure_step: Function that returns the time of a training step.
-        available_memory: Available memory in bytes. No larger network is built or planned.
+        available_memory: Available memory in bytes. No network that needs more is measured or planned.
 
     Raises:
-        SettingError: If two settings exclude each other, or a chosen size needs more memory.
-        CharrnnError: If even the smallest network needs more memory.
+        SettingError: If two settings exclude each other, or a chosen size needs more memory than is available.
+        CharrnnError: If even the smallest network needs more memory than is available.
     """
     notes: list[str] = []
     seconds = DEFAULT_SECONDS if overrides.minutes is None else 60 * overrides.minutes
@@ -159,7 +159,7 @@ def make_plan(
     train = replace(train, precision=timing.precision, engine=timing.engine, threads=timing.threads)
     notes += [timing.note] if timing.note else []
     if (needed := training_bytes(model, train, vocab_size)) > TIGHT_SHARE * available_memory:
-        sizes = f"about {format_bytes(needed)} of memory, and {format_bytes(int(available_memory))} are available"
+        sizes = f"about {format_bytes(needed)} of memory, and {format_bytes(int(available_memory))} is available"
         notes.append(f"memory is tight: training needs {sizes}")
 
     steps_per_epoch = _steps_per_epoch(targets, train)
@@ -195,9 +195,9 @@ def make_plan(
 
 
 def _chosen_sizes(overrides: Overrides) -> list[str]:
-    """Return the sizes that the user chose. With ``--from``, those of the network are not among them."""
-    fixed = () if overrides.from_model is None else tuple(name for name in SIZES if hasattr(ModelConfig, name))
-    return [name for name in SIZES if getattr(overrides, name) is not None and name not in fixed]
+    """Return the names of the sizes that the user chose. With ``--from``, the sizes of the network are given."""
+    from_base = () if overrides.from_model is None else tuple(name for name in SIZES if hasattr(ModelConfig, name))
+    return [name for name in SIZES if getattr(overrides, name) is not None and name not in from_base]
 
 
 def _expected_steps(train: TrainConfig, steps_per_epoch: int, seconds_per_step: float) -> int:

@@ -1,17 +1,17 @@
-"""The time of a run, without the breaks in which its process was stopped, as by Ctrl-Z or with its machine.
+"""Measures the time of a run, without breaks in which the process or the machine was stopped, for example by Ctrl-Z.
 
-A thread looks at the clock several times a second. If it could not do so for a while, and the process used no
-processor time meanwhile, the process was stopped. A long step does not look like that: the thread continues while
-the step runs on a processor, and while the program waits for a GPU.
+A thread reads the clock several times a second. A long time between two readings, in which the process used no
+processor time, is a break. A long step is not a break: it uses processor time, and while the program waits for a GPU,
+the thread continues to read the clock.
 """
 
 import os
 import threading
 import time
 
-BEAT_SECONDS = 0.1  # time between two looks at the clock
-MIN_BREAK_SECONDS = 1.0  # a shorter gap between two looks is no break
-MAX_BREAK_LOAD = 0.1  # largest processor time in a break, as a share of it; systems do not always count exactly
+INTERVAL_SECONDS = 0.1  # time between two readings of the clock
+MIN_BREAK_SECONDS = 1.0  # a shorter time between two readings is not a break
+MAX_BREAK_LOAD = 0.1  # maximum processor time of a break, as a share of its duration; systems may count inexactly
 
 
 class RunClock:
@@ -24,7 +24,7 @@ class RunClock:
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
         self._running = False
-        self._max_processor_seconds = BEAT_SECONDS * (os.cpu_count() or 1)  # used between a look and a stop
+        self._max_processor_seconds = INTERVAL_SECONDS * (os.cpu_count() or 1)  # between the last reading and a stop
         self._lock = threading.Lock()
         self._end = threading.Event()
 
@@ -47,15 +47,16 @@ class RunClock:
         """Duration of the run so far, without breaks."""
         with self._lock:
             if self._running:
-                self._look()
+                self._read()
             return self._seconds
 
     def _watch(self) -> None:
-        while not self._end.wait(BEAT_SECONDS):
+        while not self._end.wait(INTERVAL_SECONDS):
             with self._lock:
-                self._look()
+                self._read()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
+        """Read the clock, and add the time since the last reading, unless it was a break. Requires the lock."""
         now, processor_seconds = time.monotonic(), time.process_time()
         gap, used = now - self._now, processor_seconds - self._processor_seconds
         was_stopped = gap > MIN_BREAK_SECONDS and used < self._max_processor_seconds + MAX_BREAK_LOAD * gap

@@ -13,9 +13,9 @@ from charrnn.errors import FileError
 from charrnn.io.regular_file import read_regular
 from charrnn.io.strict_json import parse_json
 
-MAX_SECONDS = 1e12  # longest duration of a run that a file may contain
-_MAX_BYTES = 64 << 20  # largest size of a log; a line takes about 200 bytes
-_ADVICE = "train the model again to write it again"
+MAX_SECONDS = 1e12  # maximum duration of a run in a file
+_MAX_BYTES = 64 << 20  # maximum size of a log, in which a line has about 200 bytes
+_ADVICE = "train the model again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class LogEntry:
 
 
 def check_order(entries: Sequence[LogEntry]) -> None:
-    """Raise ValueError unless every entry has more steps than the one before it."""
+    """Raise ValueError unless the steps of the entries increase."""
     for before, after in pairwise(entries):
         if after.step <= before.step:
             raise ValueError(f"step {after.step} follows step {before.step}")

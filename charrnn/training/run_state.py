@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from charrnn.checkpoint import BaseRecord, Tensors, check_tensors, read_vocabulary
+from charrnn.checkpoint import BaseRecord, Tensors, are_finite, read_vocabulary
 from charrnn.config import ReadConfig, TrainConfig
 from charrnn.config.checks import Integer, check_digest, check_text
 from charrnn.config.overrides import Overrides
@@ -41,7 +41,7 @@ _START_AGAIN = "start again with --force"
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What a run started from, and what changed since."""
+    """The model that a run started from, and the changes of its settings."""
 
     from_: BaseRecord | None = None  # model with the initial weights
     changed: tuple[str, ...] = ()  # changes of the settings on --resume
@@ -104,7 +104,7 @@ class _Text:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """The header of the file. It contains the fields of `Run` and `SavedRun` that are not tensors."""
+    """The header of the file: the fields of `Run` and `SavedRun` without the tensors."""
 
     plan: Plan
     overrides: Overrides
@@ -310,10 +310,11 @@ def _from_contents(path: Path, contents: Contents) -> SavedRun:
         if len(vocabulary) != header.plan.vocab_size:
             raise SchemaError("vocabulary: does not have plan.vocab_size symbols")
         tensors = _tensors(header, contents.arrays)
+        states = {name: TrainerState(Progress(), tensors).part(name) for name in ("current", "last_good", "best")}
+        if not are_finite(states["best"]):
+            raise SchemaError("the best weights are not finite or far too large")
     except SchemaError as error:
         raise DamagedFileError(str(path), f"does not describe a run: {error}", _START_AGAIN) from None
-    states = {name: TrainerState(Progress(), tensors).part(name) for name in ("current", "last_good", "best")}
-    check_tensors(path, header.plan.model_config, vocabulary, states["best"])
     run = Run(
         header.plan, header.overrides, header.corpus.name, header.corpus.sha256, vocabulary, header.read_config,
         header.history,
@@ -327,13 +328,13 @@ def _from_contents(path: Path, contents: Contents) -> SavedRun:
 def _tensors(header: _Header, arrays: Tensors) -> Tensors:
     """Return all tensors by name, including aliases.
 
-    Values that are not finite are no error here: the trainer rolls back if they make the loss infinite.
+    Infinite and NaN values are allowed: the trainer rolls back if the loss is not finite.
 
     Raises:
-        SchemaError: If a tensor is missing, unknown, or of another shape or type.
+        SchemaError: If a tensor is missing or unknown, or has the wrong shape or type.
     """
     plan = header.plan
-    if plan.model_config.layers > len(arrays):  # the expected names would take too much memory
+    if plan.model_config.layers > len(arrays):  # listing the expected names could take too much memory
         raise SchemaError("plan.model_config.layers: is larger than the number of tensors")
     if unknown := set(header.aliases.values()) - arrays.keys():
         raise SchemaError(f"aliases: there is no tensor {min(unknown)}")

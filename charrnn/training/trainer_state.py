@@ -24,9 +24,8 @@ Arrays = Mapping[str, NDArray[np.float32]]
 class Progress:
     """Progress of a run."""
 
-    step: int = setting(
-        0, Integer(0)
-    )  # optimizer steps taken; modulo the steps per epoch, the number of chunks read from every stream
+    # optimizer steps taken; modulo the steps per epoch, the number of chunks read from every stream
+    step: int = setting(0, Integer(0))
     seconds: float = setting(0.0, Range(0, MAX_SECONDS, "a number of seconds"))  # duration of the run so far
     # share of the budget that was spent after the last step
     fraction: float = setting(0.0, Range(0, 1, "a number from 0 to 1"))
@@ -38,9 +37,8 @@ class Progress:
     best_nats: float | None = setting(None, FINITE)  # validation loss of the best model, as measured during the run
     best_train_nats: float | None = setting(None, FINITE)  # training loss of the best model
     early_best_nats: float | None = setting(None, FINITE)  # lowest validation loss before the last fifth of the run
-    final_nats: float | None = setting(
-        None, FINITE
-    )  # validation loss of the best model, measured in fp32 once the run is finished
+    # validation loss of the best model, measured in fp32 once the run is finished
+    final_nats: float | None = setting(None, FINITE)
     outcome: Outcome | None = None  # reason why the run ended; None before its end
     finished: bool = False  # whether the run ended and its best model was measured in fp32
     evaluations: tuple[LogEntry, ...] = ()  # the log

@@ -3,6 +3,7 @@
 import errno
 import resource
 import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from charrnn import checkpoint
 from charrnn.errors import CacheWarning, CharrnnError, shortage
 from tests.cli.conftest import NETWORK, WIDE, running
-from tests.conftest import Charrnn, make_checkpoint, one_line
+from tests.conftest import Charrnn, environment, make_checkpoint, one_line
 
 FOREIGN = {  # a value that its reader does not accept, or that changes what Python or a library does
     "PYTHONWARNINGS": "error", "NPY_PROMOTION_STATE": "abc",  # NumPy warns about this one
@@ -205,6 +206,16 @@ def test_a_thread_that_cannot_start_is_named(
     result = charrnn(*command.split())
     assert result.returncode == 1
     assert one_line(result).startswith("charrnn: threads: no more can be started; ")
+
+
+def test_the_program_starts_in_a_directory_that_was_deleted(tmp_path: Path) -> None:
+    directory = tmp_path / "deleted"
+    directory.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "charrnn", "--version"], cwd=directory, env=environment(),
+        preexec_fn=directory.rmdir, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 # Interrupts

@@ -151,7 +151,7 @@ def test_a_network_that_does_not_fit_into_memory_is_refused(
     assert result.returncode == 2
     (line,) = result.stderr.decode().splitlines()
     assert line.startswith(f"charrnn: {subject}: a network of ")
-    assert line.endswith(f" are available; give a smaller {subject}")
+    assert line.endswith(f" is available; give a smaller {subject}")
 
 
 def test_a_run_that_does_not_fit_into_memory_is_not_resumed(
@@ -167,7 +167,7 @@ def test_a_run_that_does_not_fit_into_memory_is_not_resumed(
     assert result.returncode == 1
     (line,) = result.stderr.decode().splitlines()
     assert line.startswith("charrnn: checkpoints/text.training.safetensors: a network of 1 x 16 needs 0.")
-    assert line.endswith(" MB more memory, and 0.0 MB are available; resume it on a machine with more memory")
+    assert line.endswith(" MB more memory, but only 0.0 MB is available; resume it on a machine with more memory")
     assert state.read_bytes() == before
 
 
@@ -183,7 +183,8 @@ def test_a_model_that_needs_too_much_memory_is_refused(
 
     assert result.returncode == 1
     (line,) = result.stderr.decode().splitlines()
-    assert line.startswith("charrnn: tiny.safetensors: reading a text with it needs 0.0 MB of memory, and 0.0 MB are")
+    numbers = "needs 0.0 MB of memory, but only 0.0 MB is available"
+    assert line == f"charrnn: tiny.safetensors: reading a text with this model {numbers}; use a smaller model"
 
 
 def test_more_streams_need_more_memory(

@@ -122,7 +122,7 @@ def test_a_download_returns_the_file_unchanged(answer: Answer) -> None:
         (endless_chunks, "the file at this address has changed (its SHA-256 differs)"),
         (redirecting("/corpus.txt"), "the server answered 302 The HTTP server returned a redirect error"),
         (redirecting("file:///etc/passwd"), "the server answered 302 Found - Redirection to url 'file:///etc/passwd'"),
-        (redirecting("ftp://127.0.0.1/x"), "the server answered 302 and leads to ftp://127.0.0.1/x"),
+        (redirecting("ftp://127.0.0.1/x"), "the server answered 302 and redirects to ftp://127.0.0.1/x"),
     ],
     ids=[
         "cut", "cut, no length", "cut in a chunk", "empty", "changed", "longer", "404", "garbage", "hangs up",
@@ -134,6 +134,16 @@ def test_a_failed_download_states_the_reason(answer: Answer, reason: str) -> Non
         download(answer)
     assert caught.value.reason.startswith(reason)
     assert caught.value.subject.startswith("http://127.0.0.1:")
+
+
+def test_an_unexpected_error_of_the_receiving_thread_ends_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(datasets.urllib.request, "build_opener", fail)
+    with pytest.raises(MemoryError):
+        list(datasets.download(REMOTE))
 
 
 def test_an_unreachable_server_is_an_error() -> None:

@@ -88,7 +88,7 @@ def test_a_byte_order_mark_within_a_text_is_kept() -> None:
     text, decoding_stats = decode("ab\ufeffc".encode())
     assert text == "ab\ufeffc"
     assert decoding_stats.encodings == {"UTF-8": 1}
-    assert decoding_stats.inner_marks == 0
+    assert decoding_stats.inner_boms == 0
 
 
 @given(BLOCK_SIZES, st.sampled_from(["utf-8", "utf-16"]), st.sampled_from(["\n", "\r", "\r\n"]))
@@ -98,7 +98,7 @@ def test_a_byte_order_mark_where_files_were_joined_is_removed_and_counted(
     joined = f"a{end}\ufeffb{end}\ufeff\ufeff{end}\ufeff".encode(encoding)
     text, decoding_stats = decode(joined, sizes, encoding=encoding)
     assert text == "a\nb\n\n"
-    assert decoding_stats.inner_marks >= 3
+    assert decoding_stats.inner_boms >= 3
 
 
 @given(st.text(), BLOCK_SIZES, st.sampled_from(["utf-8", "utf-16", "utf-32", "gb18030", "utf-7"]))

@@ -168,7 +168,7 @@ def test_a_file_is_read_from_a_pipe(pipe: Callable[[bytes, bytes], str]) -> None
         (b"\x80\x04", "pickle"),
         ((2**63).to_bytes(8, "little") + b"{", "header has 9,223,372,036,854,775,808 bytes"),
         ((1000).to_bytes(8, "little") + b"{", "header is invalid"),
-        (header_of([0, 2**62]), r"needs 9\.2 EB of memory, and .* are available"),
+        (header_of([0, 2**62]), r"needs 9\.2 EB of memory, but only .* is available"),
         (header_of([0, "many"]), ""),
         (header_of([0, -5]), ""),
         (header_of(None), "header is invalid"),
@@ -201,7 +201,7 @@ def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeyp
         file.truncate(file.tell() + size)
     monkeypatch.setattr(container, "available_memory", lambda: 10**9)
     error = refusal(tmp_path / "m")
-    assert error.reason == "needs 2.0 TB of memory, and 1.0 GB are available"
+    assert error.reason == "needs 2.0 TB of memory, but only 1.0 GB is available"
     assert not isinstance(error, DamagedFileError)  # a backup would not help
     (tmp_path / "header").write_bytes((90_000_000).to_bytes(8, "little") + b"{")
     assert refusal(tmp_path / "header").reason.startswith("needs 2.7 GB of memory")

@@ -50,7 +50,7 @@ def test_saved_costs_determine_the_decoder(tiny: Checkpoint) -> None:
 def test_invalid_saved_costs_are_reported_and_deleted(cache: Path, change: dict[str, Any]) -> None:
     save_costs(SLOW_NUMPY)
     cache.write_text(json.dumps({**json.loads(cache.read_text()), **change}))
-    with pytest.warns(CacheWarning, match=rf"^{cache}: was damaged \(.*\) and is deleted; run charrnn bench"):
+    with pytest.warns(CacheWarning, match=rf"^{cache}: is damaged \(.*\) and not used; run charrnn bench"):
         assert load_costs() == TYPICAL
     assert load_costs() == TYPICAL
     assert not cache.exists()

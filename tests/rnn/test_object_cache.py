@@ -100,11 +100,29 @@ def test_a_damaged_file_is_reported_replaced_and_not_run(damage: str, cache_dir:
     else:
         file.write_bytes({"empty": b"", "short": data[:-1], "bit": flipped, "text": b"no machine code"}[damage])
     calls = build.calls
-    with pytest.warns(CacheWarning, match=rf"^{file}: is damaged, so answer is compiled again$"):
+    with pytest.warns(CacheWarning, match=rf"^{file}: is damaged and not used; it is written again$"):
         assert answer(build) == 42
     assert build.calls == calls + 1
     if damage != "pipe":
         assert file.read_bytes() == data
+
+
+def test_a_damaged_file_is_replaced_if_a_later_directory_has_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    build = Build()
+    monkeypatch.setattr(object_cache, "_directories", lambda: [second])
+    answer(build)
+    monkeypatch.setattr(object_cache, "_directories", lambda: [first, second])
+    (copy,) = second.iterdir()
+    first.mkdir()
+    (first / copy.name).write_bytes(b"damaged")
+    with pytest.warns(CacheWarning, match="is damaged"):
+        assert answer(build) == 42
+    assert (first / copy.name).read_bytes() == copy.read_bytes()
+    assert answer(build) == 42  # without a warning
+    assert build.calls == 1
 
 
 @POSIX

@@ -296,7 +296,7 @@ def test_a_size_that_does_not_fit_into_memory_is_refused_before_anything_is_buil
     def never(*_: Any) -> StepTiming:
         raise AssertionError("a network was built")
 
-    numbers = r"needs .*B of memory, and 8\.0 GB are available; give a smaller --"
+    numbers = r"needs .*B of memory, but only 8\.0 GB is available; give a smaller --"
     with pytest.raises(SettingError, match=numbers) as caught:
         make_plan(1_000_000, 65, Overrides(threads=2, **settings), never, 8 * GB)
     assert caught.value.subject == subject
@@ -340,7 +340,7 @@ def test_the_plan_never_chooses_a_network_that_hardly_fits() -> None:
 
 def test_a_text_whose_smallest_network_does_not_fit_is_refused() -> None:
     with pytest.raises(
-        CharrnnError, match=r"^memory: a network of 2 x 64 with .* needs .* and 1\.0 MB are available"
+        CharrnnError, match=r"^memory: a network of 2 x 64 with .* needs .* but only 1\.0 MB is available"
     ):
         plan_with(1_000_000)
 

@@ -16,7 +16,7 @@ class FakeTime:
         fake = SimpleNamespace(monotonic=lambda: self.now, process_time=lambda: self.used)
         monkeypatch.setattr(run_clock, "time", fake)
         monkeypatch.setattr(run_clock.os, "cpu_count", lambda: 2)
-        monkeypatch.setattr(RunClock, "_watch", lambda clock: None)  # the test looks at the clock instead
+        monkeypatch.setattr(RunClock, "_watch", lambda clock: None)  # the test reads the clock instead
 
     def advance(self, seconds: float, *, used: float) -> None:
         self.now, self.used = self.now + seconds, self.used + used
@@ -38,7 +38,7 @@ def test_a_stop_does_not_count(fake: FakeTime) -> None:
 
 
 @pytest.mark.parametrize("used", [6.0, 3.0, 1.5], ids=["all cores", "one core", "half a core of a busy machine"])
-def test_a_long_step_counts_even_if_the_thread_cannot_look(fake: FakeTime, used: float) -> None:
+def test_a_long_step_counts_even_if_the_thread_cannot_run(fake: FakeTime, used: float) -> None:
     with RunClock() as clock:
         fake.advance(3.0, used=used)
         assert clock.seconds == 3
@@ -46,9 +46,9 @@ def test_a_long_step_counts_even_if_the_thread_cannot_look(fake: FakeTime, used:
 
 def test_waiting_for_a_gpu_counts(fake: FakeTime) -> None:
     with RunClock() as clock:
-        for _ in range(30):  # while the main thread waits, the other one continues to look
+        for _ in range(30):  # while the main thread waits, the other one continues to read
             fake.advance(0.1, used=0.0)
-            clock._look()
+            clock._read()
         assert clock.seconds == pytest.approx(3)
 
 
@@ -62,8 +62,8 @@ def test_the_time_outside_the_block_does_not_count(fake: FakeTime) -> None:
     assert clock.seconds == 4
 
 
-def test_another_thread_looks_at_the_clock_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_clock, "BEAT_SECONDS", 0.001)
+def test_another_thread_reads_the_clock_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_clock, "INTERVAL_SECONDS", 0.001)
     with RunClock() as clock:
         before = clock._now
         while clock._now == before:

@@ -334,6 +334,15 @@ def test_a_flipped_bit_in_a_state_is_detected() -> None:
         data[index] ^= 4
 
 
+def test_a_state_whose_best_weights_are_not_finite_is_damaged() -> None:
+    """So `Checkpointer.find` takes the backup."""
+    saved = interrupted(plan(), LONG, 9)
+    name, array = next(iter(saved.best.items()))
+    data = to_bytes(replace(saved, best={**saved.best, name: np.full_like(array, np.nan)}))
+    with pytest.raises(DamagedFileError, match="the best weights are not finite"):
+        from_bytes(data, Path("state"))
+
+
 def test_model_and_state_files_are_not_interchangeable(tmp_path: Path) -> None:
     saved = interrupted(plan(), LONG, 20)
     model = checkpoint.to_bytes(saved.trainer(corpus()).checkpoint)

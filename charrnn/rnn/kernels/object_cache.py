@@ -1,10 +1,10 @@
 """A cache of compiled code on disk. Each file contains a digest, which is checked before the code is used.
 
-Code is compiled again when the sources of the kernels, the compiler or the processor change, and when a file is
-damaged, which is reported. The digest includes the name of the file, so that code is not run under another name. It
-detects damage, not attacks: whoever can write the user's files can make charrnn run any code. Files that belong to
-another user, or that everybody may write, are ignored. If no cache directory is writable, each process compiles the
-code again.
+Code is compiled again when the sources of the kernels, the compiler or the processor change, and when the file is
+damaged, which a warning reports. The digest includes the name of the file, so a renamed file is damaged, too. The
+digest detects damage, not attacks: anyone who can write the user's files can make charrnn run any code. Files of
+other users except root, and files that everybody may write, are ignored. If no cache directory is writable, each
+process compiles the code again.
 
 Importing this module raises ImportError if llvmlite is missing.
 """
@@ -24,12 +24,12 @@ import llvmlite
 
 from charrnn.errors import CacheWarning, FileError
 from charrnn.io.atomic_io import write_atomic
-from charrnn.io.regular_file import read_regular
+from charrnn.io.regular_file import open_regular
 from charrnn.io.user_cache import user_cache
 from charrnn.version import __version__
 
 CACHE_VARIABLE = "CHARRNN_CACHE"  # environment variable with the cache directory
-_DIGEST_BYTES = hashlib.sha256().digest_size  # a file starts with a digest of its name and the rest
+_DIGEST_BYTES = hashlib.sha256().digest_size  # size of the digest at the start of a file, of its name and the rest
 _MAX_BYTES = 64 << 20  # largest size of a file
 _SOURCE_DIR = Path(__file__).parent
 
@@ -108,10 +108,12 @@ def load(name: str, build: Callable[[], ir.Module], target: Target) -> ObjectCod
     try:
         with _COMPILE_LOCK:
             code, damaged = _read(file_name)
+            is_complete = code is not None and damaged is None
             if damaged is not None:
-                warnings.warn(f"{damaged}: is damaged, so {name} is compiled again", CacheWarning, stacklevel=2)
+                warnings.warn(f"{damaged}: is damaged and not used; it is written again", CacheWarning, stacklevel=2)
             if code is None:
                 code = _compile(build(), target)
+            if not is_complete:
                 _write(file_name, code)
         engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target.machine())
         engine.add_object_file(binding.ObjectFileRef.from_data(code))
@@ -162,15 +164,16 @@ def _directories() -> list[Path]:
 
 
 def _read(file_name: str) -> tuple[bytes | None, Path | None]:
-    """Return the code in the first valid file, or None; and the path of a damaged file before it, or None."""
+    """Return the code in the first valid file, or None, and the path of the first damaged file before it, or None."""
     damaged = None
     for directory in _directories():
         path = directory / file_name
-        if not _is_trusted(path):
-            continue
         try:
-            data = read_regular(path, _MAX_BYTES)
-        except OSError:  # unreadable
+            with open_regular(path) as file:
+                if not _is_trusted(os.fstat(file.fileno())):
+                    continue
+                data = file.read(_MAX_BYTES)
+        except OSError:  # missing or unreadable
             continue
         except ValueError:
             data = b""
@@ -193,12 +196,8 @@ def _digest(file_name: str, code: bytes) -> bytes:
     return hashlib.sha256(file_name.encode() + code).digest()
 
 
-def _is_trusted(path: Path) -> bool:
-    """Return whether a file exists that nobody but the user and the administrator can have written."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    if os.name == "nt":  # Windows has no owners and modes of this kind
+def _is_trusted(status: os.stat_result) -> bool:
+    """Return whether a file belongs to the user or root, and is not writable for everybody."""
+    if os.name == "nt":  # Windows has no such owners and modes
         return True
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
