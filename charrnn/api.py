@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Unpack
 from charrnn import checkpoint
 from charrnn.checkpoint import Checkpoint
 from charrnn.config import SampleConfig, SamplePrecision
-from charrnn.config.checks import check_text
+from charrnn.config.checks import Integer, check_text
 from charrnn.config.keywords import SampleKeywords, TrainKeywords, expand_keywords
 from charrnn.config.overrides import Overrides
 from charrnn.errors import SettingError
@@ -238,8 +238,7 @@ class Model:
         _check_not_endless(length)
         if isinstance(prompts, str):
             raise SettingError("prompts", "is a single string", "give a list of strings")
-        if count < 1:
-            raise SettingError("count", f"invalid value {count}", "give an integer, 1 or more")
+        Integer(1)("count", count)
         config = self._sample_config(length, settings)
         self._check_prompt_state(prompt_state)
         vocabulary = self.checkpoint.vocabulary

@@ -116,4 +116,4 @@ class TrainingError(CharrnnError):
 
 
 class CacheWarning(UserWarning):
-    """A cache file is damaged or cannot be read, and is not used."""
+    """A cache file is damaged, or cannot be read or written, and is not used."""

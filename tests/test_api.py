@@ -273,6 +273,12 @@ def test_impossible_settings_of_a_training_are_charrnn_errors(settings: dict[str
         charrnn.train(TEXT, **settings)
 
 
+@pytest.mark.parametrize("count", [0, 10**400, "2"])
+def test_impossible_counts_are_charrnn_errors(count: Any, tiny: Checkpoint) -> None:
+    with pytest.raises(SettingError, match="count: invalid value"):
+        Model(tiny).samples(["a"], count=count, length=2)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"temperature": "1"}, {"temperature": [1, 2]}, {"temperature": 10**400}, {"stop": 5}, {"stop": [""]},

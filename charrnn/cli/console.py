@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Never, TextIO
 
 from charrnn.errors import CacheWarning, FileError
@@ -44,6 +45,14 @@ def write_stdout(text: str | bytes) -> None:
     except OSError as error:
         reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
         raise FileError("stdout", reason, "free some space or redirect stdout elsewhere") from None
+
+
+def is_stdout(path: Path) -> bool:
+    """Return whether a path is that of the file to which stdout is redirected."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except OSError:
+        return False
 
 
 def escape_control(text: str) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from charrnn.cli import options
 from charrnn.cli.command import command
-from charrnn.cli.console import Console, colorize, print_error, supports_color, write_stdout
+from charrnn.cli.console import Console, colorize, is_stdout, print_error, supports_color, write_stdout
 from charrnn.config import SampleConfig
 from charrnn.config.checks import Integer
 from charrnn.config.settings import Option, override, setting
@@ -160,6 +160,9 @@ def sample(args: SampleOptions) -> None:
     loaded = checkpoint.load(path)
     if args.save_state is not None:
         prompt_states.check_can_save(Path(args.save_state))
+        if is_stdout(Path(args.save_state)):
+            reason = f"{args.save_state} is the file that stdout is redirected to"
+            raise SettingError("save_state", reason, "give another file")
     if args.length is None:
         config = replace(config, length=loaded.default_length)
     prompt_reading.warn_unreachable_stops(config, loaded, console)

@@ -24,6 +24,7 @@ from charrnn.errors import (
     describe_value,
     shortage,
 )
+from charrnn.io import atomic_io
 from charrnn.io.memory import available_memory
 from charrnn.training.checkpointing import Checkpointer
 from charrnn.training.memory import check_resumed
@@ -58,7 +59,7 @@ class CorpusSpec:
     ) -> None:
         self._paths, self._checkpointer, self._glob = paths, checkpointer, glob
         self.corpus_args = (("glob", glob), ("cache", cache))
-        directory = checkpointer.model.resolve().parent / CACHE_DIR if cache is None else Path(cache)
+        directory = atomic_io.resolve(checkpointer.model).parent / CACHE_DIR if cache is None else Path(cache)
         self._cache = TokenCache(directory, always=cache is not None)
 
     def read(self, config: ReadConfig, console: Console) -> Corpus:
@@ -71,7 +72,12 @@ class CorpusSpec:
         checkpointer = self._checkpointer
         outputs = {
             identity: path
-            for path in (checkpointer.model, checkpointer.state, checkpointer.log)
+            for path in (
+                checkpointer.model,
+                checkpointer.state,
+                atomic_io.backup_path(checkpointer.state),
+                checkpointer.log,
+            )
             if (identity := _identity(str(path)))
         }
         for file in source.files if outputs else ():
@@ -110,6 +116,7 @@ def check_target(checkpointer: Checkpointer, *, resume: bool, force: bool) -> No
     if resume:
         if not checkpointer.has_state():
             raise ResumeError(str(checkpointer.model), "has no run to resume", "leave out --resume to start one")
+        checkpointer.check_existing()
     elif checkpointer.has_state() and (newest := checkpointer.find()):
         progress = newest[0].current.progress
         other = "--force to start again, or -o NAME to keep both"

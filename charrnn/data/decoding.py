@@ -103,9 +103,8 @@ class TextDecoder:
         from_bom = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
         name = given or from_bom or "utf-8"
         self._assumed_utf8 = given is None and from_bom is None
-        self._encoding = codecs.lookup(name).name.upper() + (
-            " with a byte order mark" if from_bom and not given else ""
-        )
+        self._codec = codecs.lookup(name).name  # errors name some codecs by names that cannot be looked up
+        self._encoding = self._codec.upper() + (" with a byte order mark" if from_bom and not given else "")
         return codecs.getincrementaldecoder(name)()
 
     def _count_encoding(self, encoding: str) -> None:
@@ -154,7 +153,7 @@ class TextDecoder:
         if not isinstance(error, UnicodeDecodeError):  # for example UTF-16 without a byte order mark
             return CorpusError(self._name, f"is not {self._encoding} ({error})", "give the right --encoding")
         carried = len(error.object) - len(data)  # bytes of a character that began in the previous block
-        before = error.object[: error.start].decode(error.encoding, "replace")
+        before = error.object[: error.start].decode(self._codec, "replace")
         reason = f"is not {self._encoding}: byte 0x{error.object[error.start]:02x}"
         advice = "give the right --encoding, or omit it to get a guess"
         if self._assumed_utf8:

@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, Protocol
 
 from charrnn.config import GLOB as GLOB
 from charrnn.errors import CorpusError, SettingError
+from charrnn.io.atomic_io import resolve
 
 STDIN = "-"
 READ_SIZE = 1 << 20  # bytes per block
-_XZ_SIGNATURE = b"\xfd7zXZ\x00"
 _SIGNATURES = (  # first bytes, pattern that confirms the format, format
-    (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (_XZ_SIGNATURE, _XZ_SIGNATURE, "xz"),
+    (b"\x1f\x8b\x08", rb"\x1f\x8b\x08", "gzip"), (b"\xfd7zXZ\x00", rb"\xfd7zXZ\x00", "xz"),
     (b"BZh", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "bzip2"), (b"\x28\xb5\x2f\xfd", rb"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
 _MAX_SIGNATURE_BYTES = 10
@@ -92,9 +92,9 @@ def find_files(paths: Sequence[str], glob: str = GLOB) -> Iterator[File]:
 
 def default_name(paths: Sequence[str]) -> str:
     """Return the default name of a model that is trained on these files."""
-    path = Path(paths[0]).resolve()
     if paths[0] == STDIN:
         return "stdin"
+    path = resolve(Path(paths[0]))
     if path.is_dir():
         return path.name
     return Path(path.stem).stem if path.suffix in (".gz", ".xz", ".bz2", ".zst") else path.stem
@@ -224,38 +224,51 @@ def _open_raw(path: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _decompressed(kind: str, source: Any) -> Readable:
+    patterns = {kind: pattern for _, pattern, kind in _SIGNATURES}
     readers: dict[str, Callable[[], Readable]] = {
         "gzip": lambda: gzip.GzipFile(fileobj=source, mode="rb"),
-        "xz": lambda: io.BufferedReader(_XZReader(source)),
-        "bzip2": lambda: bz2.BZ2File(source),
+        "xz": lambda: io.BufferedReader(_StreamReader(source, _new_xz_decompressor, patterns["xz"])),
+        "bzip2": lambda: io.BufferedReader(_StreamReader(source, bz2.BZ2Decompressor, patterns["bzip2"])),
         "zstd": lambda: zstd().ZstdFile(source, options={zstd().DecompressionParameter.window_log_max: _MAX_LOG}),
     }
     reader: Readable = readers[kind]() if kind else source
     return reader
 
 
-class _XZReader(io.RawIOBase):
-    """Decompresses an xz file. Unlike `lzma.LZMAFile`, it limits the memory for the dictionary.
+class _StreamReader(io.RawIOBase):
+    """Decompresses a file of one or more streams, with or without zeros after each of them.
+
+    Unlike `lzma.LZMAFile` and `bz2.BZ2File`, it does not ignore other bytes after a stream, which may be a damaged
+    stream, and it can limit the memory.
 
     Args:
-        source: The compressed bytes: one or more streams. Other bytes after the streams are ignored.
+        source: The compressed bytes.
+        new_decompressor: Returns a decompressor for the next stream.
+        pattern: Pattern of the first bytes of a stream.
     """
 
-    def __init__(self, source: Readable) -> None:
-        self._source, self._decompressor = source, _new_xz_decompressor()
+    def __init__(self, source: Readable, new_decompressor: Callable[[], Any], pattern: bytes) -> None:
+        self._source, self._new_decompressor, self._pattern = source, new_decompressor, pattern
+        self._decompressor = new_decompressor()
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read decompressed bytes into a buffer, and return their number, or 0 at the end."""
+        """Read decompressed bytes into a buffer, and return their number, or 0 at the end.
+
+        Raises:
+            EOFError: If a stream is cut, or other bytes follow it.
+        """
         while True:
             compressed = b""
             if self._decompressor.eof:
-                if not (compressed := self._next_stream()).startswith(_XZ_SIGNATURE):
+                if not (compressed := self._next_stream()):
                     return 0
-                self._decompressor = _new_xz_decompressor()
+                if not re.match(self._pattern, compressed):
+                    raise EOFError("other bytes follow the end of a stream")
+                self._decompressor = self._new_decompressor()
             elif self._decompressor.needs_input and not (compressed := self._source.read(READ_SIZE)):
                 raise EOFError("compressed file ended before the end-of-stream marker was reached")
             if data := self._decompressor.decompress(compressed, len(buffer)):
@@ -263,11 +276,11 @@ class _XZReader(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bytes:
-        """Return the beginning of the next stream, after any padding, or no bytes at the end."""
+        """Return the beginning of the next stream, after any zeros, or no bytes at the end."""
         start = self._decompressor.unused_data.lstrip(b"\0")
-        while len(start) < len(_XZ_SIGNATURE) and (data := self._source.read(READ_SIZE)):
+        while len(start) < _MAX_SIGNATURE_BYTES and (data := self._source.read(READ_SIZE)):
             start = (start + data).lstrip(b"\0")
-        return start
+        return bytes(start)
 
 
 def _new_xz_decompressor() -> lzma.LZMADecompressor:

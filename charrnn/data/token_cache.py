@@ -30,7 +30,7 @@ from charrnn.config.schema import from_json, to_json
 from charrnn.config.settings import checked
 from charrnn.data.sources import File
 from charrnn.data.token_store import MAX_MEMORY_BYTES, FileTokens, TokenStore, TokenWriter
-from charrnn.errors import CacheWarning, CharrnnError, describe_value
+from charrnn.errors import BusyError, CacheWarning, CharrnnError, describe_value
 from charrnn.io.atomic_io import AtomicWriter, remove_leftovers
 from charrnn.io.lock import Lock
 from charrnn.io.regular_file import open_regular
@@ -140,11 +140,18 @@ class CacheWriter(TokenWriter):
             return super()._open()
         try:
             self._lock = Lock(self._path)
-        except CharrnnError:  # another process is writing this file, so use a temporary one
+        except BusyError:  # another process is writing this file, so use a temporary one
+            return super()._open()
+        except CharrnnError as error:
+            self._report(error.reason)
             return super()._open()
         remove_leftovers(self._path)
         self._writer = AtomicWriter(self._path)
         return self._writer.file
+
+    def _report(self, problem: str) -> None:
+        """Warn that the ids are not cached."""
+        warnings.warn(f"{self._directory}: {problem}, so the encoded text is not cached", CacheWarning, stacklevel=2)
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -148,6 +148,9 @@ class TokenWriter:
     def _open(self) -> IO[bytes]:
         return tempfile.TemporaryFile(buffering=0, dir=self._directory)
 
+    def _report(self, problem: str) -> None:
+        """Report that the ids stay in memory. A temporary file is not missed."""
+
     def _collect(self) -> NDArray[Any]:
         """Return all ids as one array."""
         if self._file is not None:
@@ -179,6 +182,7 @@ class TokenWriter:
                 raise self._no_room(error) from None
             self._parts = [self._collect()]
             self._in_memory = _UNLIMITED
+            self._report(f"cannot be written ({(error.strerror or str(error)).lower()})")
 
     def _write(self, data: memoryview) -> None:
         file = self._file

@@ -98,9 +98,24 @@ class AtomicWriter:
                 self._temporary.unlink(missing_ok=True)
 
 
+def resolve(path: Path) -> Path:
+    """Return the absolute path with symbolic links resolved. The file need not exist.
+
+    Raises:
+        FileError: If the path contains a loop of links or a NUL, or the working directory was deleted.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError:
+        reason = "is part of a loop of symbolic links"
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+    raise FileError(str(path), reason, "choose another path")
+
+
 def backup_path(path: Path) -> Path:
     """Return the path of the backup of ``path``."""
-    target = path.resolve()
+    target = resolve(path)
     return target.with_name(target.name + _BACKUP_SUFFIX)
 
 
@@ -118,7 +133,7 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Delete temporary files beside ``path`` whose processes have ended."""
-    target = path.resolve()
+    target = resolve(path)
     with suppress(OSError):  # for example, the directory does not exist yet
         for leftover in target.parent.iterdir():
             if leftover.name.startswith(f".{target.name}.") and leftover.suffix == ".tmp":
@@ -203,16 +218,12 @@ def resolve_target(path: Path) -> Path:
     Raises:
         FileError: If the path is not that of a regular file.
     """
+    target = resolve(path)
     try:
-        target = path.resolve()
         if not stat.S_ISREG(target.stat().st_mode):
             raise FileError(str(path), "is not a regular file", "choose another path")
     except FileNotFoundError:
         pass
-    except RuntimeError:  # a loop of symbolic links
-        raise write_error(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from None
-    except ValueError as error:  # a NUL in the path
-        raise write_error(path, OSError(errno.EINVAL, str(error))) from None
     except OSError as error:
         raise write_error(path, error) from None
     return target

@@ -41,7 +41,7 @@ class Lock:
             self._lock.release()
             if not existed:
                 self._remove()
-            raise write_error(path, error) from None
+            raise write_error(self._file, error) from None
 
     def release(self) -> None:
         """Release the lock. A second call does nothing."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from charrnn import checkpoint
 from charrnn.checkpoint import STATE_INFIX, SUFFIX, Tensors
 from charrnn.errors import DamagedFileError, ModelFileError
-from charrnn.io import atomic_io
+from charrnn.io import atomic_io, container
+from charrnn.io.container import MODEL
 from charrnn.io.lock import Lock
 from charrnn.training import run_log, run_state
 from charrnn.training.events import Evaluation, Event, Finished
@@ -42,7 +43,7 @@ class Checkpointer:
     """
 
     def __init__(self, model: Path, save_every: float) -> None:
-        target = model.resolve()  # if the model is a symbolic link, the other files are next to its target
+        target = atomic_io.resolve(model)  # if the model is a symbolic link, the other files are next to its target
         stem = target.name.removesuffix(SUFFIX)
         self.model = model
         self.state = _display_path(target.with_name(stem + STATE_INFIX + SUFFIX), model)
@@ -72,6 +73,23 @@ class Checkpointer:
         for path in (self.model, self.state, self.log):
             atomic_io.remove_leftovers(path)
         return lock
+
+    def check_existing(self) -> None:
+        """Check that the model and the log, if they exist, are such files, which resuming the run replaces.
+
+        Raises:
+            ModelFileError: If one of them is another file.
+        """
+        for path, noun, matches in (
+            (self.model, MODEL.noun, lambda path: container.looks_like(MODEL, path)),
+            (self.log, "a log", run_log.looks_like),
+        ):
+            try:
+                if not path.exists() or not path.stat().st_size or matches(path):
+                    continue
+            except (OSError, ValueError):
+                pass
+            raise ModelFileError(str(path), f"exists, but is not {noun}", "move it away; resuming would replace it")
 
     def find(self) -> tuple[SavedRun, str] | None:
         """Return the newest undamaged training state and a note about it, or None if there is no training state.
@@ -156,10 +174,10 @@ class Checkpointer:
 
 def log_path(model: Path) -> Path:
     """Return the path of the log of a model."""
-    target = model.resolve()
+    target = atomic_io.resolve(model)
     return _display_path(target.with_name(target.name.removesuffix(SUFFIX) + ".jsonl"), model)
 
 
 def _display_path(path: Path, model: Path) -> Path:
     """Return the path relative to the user's path of the model if both are in one directory, else unchanged."""
-    return model.with_name(path.name) if path.parent == model.parent.resolve() else path
+    return model.with_name(path.name) if path.parent == atomic_io.resolve(model.parent) else path

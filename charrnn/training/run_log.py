@@ -10,11 +10,12 @@ from charrnn.config.checks import FINITE, Integer, Nullable, Range
 from charrnn.config.schema import from_json, to_json
 from charrnn.config.settings import checked
 from charrnn.errors import FileError
-from charrnn.io.regular_file import read_regular
+from charrnn.io.regular_file import open_regular, read_regular
 from charrnn.io.strict_json import parse_json
 
 MAX_SECONDS = 1e12  # maximum duration of a run in a file
 _MAX_BYTES = 64 << 20  # maximum size of a log, in which a line has about 200 bytes
+_BEGINNING = b'{"step": '  # of every line
 _ADVICE = "train the model again"
 
 
@@ -42,6 +43,17 @@ def check_order(entries: Sequence[LogEntry]) -> None:
 def to_bytes(entries: Iterable[LogEntry]) -> bytes:
     """Return the contents of the log file."""
     return "".join(json.dumps(to_json(entry)) + "\n" for entry in entries).encode()
+
+
+def looks_like(path: Path) -> bool:
+    """Return whether a regular file begins like a log. The rest of it may be damaged.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not a regular file.
+    """
+    with open_regular(path) as file:
+        return file.read(len(_BEGINNING)) == _BEGINNING
 
 
 def read(path: Path) -> list[LogEntry]:

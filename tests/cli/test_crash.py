@@ -413,3 +413,41 @@ def test_damaged_compiled_code_is_reported_and_replaced(
     assert (result.returncode, result.stdout) == (0, expected)
     assert f"charrnn: {path}: is damaged and not used; it is written again\n".encode() in result.stderr
     assert b"damaged" not in charrnn_process(*arguments, env=objects).stderr
+
+
+@pytest.mark.parametrize("name", ["corpus.safetensors", "corpus.jsonl"])
+def test_resume_does_not_replace_other_files(finished: Path, charrnn: Charrnn, name: str) -> None:
+    (finished / "checkpoints" / name).write_text("my thesis")
+    error = one_line(charrnn("train", "corpus.txt", "--resume"))
+    assert f"checkpoints/{name}: exists, but is not " in error
+    assert (finished / "checkpoints" / name).read_text() == "my thesis"
+
+
+def test_the_backup_of_a_run_is_not_its_text(finished: Path, charrnn: Charrnn) -> None:
+    backup = finished / "checkpoints" / "corpus.training.safetensors.old"
+    result = charrnn("train", str(backup), "--unit", "byte", "-o", "corpus", "--force", *QUICK)
+    assert "is the text to train on" in one_line(result)
+    assert backup.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_reported(directory: Path, charrnn: Charrnn) -> None:
+    (directory / "file").touch()
+    result = charrnn("train", "corpus.txt", "--cache", "file/ids", *QUICK)
+    assert result.returncode == 0
+    assert b"charrnn: file/ids: cannot be written (not a directory), so the encoded text is not cached\n" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["train l.txt", "train l.txt -o k", "corpus check l.txt", "train corpus.txt -o l.txt/k",
+     "train corpus.txt -o ./m", "train corpus.txt -o ./m --resume",
+     "info ./m.safetensors", "log ./m.safetensors", "score m l.txt"],
+)  # fmt: skip
+def test_a_loop_of_symbolic_links_is_a_one_line_error(directory: Path, charrnn: Charrnn, arguments: str) -> None:
+    for name in ("l.txt", "m.safetensors"):
+        (directory / name).symlink_to(name)
+    result = charrnn(*arguments.split())
+    assert result.returncode == 1
+    one_line(result)

@@ -166,3 +166,10 @@ def test_invalid_options_are_rejected(charrnn: Charrnn, options: str, message: s
     result = charrnn("sample", "missing", *options.split())
     assert result.returncode == 2
     assert one_line(result) == f"charrnn: {message}\n"
+
+
+def test_a_state_does_not_replace_the_file_of_stdout(charrnn: Charrnn, tiny_path: Path, tmp_path: Path) -> None:
+    with open(tmp_path / "out", "wb") as out:
+        result = charrnn("sample", tiny_path, "-n", "5", "--save-state", "out", stdout=out)
+    assert result.returncode == 2
+    assert "--save-state: out is the file that stdout is redirected to; give another file" in one_line(result)

@@ -250,3 +250,10 @@ def test_combining_characters_without_end_are_refused() -> None:
 def test_a_script_without_spaces_is_normalized_block_by_block(character: str) -> None:
     sizes = decode_blocks(character.encode() * (4 * BLOCK), normalize="nfkc")
     assert min(sizes) > BLOCK // 5
+
+
+@pytest.mark.parametrize("encoding", ["unicode_escape", "raw_unicode_escape"])
+def test_codecs_that_report_another_name_in_errors_are_supported(encoding: str) -> None:
+    decoder = TextDecoder(ReadConfig(encoding=encoding), "text", DecodingStats())
+    with pytest.raises(CorpusError, match=r"is not .*: byte 0x5c"):
+        decoder.feed(b"hello\nworld \\uZZZZ end", last=True)

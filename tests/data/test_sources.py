@@ -159,7 +159,7 @@ def test_damage_in_a_later_xz_stream_is_an_error() -> None:
 
 @pytest.mark.parametrize("padding", [4, 4 * sources.READ_SIZE])
 def test_padding_between_xz_streams_is_skipped(padding: int) -> None:
-    data = lzma.compress(b"first ") + bytes(padding) + lzma.compress(b"second") + bytes(8) + b"garbage"
+    data = lzma.compress(b"first ") + bytes(padding) + lzma.compress(b"second") + bytes(8)
     assert read_bytes(write("a.txt", data)) == b"first second"
 
 
@@ -245,3 +245,22 @@ def test_a_symbolic_link_to_itself_is_an_error() -> None:
 @pytest.mark.parametrize("text", ["BZhang wrote", "BZh9", "\x1f\x8b is not all"])
 def test_a_text_that_only_starts_like_a_compressed_file_is_a_text(text: str) -> None:
     assert read_bytes(write("a.txt", text)) == text.encode()
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_streams_after_each_other_are_read_and_damaged_ones_are_errors(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "text"
+    first, second = compress(b"first " * 50), compress(b"second")
+
+    def read() -> bytes:
+        return b"".join(sources.read_blocks(File(str(path))))
+
+    for zeros in (b"", b"\0" * 4, b"\0" * 40_000):
+        path.write_bytes(first + zeros + second + zeros)
+        assert read() == b"first " * 50 + b"second"
+    for damaged in (bytes([second[0] ^ 1]) + second[1:], b"more text", second[:4], b"\0\0\0\0x"):
+        path.write_bytes(first + damaged)
+        with pytest.raises(CorpusError, match="is damaged"):
+            read()

@@ -399,7 +399,7 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("corpus", None), "corpus is None, not an object"),
         (set_at("corpus.sha256", "x"), "corpus.sha256: invalid value x"),
         (set_at("read_config.separator", 5), "read_config.separator is 5, not a string"),
-        (set_at("read_config.documents", "lines"), "vocabulary: models of documents, and only they"),
+        (set_at("read_config.documents", "lines"), "vocabulary: has no document boundary, but documents is lines"),
         (set_at("vocabulary", "ab"), "vocabulary: does not have plan.vocab_size symbols"),
         (set_at("vocabulary", "aa"), "vocabulary: a vocabulary needs one or more distinct symbols"),
         (set_at("plan.train_config.steps", None), "plan: the run has no budget"),
