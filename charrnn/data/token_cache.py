@@ -13,11 +13,11 @@ file, and the text is encoded again.
 import hashlib
 import json
 import os
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -40,7 +40,8 @@ FORMAT = 3
 _MAGIC = b"charrnn\n"
 _TRAILER_BYTES = 32 + 8 + len(_MAGIC)
 _MAX_HEADER_BYTES = 1 << 27  # maximum size of the JSON, which has an entry for each symbol
-_BLOCK_BYTES = 1 << 24  # size of a block that one thread hashes
+_BLOCK_BYTES = 1 << 22  # bytes that a thread hashes at once
+_MAX_THREADS = 4  # threads that hash
 _IGNORED_SETTINGS = ("min_count",)  # settings that do not change the stored ids
 
 
@@ -111,9 +112,10 @@ class CacheWriter(TokenWriter):
             return self.finish()
         try:
             self._writer.write(starts.astype("<i8").tobytes())
-            file = self._writer.file
+            file, ids_bytes = self._writer.file, self.length * self.dtype.itemsize
             header = _Header(
-                format=FORMAT, signature=signature, digest=_digest_blocks(_blocks(file, file.tell())),
+                format=FORMAT, signature=signature,
+                digest=_digest_blocks(file, file.tell(), ids_bytes, self.dtype, self._largest),
                 dtype=self.dtype.name, num_ids=self.length, num_starts=len(starts), text=metadata,
             )  # fmt: skip
             data = json.dumps(to_json(header)).encode("ascii")
@@ -273,8 +275,7 @@ def _load(path: Path, signature: str) -> CachedTokens | None:
         if len(starts) and (starts[0] < 0 or starts[-1] >= header.num_ids or (np.diff(starts) <= 0).any()):
             raise ValueError("its document starts are not positions in ascending order")
         largest = len(header.text.counts) - 1
-        blocks = _checked_ids(_blocks(file, data_size), header.ids_bytes, dtype, largest)
-        if _digest_blocks(blocks) != header.digest:
+        if _digest_blocks(file, data_size, header.ids_bytes, dtype, largest) != header.digest:
             raise ValueError("its ids do not match their digest")
         file.seek(0)
         if header.ids_bytes <= MAX_MEMORY_BYTES:
@@ -283,14 +284,14 @@ def _load(path: Path, signature: str) -> CachedTokens | None:
         return CachedTokens(header.text, FileTokens(duplicate, dtype, header.num_ids, str(path), largest), starts)
 
 
-def _read(file: IO[bytes], size: int) -> bytearray:
-    """Return the next ``size`` bytes of a file without a buffer.
+def _read(file: IO[bytes], size: int) -> NDArray[np.uint8]:
+    """Return the next bytes of a file.
 
     Raises:
         ValueError: If the file ends before.
     """
-    data = bytearray(size)
-    view = memoryview(data)
+    data = np.empty(size, dtype=np.uint8)
+    view = data.data
     while view and (count := file.readinto(view)):  # type: ignore[attr-defined]
         view = view[count:]
     if view:
@@ -298,27 +299,32 @@ def _read(file: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def _blocks(file: IO[bytes], size: int) -> Iterator[bytearray]:
-    """Yield the first ``size`` bytes of a file in blocks of `_BLOCK_BYTES`."""
-    file.seek(0)
-    for start in range(0, size, _BLOCK_BYTES):
-        yield _read(file, min(_BLOCK_BYTES, size - start))
+def _digest_blocks(file: IO[bytes], size: int, ids_bytes: int, dtype: np.dtype[Any], largest: int) -> str:
+    """Return the SHA-256 of the SHA-256 digests of the blocks of a file. Several threads compute them.
 
+    Args:
+        file: The file.
+        size: Number of bytes to digest.
+        ids_bytes: Number of bytes of ids at the beginning of the file.
+        dtype: Type of an id.
+        largest: Largest valid id.
 
-def _checked_ids(blocks: Iterable[bytearray], size: int, dtype: np.dtype[Any], largest: int) -> Iterator[bytearray]:
-    """Yield blocks, and check that the ids in their first ``size`` bytes are at most ``largest``."""
-    for block in blocks:
-        if size > 0 and np.frombuffer(memoryview(block)[:size], dtype).max() > largest:
+    Raises:
+        ValueError: If the file is shorter, or an id is invalid.
+    """
+    reading = threading.Lock()
+
+    def digest_block(start: int) -> bytes:
+        with reading:
+            file.seek(start)
+            block = _read(file, min(_BLOCK_BYTES, size - start))
+        ids = block[: max(0, ids_bytes - start)].view(dtype)
+        if len(ids) and ids.max() > largest:
             raise ValueError("it contains ids without a symbol")
-        size -= len(block)
-        yield block
+        return hashlib.sha256(block.data).digest()
 
-
-def _digest_blocks(blocks: Iterator[bytearray]) -> str:
-    """Return the SHA-256 of the SHA-256 digests of blocks, computed on all cores."""
-    digest, cores = hashlib.sha256(), os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        while batch := list(islice(blocks, cores)):
-            for part in pool.map(lambda block: hashlib.sha256(block).digest(), batch):
-                digest.update(part)
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for block_digest in pool.map(digest_block, range(0, size, _BLOCK_BYTES)):
+            digest.update(block_digest)
     return digest.hexdigest()
