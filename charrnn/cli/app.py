@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _signals(), _warnings():
             return _run(argv)
+    except KeyboardInterrupt:  # while the command was ending
+        return ExitCode.INTERRUPTED
     finally:
         discard_unflushed()
 

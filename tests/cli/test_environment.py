@@ -261,6 +261,8 @@ def test_samples_without_end_stop_with_their_reader_or_with_ctrl_c(folder: Path,
                 process.stdout.readline()
             if interrupt:
                 process.send_signal(signal.SIGINT)
+                while process.stdout.read(1 << 16):  # otherwise it could end because of its reader
+                    pass
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() in ((130,) if interrupt else (0,))
