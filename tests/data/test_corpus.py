@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,18 @@ def test_a_named_pipe_in_the_cache_is_not_waited_for(cache: TokenCache) -> None:
     os.mkfifo(path)
     with pytest.warns(CacheWarning, match="is not a regular file"):
         assert text_of(read("a.txt", cache=cache)) == TEXT
+
+
+@POSIX
+def test_a_cache_file_whose_name_is_too_long_is_reported(cache: TokenCache) -> None:
+    name = "x" * 245 + ".txt"
+    write(name, TEXT)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert text_of(read(name, cache=cache)) == TEXT
+    assert str(caught[-1].message) == (
+        "cache: cannot be written (file name too long), so the encoded text is not cached"
+    )
 
 
 def test_another_file_format_is_replaced_silently(cache: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
